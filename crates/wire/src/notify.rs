@@ -1,0 +1,1 @@
+//! Typed meaning of notify data where it has a form of its own.
