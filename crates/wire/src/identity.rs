@@ -20,3 +20,20 @@ pub enum Identity {
     /// Any other type, as it came.
     Other(u8, Vec<u8>),
 }
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ipv4(a) => write!(f, "{a}"),
+            Self::Ipv6(a) => write!(f, "{a}"),
+            Self::Fqdn(s) | Self::Email(s) => f.write_str(s),
+            Self::DerDn(d) | Self::KeyId(d) | Self::Other(_, d) => write!(f, "{d:02x?}"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}

@@ -19,3 +19,46 @@ pub struct TrafficSelector {
     /// Last address, inclusive.
     pub end: IpAddr,
 }
+
+impl TrafficSelector {
+    /// Everything between the addresses of `net`.
+    pub fn net(net: ipnet::IpNet) -> Self {
+        Self { protocol: 0, start_port: 0, end_port: 65535, start: net.network(), end: net.broadcast() }
+    }
+
+    /// Everything of one address.
+    pub fn host(addr: IpAddr) -> Self {
+        Self { protocol: 0, start_port: 0, end_port: 65535, start: addr, end: addr }
+    }
+
+    /// Whether every packet that `other` admits is admitted here too.
+    pub fn contains(&self, other: &Self) -> bool {
+        let _ = other;
+        todo!()
+    }
+
+    /// What both admit; `None` if nothing.
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
+        let _ = other;
+        todo!()
+    }
+
+    /// Whether a packet's own side (address, protocol, port or ICMP type and code) is admitted.
+    /// `port` is `None` where it cannot be known: then only a selector of all ports admits it.
+    pub fn admits(&self, addr: IpAddr, protocol: u8, port: Option<u16>) -> bool {
+        let _ = (addr, protocol, port);
+        todo!()
+    }
+}
+
+impl std::fmt::Display for TrafficSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}..{}", self.start, self.end)
+    }
+}
+
+impl std::fmt::Debug for TrafficSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
