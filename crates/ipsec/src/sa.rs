@@ -1,0 +1,117 @@
+//! One ESP SA as it is installed (RFC 4301 4.4.2.1).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crypto::Secret;
+use crypto::cipher::CipherSpec;
+use wire::esp::Spi;
+use wire::selector::TrafficSelector;
+
+/// Encapsulation mode (RFC 4301 4.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Mode {
+    /// Between the hosts' own addresses.
+    Transport,
+    /// Whole IP packets inside.
+    Tunnel,
+}
+
+/// Which way an SA carries packets, seen from this host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Direction {
+    /// Towards this host.
+    In,
+    /// Away from it.
+    Out,
+}
+
+/// Ties policies to SAs: an SA serves the policies of its own reqid only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Reqid(pub u32);
+
+/// What names an SA uniquely: destination and SPI; ESP is the only protocol here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SaKey {
+    /// Destination address of the outer packets.
+    pub dst: IpAddr,
+    /// Its SPI.
+    pub spi: Spi,
+}
+
+/// UDP encapsulation (RFC 3948): ports of the outer UDP header.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Encap {
+    /// This host's port, 4500.
+    pub local_port: u16,
+    /// The peer's port as seen from here; a NAT may have changed it.
+    pub remote_port: u16,
+}
+
+/// When an SA must be replaced (soft) and when it must not be used any more (hard).
+///
+/// `None` is no limit. Time limits count from installation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// Bytes of plaintext after which a rekey is asked for.
+    pub soft_bytes: Option<u64>,
+    /// Bytes after which the SA stops.
+    pub hard_bytes: Option<u64>,
+    /// Packets after which a rekey is asked for.
+    pub soft_packets: Option<u64>,
+    /// Packets after which the SA stops; never above the sequence number space.
+    pub hard_packets: Option<u64>,
+    /// Lifetime after which the SA stops.
+    pub hard_time: Option<Duration>,
+}
+
+/// One SA, one direction, with everything that a data plane needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sa {
+    /// Its SPI, chosen by the receiver.
+    pub spi: Spi,
+    /// Outer source.
+    pub src: IpAddr,
+    /// Outer destination.
+    pub dst: IpAddr,
+    /// Which way.
+    pub direction: Direction,
+    /// Transport or tunnel.
+    pub mode: Mode,
+    /// Which policies it serves.
+    pub reqid: Reqid,
+    /// Algorithms.
+    pub cipher: CipherSpec,
+    /// Encryption key, salt included.
+    pub encr_key: Secret,
+    /// Integrity key; empty with an AEAD.
+    pub integ_key: Secret,
+    /// Extended sequence numbers (RFC 4303 2.2.1).
+    pub esn: bool,
+    /// Anti-replay window in packets, 64 to 4096; 0 switches the check off. For inbound SAs.
+    pub replay_window: u32,
+    /// UDP encapsulation.
+    pub encap: Option<Encap>,
+    /// Limits.
+    pub limits: Limits,
+    /// Negotiated selectors of this host's side.
+    pub local_ts: Vec<TrafficSelector>,
+    /// Negotiated selectors of the peer's side.
+    pub remote_ts: Vec<TrafficSelector>,
+}
+
+impl Sa {
+    /// What names it.
+    pub fn key(&self) -> SaKey {
+        SaKey { dst: self.dst, spi: self.spi }
+    }
+}
+
+/// The two SAs of a child SA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SaPair {
+    /// From the peer to here.
+    pub inbound: Sa,
+    /// From here to the peer.
+    pub outbound: Sa,
+}
