@@ -1,1 +1,17 @@
-//! ike
+//! IKEv2 (RFC 7296) as a value: datagrams, finished jobs and commands go in; datagrams, jobs and events come out.
+//!
+//! Knows the RFC and nothing of fleets: which peers there are, who initiates and how many at once is
+//! `mesh`'s. Makes SAs, does not install them. Pure: time and randomness are arguments.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod endpoint;
+pub mod error;
+pub mod event;
+pub mod job;
+pub mod rng;
+
+pub use config::{Auth, ChildConfig, Directory, PeerConfig};
+pub use endpoint::{Endpoint, Now, Output};
+pub use event::{ChildId, Event, IkeSaId};
+pub use job::{Done, Job, JobId, Work};

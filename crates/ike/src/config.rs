@@ -1,0 +1,104 @@
+//! What an endpoint is told about a peer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crypto::Secret;
+use crypto::chain::Credentials;
+use ipsec::sa::{Limits, Mode, Reqid};
+use wire::identity::Identity;
+use wire::proposal::Proposal;
+use wire::selector::TrafficSelector;
+
+/// How both sides prove who they are.
+#[derive(Clone)]
+pub enum Auth {
+    /// By certificates and signatures; both ends (RFC 7427, and the older methods where the peer has no RFC 7427).
+    Certificate(Arc<Credentials>),
+    /// By a pre-shared key.
+    Psk(Secret),
+}
+
+/// One peer, or one class of peers: what is proposed, what is accepted.
+#[derive(Clone)]
+pub struct PeerConfig {
+    /// This host's address towards the peer.
+    pub local: IpAddr,
+    /// The peer's address.
+    pub remote: IpAddr,
+    /// What this host calls itself; `None`: the certificate's subject, or its address with a PSK.
+    pub local_id: Option<Identity>,
+    /// Whom the peer must be; `None`: any identity that its certificate carries (with a PSK: any).
+    pub remote_id: Option<Identity>,
+    /// Proof.
+    pub auth: Auth,
+    /// Acceptable IKE suites, best first.
+    pub ike_proposals: Vec<Proposal>,
+    /// The child SA that is negotiated with IKE_AUTH, and accepted from the peer.
+    pub child: Arc<ChildConfig>,
+    /// Lay the ESP in UDP even without a NAT, by reporting one (RFC 7296 2.23).
+    pub force_encap: bool,
+    /// Liveness check after this long without a sign of the peer; `None` never.
+    pub dpd_delay: Option<Duration>,
+    /// Rekey the IKE SA this long after it is up.
+    pub ike_rekey_after: Duration,
+    /// Delete an IKE SA that could not be rekeyed this long after it is up.
+    pub ike_hard_lifetime: Duration,
+    /// Send a NAT keepalive after this long without outbound traffic, when behind a NAT (RFC 3948 4).
+    pub keepalive: Duration,
+    /// Retransmission of requests.
+    pub retransmit: Retransmit,
+    /// Whether INITIAL_CONTACT is sent in IKE_AUTH.
+    pub initial_contact: bool,
+}
+
+/// Back-off of requests: `first`, then times `factor_percent`/100 each, at most `cap`, `tries` sends in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retransmit {
+    /// Wait after the first send.
+    pub first: Duration,
+    /// Growth of the wait in percent; 100 is constant.
+    pub factor_percent: u32,
+    /// Longest wait.
+    pub cap: Duration,
+    /// Sends before the peer is given up.
+    pub tries: u32,
+}
+
+/// One child SA.
+#[derive(Clone)]
+pub struct ChildConfig {
+    /// Policies that it serves.
+    pub reqid: Reqid,
+    /// Mode asked for and accepted.
+    pub mode: Mode,
+    /// Acceptable ESP suites, best first. A KE transform in one asks for PFS in CREATE_CHILD_SA.
+    pub esp_proposals: Vec<Proposal>,
+    /// This host's side, as wide as policy allows; an answer or a request is narrowed to it.
+    pub local_ts: Vec<TrafficSelector>,
+    /// The peer's side.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// Anti-replay window in packets.
+    pub replay_window: u32,
+    /// Rekey this long after it is up.
+    pub rekey_after: Duration,
+    /// Byte, packet and hard time limits put into the SAs.
+    pub limits: Limits,
+}
+
+/// Where an endpoint looks up who may talk to it. Implemented by `mesh`.
+pub trait Directory {
+    /// The configuration for a peer that initiates from `remote` to `local`; `None`: not wanted here.
+    fn responder(&self, local: IpAddr, remote: SocketAddr) -> Option<Arc<PeerConfig>>;
+
+    /// Whether `remote` is a member of the fleet: never asked for a cookie merely because many start at once.
+    fn is_known(&self, remote: IpAddr) -> bool;
+}
+
+impl Default for Retransmit {
+    /// 1 s, doubling, at most 8 s, 7 sends: a peer is given up after about half a minute.
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), factor_percent: 200, cap: Duration::from_secs(8), tries: 7 }
+    }
+}

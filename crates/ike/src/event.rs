@@ -1,0 +1,181 @@
+//! What an endpoint tells its owner.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipsec::Instant;
+use ipsec::sa::{Mode, Reqid, Sa, SaKey};
+use wire::esp::Spi;
+use wire::identity::Identity;
+use wire::message::IkeSpi;
+use wire::selector::TrafficSelector;
+
+use crate::error::{Failure, Misbehaviour};
+
+/// Names an IKE SA in this process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IkeSaId(pub u64);
+
+/// Names a child SA (a pair of ESP SAs) in this process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ChildId(pub u64);
+
+/// Something that happened. The order among events and transmissions is part of the meaning: an
+/// `InstallInbound` stands before the transmission that lets the peer use that SA.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// An IKE SA is established, both sides authenticated.
+    IkeUp(IkeInfo),
+    /// An IKE SA replaces another; the children moved over to it.
+    IkeRekeyed {
+        /// The old one; its end is reported by `IkeDown` of its own.
+        old: IkeSaId,
+        /// The new one.
+        new: IkeInfo,
+    },
+    /// An IKE SA is gone, half-open ones included. Its children are reported gone before.
+    IkeDown {
+        /// Which.
+        id: IkeSaId,
+        /// The peer.
+        remote: IpAddr,
+        /// Why.
+        reason: Failure,
+    },
+    /// Install this SA now.
+    InstallInbound {
+        /// Whose.
+        child: ChildId,
+        /// The SA.
+        sa: Box<Sa>,
+    },
+    /// Install this SA now and send through it: newest wins.
+    InstallOutbound {
+        /// Whose.
+        child: ChildId,
+        /// The SA.
+        sa: Box<Sa>,
+    },
+    /// A child SA is complete.
+    ChildUp(ChildInfo),
+    /// A child SA is gone: take both SAs away.
+    ChildDown {
+        /// Which.
+        child: ChildId,
+        /// Of which IKE SA.
+        ike: IkeSaId,
+        /// The peer.
+        remote: IpAddr,
+        /// What to take away.
+        remove: Vec<SaKey>,
+        /// Why.
+        reason: Failure,
+    },
+    /// A child SA could not be created or rekeyed; the IKE SA stands.
+    ChildFailed {
+        /// Of which IKE SA.
+        ike: IkeSaId,
+        /// The peer.
+        remote: IpAddr,
+        /// The one that was to be rekeyed.
+        replaces: Option<ChildId>,
+        /// Why.
+        reason: Failure,
+    },
+    /// The peer proved INITIAL_CONTACT: whatever it had with this (identity, address) before is void (already torn down here).
+    InitialContact {
+        /// The new IKE SA.
+        id: IkeSaId,
+        /// The peer.
+        remote: IpAddr,
+    },
+    /// The peer's address or port changed (a NAT mapping); its SAs must follow.
+    PeerMoved {
+        /// Which IKE SA.
+        id: IkeSaId,
+        /// Where it is now.
+        remote: SocketAddr,
+        /// Outbound and inbound SAs concerned.
+        sas: Vec<SaKey>,
+    },
+    /// A sign of life: a fresh, verified message of the peer.
+    Alive {
+        /// Which IKE SA.
+        id: IkeSaId,
+        /// Round trip of the request that it answers.
+        rtt: Option<std::time::Duration>,
+    },
+    /// A request was sent again.
+    Retransmitted {
+        /// Which IKE SA.
+        id: IkeSaId,
+        /// The peer.
+        remote: IpAddr,
+        /// Which send this was; 2 is the first repetition.
+        attempt: u32,
+    },
+    /// A datagram was dropped for what the peer did.
+    Dropped {
+        /// From whom.
+        remote: SocketAddr,
+        /// What it did.
+        what: Misbehaviour,
+    },
+}
+
+/// An established IKE SA.
+#[derive(Debug, Clone)]
+pub struct IkeInfo {
+    /// Its name.
+    pub id: IkeSaId,
+    /// Initiator's SPI.
+    pub spi_i: IkeSpi,
+    /// Responder's SPI.
+    pub spi_r: IkeSpi,
+    /// Whether this host was its initiator.
+    pub initiator: bool,
+    /// This host's address and port.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+    /// The peer's proven identity.
+    pub remote_id: Identity,
+    /// Algorithms in strongSwan's syntax, `aes128-sha256-modp2048`.
+    pub suite: String,
+    /// When it was established.
+    pub since: Instant,
+    /// When it will be rekeyed.
+    pub rekey_at: Instant,
+}
+
+/// A complete child SA.
+#[derive(Debug, Clone)]
+pub struct ChildInfo {
+    /// Its name.
+    pub id: ChildId,
+    /// Its IKE SA.
+    pub ike: IkeSaId,
+    /// The peer.
+    pub remote: IpAddr,
+    /// Policies that it serves.
+    pub reqid: Reqid,
+    /// SPI of the inbound SA.
+    pub spi_in: Spi,
+    /// SPI of the outbound SA.
+    pub spi_out: Spi,
+    /// Mode agreed.
+    pub mode: Mode,
+    /// Algorithms in strongSwan's syntax.
+    pub suite: String,
+    /// Selectors of this host's side.
+    pub local_ts: Vec<TrafficSelector>,
+    /// Selectors of the peer's side.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// ESP in UDP.
+    pub encap: bool,
+    /// The child that it replaces.
+    pub replaces: Option<ChildId>,
+    /// When it was established.
+    pub since: Instant,
+    /// When it will be rekeyed.
+    pub rekey_at: Instant,
+}

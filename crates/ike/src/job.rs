@@ -1,0 +1,101 @@
+//! Public-key work, done off the loop by whoever carries out the outputs.
+
+use std::sync::Arc;
+
+use crypto::chain::{Certificate, Credentials};
+use crypto::kx::{KxError, PrivateKx};
+use crypto::sign::{Scheme, SignError, SigningKey};
+use crypto::{Provider, Secret};
+use wire::identity::Identity;
+use wire::registry::Ke;
+use zeroize::Zeroizing;
+
+use crate::error::AuthError;
+
+/// Names a job; a result with a name that is not waited for any more is ignored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct JobId(pub u64);
+
+/// One job.
+pub struct Job {
+    /// Its name.
+    pub id: JobId,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What is to be done.
+pub enum Work {
+    /// Make a private value from the seed and, if the peer's public value is known, agree with it.
+    KeyShare {
+        /// The method.
+        method: Ke,
+        /// Fresh randomness.
+        seed: Zeroizing<[u8; 64]>,
+        /// The peer's public value.
+        peer: Option<Vec<u8>>,
+    },
+    /// Agree.
+    Agree {
+        /// The private value made earlier.
+        private: Arc<dyn PrivateKx>,
+        /// The peer's public value.
+        peer: Vec<u8>,
+    },
+    /// Sign the octets of RFC 7296 2.15.
+    Sign {
+        /// With this key.
+        key: Arc<dyn SigningKey>,
+        /// In this way.
+        scheme: Scheme,
+        /// What is signed.
+        octets: Vec<u8>,
+    },
+    /// Check a peer's chain, identity and signature.
+    Verify {
+        /// Whom to trust.
+        credentials: Arc<Credentials>,
+        /// DER of what the peer sent, its own certificate first.
+        certificates: Vec<Vec<u8>>,
+        /// Who it says it is.
+        identity: Identity,
+        /// How it signed.
+        scheme: Scheme,
+        /// What it signed.
+        octets: Vec<u8>,
+        /// Its signature.
+        signature: Vec<u8>,
+        /// Wall-clock time, seconds since the Unix epoch.
+        unix_now: u64,
+    },
+}
+
+/// A finished job.
+pub enum Done {
+    /// Of `KeyShare`.
+    KeyShare(Result<KeyShare, KxError>),
+    /// Of `Agree`.
+    Agree(Result<Secret, KxError>),
+    /// Of `Sign`.
+    Sign(Result<Vec<u8>, SignError>),
+    /// Of `Verify`: the peer's certificate.
+    Verify(Result<Box<Certificate>, AuthError>),
+}
+
+/// A private value with its public one.
+pub struct KeyShare {
+    /// Kept until the peer's public value comes.
+    pub private: Arc<dyn PrivateKx>,
+    /// For the KE payload.
+    pub public: Vec<u8>,
+    /// The shared secret, if the peer's public value was given.
+    pub shared: Option<Secret>,
+}
+
+impl Work {
+    /// Does it. Takes from microseconds to some milliseconds.
+    pub fn run(self, provider: &dyn Provider) -> Done {
+        let _ = provider;
+        todo!()
+    }
+}
