@@ -4,12 +4,21 @@
 //! `mesh`'s. Makes SAs, does not install them. Pure: time and randomness are arguments.
 #![forbid(unsafe_code)]
 
+pub mod auth;
+pub mod collide;
 pub mod config;
+pub mod cookie;
 pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod job;
+pub mod keys;
+pub mod narrow;
+pub mod nat;
+pub mod negotiate;
 pub mod rng;
+pub mod sk;
+pub mod window;
 
 pub use config::{Auth, ChildConfig, Directory, PeerConfig};
 pub use endpoint::{Endpoint, Now, Output};
