@@ -20,6 +20,9 @@ pub mod rng;
 pub mod sk;
 pub mod window;
 
+pub use crypto::chain::Credentials;
+pub use crypto::{Provider, Secret};
+
 pub use config::{Auth, ChildConfig, Directory, PeerConfig};
 pub use endpoint::{Endpoint, Now, Output};
 pub use event::{ChildId, Event, IkeSaId};

@@ -1,1 +1,19 @@
-//! mesh
+//! The fleet seen from one host, as one pure value: manifest → plan → peers → reconciler → status.
+//!
+//! [`Mesh`] takes an [`Input`] and gives [`Output`]s in the order in which they must be carried out;
+//! it touches nothing itself. Knows fleets, and nothing of IKE payloads.
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod event;
+pub mod loaded;
+pub mod mesh;
+pub mod metrics;
+pub mod status;
+pub mod time;
+
+pub use command::{Command, CommandError, Reply, Target};
+pub use event::{Event, Kind};
+pub use loaded::{CertificateFact, CertificateRole, Loaded, Periods};
+pub use mesh::{Identity, Input, Mesh, Output, Why};
+pub use status::Status;
