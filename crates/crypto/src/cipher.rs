@@ -3,6 +3,8 @@
 //! The same trait serves ESP (RFC 4303, 4106, 7634) and the SK payload (RFC 7296 3.14, RFC 5282).
 //! The caller builds the plaintext with its padding; the cipher knows IVs, nonces, MACs and tags.
 
+use std::fmt;
+
 use wire::registry::{Encr, Integ};
 
 /// One combination of algorithms.
@@ -40,15 +42,81 @@ pub trait Cipher: Send + Sync {
     /// `counter` is unique under this key (for ESP the 64-bit sequence number, for IKE a count of
     /// messages sent with it); counter modes use it as the explicit IV, CBC derives an
     /// unpredictable IV from it by a key of its own (see NIST SP 800-38A, appendix C).
+    ///
+    /// # Panics
+    /// If `buf` has no room for IV and ICV, or the plaintext is no multiple of `block_len`: the caller built it.
     fn seal(&self, counter: u64, aad: &[u8], esn_hi: Option<u32>, buf: &mut [u8]);
 
     /// Verifies, then decrypts `IV | ciphertext | ICV` in place; the plaintext is `buf[iv_len..len-icv_len]`.
     ///
-    /// A buffer too short or no multiple of the block is `BadIcv` as well; nothing is written unless the check holds.
+    /// A buffer too short or no multiple of the block is `BadIcv` as well. After `BadIcv` the buffer holds no
+    /// plaintext, but is not what it was either: AEADs leave zeros.
     fn open(&self, aad: &[u8], esn_hi: Option<u32>, buf: &mut [u8]) -> Result<(), BadIcv>;
 }
 
+/// Lengths of a combination, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// IV on the wire.
+    pub iv_len: usize,
+    /// ICV on the wire.
+    pub icv_len: usize,
+    /// Plaintext is a multiple of this.
+    pub block_len: usize,
+}
+
+impl fmt::Display for CipherSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.encr)?;
+        if self.key_bits != 0 {
+            write!(f, "-{}", self.key_bits)?;
+        }
+        if self.integ != Integ::NONE { write!(f, "/{}", self.integ) } else { Ok(()) }
+    }
+}
+
 impl CipherSpec {
+    /// The lengths of this combination; `None` where it is unknown, misses what it needs, or has what it must not have.
+    pub fn shape(&self) -> Option<Shape> {
+        let (iv_len, block_len) = match self.encr {
+            Encr::AES_CBC => (16, 16),
+            Encr::NULL => (0, 1),
+            _ => (8, 1),
+        };
+        let icv_len = if self.encr.is_aead() { self.tag_len()? } else { self.mac_len()? };
+        Some(Shape { iv_len, icv_len, block_len })
+    }
+
+    fn tag_len(&self) -> Option<usize> {
+        let bits_known = match self.encr {
+            Encr::CHACHA20_POLY1305 => matches!(self.key_bits, 0 | 256),
+            _ => matches!(self.key_bits, 128 | 192 | 256),
+        };
+        let tag_len = match self.encr {
+            Encr::AES_GCM_8 => 8,
+            Encr::AES_GCM_12 => 12,
+            Encr::AES_GCM_16 | Encr::CHACHA20_POLY1305 => 16,
+            _ => return None,
+        };
+        (bits_known && self.integ == Integ::NONE).then_some(tag_len)
+    }
+
+    fn mac_len(&self) -> Option<usize> {
+        let bits_known = match self.encr {
+            Encr::AES_CBC | Encr::AES_CTR => matches!(self.key_bits, 128 | 192 | 256),
+            Encr::NULL => self.key_bits == 0,
+            _ => false,
+        };
+        let icv_len = match self.integ {
+            Integ::HMAC_SHA1_96 | Integ::AES_XCBC_96 | Integ::AES_CMAC_96 => 12,
+            Integ::HMAC_SHA2_256_128 => 16,
+            Integ::HMAC_SHA2_384_192 => 24,
+            Integ::HMAC_SHA2_512_256 => 32,
+            _ => return None,
+        };
+        bits_known.then_some(icv_len)
+    }
+
     /// Encryption key length in bytes, salt or nonce included (RFC 4106 8.1: 4 bytes, RFC 7634 2: 4 bytes, RFC 3686: 4 bytes).
     pub fn encr_key_len(&self) -> usize {
         let key = usize::from(self.key_bits) / 8;

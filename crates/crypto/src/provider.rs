@@ -7,6 +7,7 @@ use wire::registry::{HashAlg, Integ, Ke, Prf};
 use crate::Secret;
 use crate::cipher::{Cipher, CipherSpec};
 use crate::kx::{KxError, PrivateKx};
+pub use crate::prf::prf_plus;
 use crate::sign::{SignError, SigningKey, VerifyError};
 
 /// An algorithm that this provider does not have.
@@ -26,7 +27,12 @@ pub trait Provider: Send + Sync + Debug {
     fn hash(&self, alg: HashAlg, parts: &[&[u8]]) -> Result<Vec<u8>, Unsupported>;
 
     /// A cipher keyed for one direction, for ESP and for SK payloads. Key lengths: [`CipherSpec`].
-    fn cipher(&self, spec: CipherSpec, encr_key: &[u8], integ_key: &[u8]) -> Result<Box<dyn Cipher>, Unsupported>;
+    fn cipher(
+        &self,
+        spec: CipherSpec,
+        encr_key: &[u8],
+        integ_key: &[u8],
+    ) -> Result<Box<dyn Cipher>, Unsupported>;
 
     /// Whether `cipher` would take this combination.
     fn has_cipher(&self, spec: CipherSpec) -> bool;
@@ -50,26 +56,22 @@ pub trait Provider: Send + Sync + Debug {
     /// Loads a private key from DER (PKCS#8, PKCS#1 or SEC1).
     fn signing_key(&self, der: &[u8]) -> Result<Box<dyn SigningKey>, SignError>;
 
-    /// Verifies `signature` over `message` with the key in a certificate's SubjectPublicKeyInfo (DER).
-    fn verify(&self, scheme: crate::sign::Scheme, spki: &[u8], message: &[u8], signature: &[u8]) -> Result<(), VerifyError>;
-}
+    /// Checks a peer's chain: `leaf` (DER) with the `intermediates` (DER, any order) that came along leads to a
+    /// root of `trust` at `unix_now`, and may sign. Gives the parsed leaf, whose `spki` then goes to [`Self::verify`].
+    fn verify_chain(
+        &self,
+        trust: &crate::chain::TrustStore,
+        leaf: &[u8],
+        intermediates: &[&[u8]],
+        unix_now: u64,
+    ) -> Result<crate::chain::Certificate, crate::chain::ChainError>;
 
-/// prf+ (RFC 7296 2.13): `len` bytes of key material.
-///
-/// At most 255 blocks, as the RFC bounds it; more is a caller's error and refused.
-pub fn prf_plus(provider: &dyn Provider, prf: Prf, key: &[u8], seed: &[&[u8]], len: usize) -> Result<Secret, Unsupported> {
-    let mut out = Vec::with_capacity(len + 64);
-    let mut block = Secret::default();
-    let mut counter = 1u8;
-    while out.len() < len {
-        let mut parts = vec![block.expose()];
-        parts.extend_from_slice(seed);
-        let number = [counter];
-        parts.push(&number);
-        block = provider.prf(prf, key, &parts)?;
-        out.extend_from_slice(block.expose());
-        counter = counter.checked_add(1).ok_or_else(|| Unsupported("more than 255 blocks of prf+".into()))?;
-    }
-    out.truncate(len);
-    Ok(Secret::new(out))
+    /// Verifies `signature` over `message` with the key in a certificate's SubjectPublicKeyInfo (DER).
+    fn verify(
+        &self,
+        scheme: crate::sign::Scheme,
+        spki: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), VerifyError>;
 }
