@@ -56,7 +56,10 @@ pub enum DataplaneEvent {
     },
 }
 
-/// A packet's headers, as far as policies look at them. Ports are ICMP type and code for ICMP.
+/// A packet's headers, as far as policies look at them.
+///
+/// For ICMP and ICMPv6 both ports are the type (high byte) and code (low byte), as a traffic
+/// selector has them (RFC 7296 3.13.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PacketInfo {
     /// Source address.

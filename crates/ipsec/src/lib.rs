@@ -5,12 +5,16 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod checksum;
 pub mod clock;
 pub mod dataplane;
+pub mod ecn;
 pub mod esp;
+pub mod icmp;
 pub mod memory;
 pub mod packet;
 pub mod pipeline;
+pub mod reassembly;
 pub mod replay;
 pub mod sa;
 pub mod sad;

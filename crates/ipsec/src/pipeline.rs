@@ -1,17 +1,46 @@
 //! What a packet meets on its way out and in: SPD, SAD, ESP. The userspace data plane without its system calls.
 
+mod counters;
+mod events;
+mod inbound;
+mod outbound;
+mod path;
+mod queue;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crypto::Provider;
 
 use crate::Instant;
-use crate::change::{Batch, Refusal};
-use crate::dataplane::{DataplaneEvent, Snapshot};
+use crate::change::{Batch, Change, Refusal, RefusalReason};
+use crate::dataplane::{DataplaneEvent, PacketInfo, Snapshot};
+use crate::packet::{HeaderFields, UDP_HEADER, proto};
+use crate::reassembly::Reassembler;
+use crate::sad::{Entry, Sad};
+use crate::spd::{Action, Flow, Spd};
+
+use counters::Counters;
+use events::Events;
+use path::Paths;
+use queue::Queue;
+
+pub use queue::{MAX_PEER_BYTES, MAX_PEER_PACKETS, MAX_QUEUE_AGE, MAX_QUEUE_BYTES};
 
 /// SPD, SAD and queues of one host. Shared by the threads that carry packets: every method takes `&self`.
 pub struct Pipeline {
     provider: Arc<dyn Provider>,
+    sad: RwLock<Sad>,
+    spd: RwLock<Spd>,
+    paths: RwLock<Paths>,
+    queue: Mutex<Queue>,
+    /// Packets in `queue`, so that the fast path need not lock it.
+    queued: AtomicUsize,
+    fragments: Mutex<Reassembler>,
+    events: Mutex<Events>,
+    counters: Counters,
 }
 
 /// What is to be done with the result of one packet.
@@ -47,6 +76,11 @@ pub struct OuterPacket {
     pub ttl: u8,
     /// Must not be fragmented on the way.
     pub dont_fragment: bool,
+    /// Protocol field of the outer IP header: 50, or 17 in UDP, unless IPv6 extension headers come first.
+    pub protocol: u8,
+    /// In transport mode the packet's own IPv4 options, or the IPv6 extension headers that stand
+    /// before ESP (RFC 4303 3.1.1). Almost always empty.
+    pub options: Vec<u8>,
     /// SPI, sequence number, IV, ciphertext, ICV.
     pub esp: Vec<u8>,
 }
@@ -66,51 +100,231 @@ pub struct OuterInfo {
     pub udp: bool,
 }
 
+/// Whether a packet that came in the clear may go on to this host's stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may.
+    Pass,
+    /// It must be dropped: a policy wants it protected, or no policy lets it in.
+    Drop,
+}
+
 impl Pipeline {
     /// An empty SPD drops everything: nothing passes before there are policies.
     pub fn new(provider: Arc<dyn Provider>) -> Self {
-        Self { provider }
+        Self {
+            provider,
+            sad: RwLock::default(),
+            spd: RwLock::default(),
+            paths: RwLock::default(),
+            queue: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            fragments: Mutex::default(),
+            events: Mutex::default(),
+            counters: Counters::default(),
+        }
     }
 
-    /// Carries out changes.
+    /// Carries out changes in order. Packets that waited for a new SA come out at the next [`tick`](Self::tick).
     pub fn apply(&self, now: Instant, batch: &Batch) -> Vec<Refusal> {
-        let _ = (now, batch, &self.provider);
-        todo!()
+        let mut refusals = Vec::new();
+        for (index, change) in batch.0.iter().enumerate() {
+            if let Err(reason) = self.change(now, change) {
+                refusals.push(Refusal { index, reason });
+            }
+        }
+        refusals
     }
 
-    /// A whole IP packet from this host's stack.
-    pub fn outbound(&self, now: Instant, packet: &mut Vec<u8>, emit: &mut Vec<Emit>) {
-        let _ = (now, packet, emit);
-        todo!()
-    }
-
-    /// An ESP packet from the wire: `esp` begins with the SPI.
-    pub fn inbound(&self, now: Instant, outer: OuterInfo, esp: &mut Vec<u8>, emit: &mut Vec<Emit>) {
-        let _ = (now, outer, esp, emit);
-        todo!()
+    fn change(&self, now: Instant, change: &Change) -> Result<(), RefusalReason> {
+        match change {
+            Change::AddSa(sa) => {
+                writing(&self.sad).add(now, (**sa).clone(), &*self.provider)?;
+            }
+            Change::RemoveSa(key) => {
+                writing(&self.sad).remove_key(*key);
+            }
+            Change::MoveSa { key, remote } => {
+                writing(&self.sad).relocate(*key, *remote);
+            }
+            Change::PutPolicy(policy) => {
+                if !writing(&self.spd).put(*policy) {
+                    return Err(RefusalReason::Full("policies".into()));
+                }
+            }
+            Change::RemovePolicy(key) => {
+                writing(&self.spd).remove(key);
+            }
+            Change::DropQueued(peer) => self.drop_queued(*peer),
+        }
+        Ok(())
     }
 
     /// Queues that have waited too long, time limits; call about once a second, and after `apply`:
-    /// packets that waited for an SA that is there now come out here.
+    /// packets that waited for an SA that is there now come out here, in their order.
     pub fn tick(&self, now: Instant, emit: &mut Vec<Emit>) {
-        let _ = (now, emit);
-        todo!()
+        self.retire_expired(now);
+        locked(&self.fragments).expire(now);
+        self.expire_queue(now);
+        self.drain_all(now, emit);
     }
 
     /// The path to `dst` carries packets of at most `mtu` bytes (from ICMP, or from the outgoing device).
+    ///
+    /// Kept for ten minutes (RFC 1191 6.3), and never below what IP allows (552 for IPv4, 1280 for IPv6).
     pub fn set_path_mtu(&self, now: Instant, dst: IpAddr, mtu: u32) {
-        let _ = (now, dst, mtu);
-        todo!()
+        writing(&self.paths).set(now, dst, mtu);
     }
 
-    /// Counters and contents.
+    /// What this host must do with a packet that arrived in the clear (RFC 4301 5.2, step 3b).
+    pub fn clear_in(&self, now: Instant, packet: &[u8]) -> Verdict {
+        let Ok(headers) = crate::packet::parse(packet) else {
+            self.counters.in_malformed.count();
+            return Verdict::Drop;
+        };
+        let info = headers.info(packet);
+        match self.policy_in(&info) {
+            Some(Action::Bypass | Action::Protect { optional: true, .. }) => Verdict::Pass,
+            Some(Action::Protect { .. }) => {
+                self.counters.in_clear.count();
+                locked(&self.events).clear_in(now, info);
+                Verdict::Drop
+            }
+            Some(Action::Discard) | None => {
+                self.counters.in_discarded.count();
+                Verdict::Drop
+            }
+        }
+    }
+
+    /// Counters and contents, SAs and policies in a fixed order.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let _ = now;
-        todo!()
+        let mut sas: Vec<_> = {
+            let sad = reading(&self.sad);
+            let live = sad.entries().filter(|entry| !entry.is_expired(now));
+            live.map(|entry| entry.usage()).collect()
+        };
+        sas.sort_by_key(|usage| usage.key);
+        self.counters.events_dropped.add(locked(&self.events).take_dropped());
+        let policies = reading(&self.spd).policies().map(crate::spd::Policy::key).collect();
+        Snapshot { sas, policies, counters: self.counters.list() }
+    }
+
+    /// The SAs, inbound first.
+    pub fn sas(&self) -> Vec<Arc<Entry>> {
+        reading(&self.sad).entries().cloned().collect()
     }
 
     /// The next event.
     pub fn poll_event(&self) -> Option<DataplaneEvent> {
-        todo!()
+        locked(&self.events).pop()
     }
+
+    /// The action for a packet on its way in: to this host, or through it.
+    fn policy_in(&self, info: &PacketInfo) -> Option<Action> {
+        let spd = reading(&self.spd);
+        let policy = spd.lookup(Flow::In, info).or_else(|| spd.lookup(Flow::Fwd, info));
+        policy.map(|policy| policy.action)
+    }
+
+    /// Takes an SA out of use that reached a hard limit.
+    fn retire(&self, entry: &Entry) {
+        if entry.retire() {
+            locked(&self.events).vital(DataplaneEvent::HardLimit(entry.sa.key()));
+        }
+    }
+
+    fn retire_expired(&self, now: Instant) {
+        let expired: Vec<_> = {
+            let sad = reading(&self.sad);
+            sad.entries().filter(|entry| entry.is_expired(now)).cloned().collect()
+        };
+        for entry in expired {
+            self.retire(&entry);
+            writing(&self.sad).remove_entry(&entry);
+        }
+    }
+
+    fn queue_is_empty(&self) -> bool {
+        self.queued.load(Relaxed) == 0
+    }
+}
+
+impl Emit {
+    /// The whole IP packet, as it is on the wire or for the stack: for captures, simulated links and tests.
+    ///
+    /// `None` if it would be longer than IP can say.
+    pub fn to_ip(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Esp(packet) => packet.to_ip(&[]),
+            Self::EspInUdp { packet, local_port, remote } => {
+                let len = u16::try_from(packet.esp.len() + UDP_HEADER).ok()?;
+                // RFC 3948 2.1: the checksum should be sent as zero.
+                let [s0, s1] = local_port.to_be_bytes();
+                let [d0, d1] = remote.port().to_be_bytes();
+                let [l0, l1] = len.to_be_bytes();
+                packet.to_ip(&[s0, s1, d0, d1, l0, l1, 0, 0])
+            }
+            Self::Clear(packet) | Self::Deliver(packet) => Some(packet.clone()),
+        }
+    }
+}
+
+impl OuterPacket {
+    fn to_ip(&self, udp: &[u8]) -> Option<Vec<u8>> {
+        let fields = HeaderFields {
+            src: self.src,
+            dst: self.dst,
+            protocol: self.protocol,
+            tos: self.tos,
+            ttl: self.ttl,
+            dont_fragment: self.dont_fragment,
+        };
+        let header = fields.build(self.options.len() + udp.len() + self.esp.len())?;
+        let mut packet = header.to_vec();
+        packet.extend_from_slice(&self.options);
+        if self.src.is_ipv4() {
+            packet[0] = 0x40 | u8::try_from(packet.len() / 4).ok()? & 0x0f;
+            crate::packet::fill_ipv4_checksum(&mut packet);
+        }
+        packet.extend_from_slice(udp);
+        packet.extend_from_slice(&self.esp);
+        Some(packet)
+    }
+}
+
+impl OuterInfo {
+    /// What a receiver sees of an ESP packet that was sent like this; `None` for other packets.
+    pub fn of(emit: &Emit) -> Option<Self> {
+        let (packet, port) = match emit {
+            Emit::Esp(packet) => (packet, None),
+            Emit::EspInUdp { packet, local_port, .. } => (packet, Some(*local_port)),
+            Emit::Clear(_) | Emit::Deliver(_) => return None,
+        };
+        Some(Self {
+            src: SocketAddr::new(packet.src, port.unwrap_or(0)),
+            dst: packet.dst,
+            tos: packet.tos,
+            ttl: packet.ttl,
+            udp: port.is_some(),
+        })
+    }
+}
+
+/// The protocol that carries ESP.
+const fn carrier(udp: bool) -> u8 {
+    if udp { proto::UDP } else { proto::ESP }
+}
+
+// A panic under a lock would be a bug; the tables hold no state that is wrong half way.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn reading<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn writing<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
