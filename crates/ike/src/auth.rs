@@ -5,8 +5,9 @@ use crypto::provider::Unsupported;
 use crypto::sign::{KeyKind, Scheme};
 use crypto::{Provider, Secret};
 use wire::identity::Identity;
-use wire::payload::{AuthPayload, CertReqPayload, Notify};
-use wire::registry::{HashAlg, Prf};
+use wire::message::encode_payloads;
+use wire::payload::{AuthPayload, CertReqPayload, Notify, Payload};
+use wire::registry::{AuthMethod, CertEncoding, HashAlg, NotifyType, Prf, ProtocolId};
 
 use crate::error::AuthError;
 
@@ -32,67 +33,172 @@ pub fn signed_octets(
     sk_p: &Secret,
     id: &Identity,
 ) -> Result<Vec<u8>, Unsupported> {
-    let _ = (provider, prf, real_message, nonce, sk_p, id);
-    todo!()
+    let mac = provider.prf(prf, sk_p.expose(), &[&id_body(id)])?;
+    Ok([real_message, nonce, mac.expose()].concat())
 }
 
 /// RestOfIDPayload: the body of an ID payload after the generic header.
 pub fn id_body(id: &Identity) -> Vec<u8> {
-    let _ = id;
-    todo!()
+    let (_, bytes) = encode_payloads(&[Payload::IdI(id.clone())]);
+    bytes.get(GENERIC_HEADER..).unwrap_or_default().to_vec()
 }
 
 /// The AUTH payload of a pre-shared key: `prf(prf(PSK, "Key Pad for IKEv2"), octets)`.
-pub fn psk_payload(provider: &dyn Provider, prf: Prf, psk: &Secret, octets: &[u8]) -> Result<AuthPayload, Unsupported> {
-    let _ = (provider, prf, psk, octets);
-    todo!()
+pub fn psk_payload(
+    provider: &dyn Provider,
+    prf: Prf,
+    psk: &Secret,
+    octets: &[u8],
+) -> Result<AuthPayload, Unsupported> {
+    let mac = psk_mac(provider, prf, psk, octets)?;
+    Ok(AuthPayload { method: AuthMethod::PSK, data: mac.expose().to_vec() })
 }
 
 /// Whether `mac` is the pre-shared key's over the peer's octets; constant time.
-pub fn check_psk(provider: &dyn Provider, prf: Prf, psk: &Secret, octets: &[u8], mac: &[u8]) -> Result<bool, Unsupported> {
-    let _ = (provider, prf, psk, octets, mac);
-    todo!()
+pub fn check_psk(
+    provider: &dyn Provider,
+    prf: Prf,
+    psk: &Secret,
+    octets: &[u8],
+    mac: &[u8],
+) -> Result<bool, Unsupported> {
+    // `Secret` compares in constant time.
+    Ok(psk_mac(provider, prf, psk, octets)? == Secret::from(mac))
 }
 
 /// The AUTH payload of a signature: method 14 (RFC 7427 3), or the older one that the scheme stands
 /// for (`EcdsaRaw`: 9 to 11 by its hash; RSA PKCS #1 with SHA-1: 1).
 pub fn signature_payload(scheme: Scheme, signature: &[u8]) -> AuthPayload {
-    let _ = (scheme, signature);
-    todo!()
+    let method = match scheme {
+        Scheme::RsaPkcs1(HashAlg::SHA1) => AuthMethod::RSA,
+        Scheme::EcdsaRaw(HashAlg::SHA2_256) => AuthMethod::ECDSA_256,
+        Scheme::EcdsaRaw(HashAlg::SHA2_384) => AuthMethod::ECDSA_384,
+        Scheme::EcdsaRaw(_) => AuthMethod::ECDSA_521,
+        _ => AuthMethod::DIGITAL_SIGNATURE,
+    };
+    let mut data = Vec::with_capacity(signature.len() + 80);
+    if method == AuthMethod::DIGITAL_SIGNATURE {
+        let algorithm = scheme.algorithm_identifier().unwrap_or_default();
+        data.push(u8::try_from(algorithm.len()).unwrap_or(0));
+        data.extend_from_slice(algorithm);
+    }
+    data.extend_from_slice(signature);
+    AuthPayload { method, data }
 }
 
 /// What an AUTH payload claims.
 pub fn parse(payload: &AuthPayload) -> Result<Proof, AuthError> {
-    let _ = payload;
-    todo!()
+    let data = payload.data.as_slice();
+    let scheme = match payload.method {
+        AuthMethod::PSK => return Ok(Proof::Psk(data.to_vec())),
+        AuthMethod::DIGITAL_SIGNATURE => return parse_digital_signature(data),
+        // The RFC names SHA-1 as the hash that everybody must understand here (RFC 7296 3.8).
+        AuthMethod::RSA => Scheme::RsaPkcs1(HashAlg::SHA1),
+        AuthMethod::ECDSA_256 => Scheme::EcdsaRaw(HashAlg::SHA2_256),
+        AuthMethod::ECDSA_384 => Scheme::EcdsaRaw(HashAlg::SHA2_384),
+        AuthMethod::ECDSA_521 => Scheme::EcdsaRaw(HashAlg::SHA2_512),
+        other => return Err(AuthError::MethodNotAllowed(other.to_string())),
+    };
+    Ok(Proof::Signature(scheme, data.to_vec()))
 }
 
 /// How this host's key signs for a peer that announced `peer_hashes` in
 /// SIGNATURE_HASH_ALGORITHMS; `None` if it announced nothing: then the older methods (RFC 7427 4).
 pub fn choose_scheme(kind: KeyKind, peer_hashes: Option<&[HashAlg]>) -> Option<Scheme> {
-    let _ = (kind, peer_hashes);
-    todo!()
+    let announced = |hashes: &[HashAlg]| {
+        let peer = peer_hashes?;
+        hashes.iter().copied().find(|hash| peer.contains(hash))
+    };
+    match kind {
+        KeyKind::Rsa(_) => Some(
+            announced(&[HashAlg::SHA2_256, HashAlg::SHA2_384, HashAlg::SHA2_512])
+                .map_or(Scheme::RsaPkcs1(HashAlg::SHA1), Scheme::RsaPss),
+        ),
+        KeyKind::Ec(bits) => {
+            let own = ec_hash(bits);
+            Some(announced(&[own]).map_or(Scheme::EcdsaRaw(own), Scheme::Ecdsa))
+        }
+        // Without an older method of its own (RFC 8420).
+        KeyKind::Ed25519 => announced(&[HashAlg::IDENTITY]).map(|_| Scheme::Ed25519),
+        KeyKind::Toy => Some(Scheme::Ed25519),
+    }
 }
 
 /// The SIGNATURE_HASH_ALGORITHMS notify of this host.
 pub fn hash_algorithms() -> Notify {
-    todo!()
+    let data = SUPPORTED_HASHES.iter().flat_map(|hash| hash.0.to_be_bytes()).collect();
+    Notify {
+        protocol: ProtocolId::NONE,
+        spi: Vec::new(),
+        kind: NotifyType::SIGNATURE_HASH_ALGORITHMS,
+        data,
+    }
 }
 
 /// Data of a peer's SIGNATURE_HASH_ALGORITHMS; an odd last byte is ignored.
 pub fn parse_hash_algorithms(data: &[u8]) -> Vec<HashAlg> {
-    let _ = data;
-    todo!()
+    let (pairs, _) = data.as_chunks();
+    pairs.iter().map(|pair| HashAlg(u16::from_be_bytes(*pair))).collect()
 }
 
 /// CERTREQ with the SHA-1 hashes of the trusted roots' public keys (RFC 7296 3.7).
 pub fn certreq(provider: &dyn Provider, trust: &TrustStore) -> Result<CertReqPayload, Unsupported> {
-    let _ = (provider, trust);
-    todo!()
+    let mut data = Vec::with_capacity(trust.roots.len() * KEY_HASH_LEN);
+    for root in &trust.roots {
+        data.extend_from_slice(&provider.hash(HashAlg::SHA1, &[&root.spki])?);
+    }
+    Ok(CertReqPayload { encoding: CertEncoding::X509_SIGNATURE, data })
 }
 
 /// Whether a certificate's key is among a CERTREQ's authorities.
-pub fn certreq_names(provider: &dyn Provider, request: &CertReqPayload, authority: &Certificate) -> bool {
-    let _ = (provider, request, authority);
-    todo!()
+pub fn certreq_names(
+    provider: &dyn Provider,
+    request: &CertReqPayload,
+    authority: &Certificate,
+) -> bool {
+    let Ok(wanted) = provider.hash(HashAlg::SHA1, &[&authority.spki]) else { return false };
+    request.encoding == CertEncoding::X509_SIGNATURE
+        && request.data.chunks_exact(KEY_HASH_LEN).any(|hash| hash == wanted)
+}
+
+/// Hashes that a peer may sign with here.
+const SUPPORTED_HASHES: [HashAlg; 4] =
+    [HashAlg::SHA2_256, HashAlg::SHA2_384, HashAlg::SHA2_512, HashAlg::IDENTITY];
+/// SHA-1 of a SubjectPublicKeyInfo (RFC 7296 3.7).
+const KEY_HASH_LEN: usize = 20;
+/// Generic payload header (RFC 7296 3.2).
+const GENERIC_HEADER: usize = 4;
+const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
+
+fn psk_mac(
+    provider: &dyn Provider,
+    prf: Prf,
+    psk: &Secret,
+    octets: &[u8],
+) -> Result<Secret, Unsupported> {
+    let padded = provider.prf(prf, psk.expose(), &[KEY_PAD])?;
+    provider.prf(prf, padded.expose(), &[octets])
+}
+
+/// `length | AlgorithmIdentifier | signature` (RFC 7427 3).
+fn parse_digital_signature(data: &[u8]) -> Result<Proof, AuthError> {
+    let malformed = || AuthError::BadProof("truncated digital signature".into());
+    let (&len, rest) = data.split_first().ok_or_else(malformed)?;
+    let (algorithm, signature) = rest.split_at_checked(len.into()).ok_or_else(malformed)?;
+    let scheme = Scheme::from_algorithm_identifier(algorithm).ok_or_else(|| {
+        let shown = &algorithm[..algorithm.len().min(16)];
+        AuthError::MethodNotAllowed(format!(
+            "a signature algorithm with the identifier {shown:02x?}"
+        ))
+    })?;
+    Ok(Proof::Signature(scheme, signature.to_vec()))
+}
+
+/// The hash that goes with a curve (RFC 4754; advised by RFC 8247 3.2).
+fn ec_hash(bits: u16) -> HashAlg {
+    match bits {
+        0..=256 => HashAlg::SHA2_256,
+        257..=384 => HashAlg::SHA2_384,
+        _ => HashAlg::SHA2_512,
+    }
 }

@@ -58,8 +58,22 @@ pub enum Reply {
 
 /// What to answer. `child_busy`: whether this host is creating, rekeying or closing any child SA of the IKE SA.
 pub fn reply(request: Request, ike: IkeDoing, child_busy: bool) -> Reply {
-    let _ = (request, ike, child_busy);
-    todo!()
+    use Request as R;
+    match (request, ike) {
+        // RFC 7296 2.25.2. A closing SA takes no new work.
+        (R::DeleteIke, IkeDoing::Idle) => Reply::Usual,
+        (R::DeleteIke, IkeDoing::Rekeying | IkeDoing::Closing) => Reply::UsualForgetOwn,
+        (R::RekeyIke, IkeDoing::Closing) => Reply::TemporaryFailure,
+        (R::RekeyIke, IkeDoing::Rekeying) => Reply::UsualSimultaneous,
+        (R::RekeyIke, IkeDoing::Idle) if child_busy => Reply::TemporaryFailure,
+        (R::RekeyIke, IkeDoing::Idle) => Reply::Usual,
+        (R::CreateChild | R::RekeyChild(_), IkeDoing::Rekeying | IkeDoing::Closing) => {
+            Reply::TemporaryFailure
+        }
+        (R::CreateChild, IkeDoing::Idle) => Reply::Usual,
+        (R::RekeyChild(child), IkeDoing::Idle) => reply_rekey_child(child),
+        (R::DeleteChild(child), _) => reply_delete_child(child),
+    }
 }
 
 /// The nonces of one exchange.
@@ -82,8 +96,8 @@ pub enum Side {
 
 /// Whose SA is redundant: that made with the lowest of the four nonces; its initiator closes it (RFC 7296 2.8.1, 2.8.2).
 pub fn loser(own: Nonces<'_>, peer: Nonces<'_>) -> Side {
-    let _ = (own, peer);
-    todo!()
+    // Slices compare octet by octet, and one that ends first is the lower: the RFC's order.
+    if own.ni.min(own.nr) <= peer.ni.min(peer.nr) { Side::Own } else { Side::Peer }
 }
 
 /// What this host closes after a simultaneous rekey of a child SA or of the IKE SA, once both exchanges are through.
@@ -99,25 +113,35 @@ pub struct Settlement {
 
 /// Settles a simultaneous rekey.
 pub fn settle(own: Nonces<'_>, peer: Nonces<'_>) -> Settlement {
-    let _ = (own, peer);
-    todo!()
+    match loser(own, peer) {
+        Side::Own => Settlement { keep: Side::Peer, close_own: true, close_old: false },
+        Side::Peer => Settlement { keep: Side::Own, close_own: false, close_old: true },
+    }
 }
 
 /// Which of two IKE SAs stays when both hosts initiated at once: the RFC has no rule of its own, that of a
 /// simultaneous rekey serves; the initiator of the redundant one deletes it.
 pub fn duplicate(own: Nonces<'_>, peer: Nonces<'_>) -> Side {
-    let _ = (own, peer);
-    todo!()
+    match loser(own, peer) {
+        Side::Own => Side::Peer,
+        Side::Peer => Side::Own,
+    }
 }
 
-/// What an initiator does with a refusal of its CREATE_CHILD_SA request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
-    /// TEMPORARY_FAILURE: try again after a while (RFC 7296 2.25).
-    RetryLater,
-    /// CHILD_SA_NOT_FOUND: forget the old child silently; make a new one from scratch unless the peer replaced it meanwhile.
-    ForgetOld {
-        /// Whether a new one is to be made.
-        create_anew: bool,
-    },
+/// RFC 7296 2.25.1.
+fn reply_rekey_child(child: ChildDoing) -> Reply {
+    match child {
+        ChildDoing::Absent => Reply::ChildSaNotFound,
+        ChildDoing::Idle => Reply::Usual,
+        ChildDoing::Rekeying => Reply::UsualSimultaneous,
+        ChildDoing::Closing => Reply::TemporaryFailure,
+    }
+}
+
+/// RFC 7296 2.25.1; holds while the IKE SA is rekeyed as well (2.25.2).
+fn reply_delete_child(child: ChildDoing) -> Reply {
+    match child {
+        ChildDoing::Absent | ChildDoing::Closing => Reply::WithoutDelete,
+        ChildDoing::Idle | ChildDoing::Rekeying => Reply::Usual,
+    }
 }

@@ -52,8 +52,14 @@ pub fn derive_initial(
     spi_i: IkeSpi,
     spi_r: IkeSpi,
 ) -> Result<IkeKeys, Unsupported> {
-    let _ = (provider, suite, ni, nr, shared, spi_i, spi_r);
-    todo!()
+    let (key_i, key_r) = match fixed_key_len(suite.prf) {
+        // Half of the key from either nonce, the first bytes of each.
+        Some(len) => (&ni[..ni.len().min(len / 2)], &nr[..nr.len().min(len / 2)]),
+        None => (ni, nr),
+    };
+    let key = Secret::new([key_i, key_r].concat());
+    let skeyseed = provider.prf(suite.prf, key.expose(), &[shared.expose()])?;
+    expand(provider, suite, &skeyseed, ni, nr, spi_i, spi_r)
 }
 
 /// Keys of an IKE SA that replaces another: `SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr)`
@@ -70,8 +76,8 @@ pub fn derive_rekeyed(
     spi_i: IkeSpi,
     spi_r: IkeSpi,
 ) -> Result<IkeKeys, Unsupported> {
-    let _ = (provider, suite, old_prf, old_sk_d, shared, ni, nr, spi_i, spi_r);
-    todo!()
+    let skeyseed = provider.prf(old_prf, old_sk_d.expose(), &[shared.expose(), ni, nr])?;
+    expand(provider, suite, &skeyseed, ni, nr, spi_i, spi_r)
 }
 
 /// Keys of a child SA: `KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr)` (RFC 7296 2.17).
@@ -86,6 +92,61 @@ pub fn derive_child(
     nr: &[u8],
     suite: &EspSuite,
 ) -> Result<ChildKeys, Unsupported> {
-    let _ = (provider, prf, sk_d, shared, ni, nr, suite);
-    todo!()
+    let encr = suite.cipher.encr_key_len();
+    let integ = integ_len(provider, suite.cipher.integ)?;
+    let mut seed = Vec::with_capacity(3);
+    seed.extend(shared.map(Secret::expose));
+    seed.extend([ni, nr]);
+    let keymat = prf_plus(provider, prf, sk_d.expose(), &seed, 2 * (encr + integ))?;
+    let mut rest = keymat.expose();
+    // The initiator's keys first; encryption before integrity.
+    Ok(ChildKeys {
+        i_encr: take(&mut rest, encr),
+        i_integ: take(&mut rest, integ),
+        r_encr: take(&mut rest, encr),
+        r_integ: take(&mut rest, integ),
+    })
+}
+
+fn expand(
+    provider: &dyn Provider,
+    suite: &IkeSuite,
+    skeyseed: &Secret,
+    ni: &[u8],
+    nr: &[u8],
+    spi_i: IkeSpi,
+    spi_r: IkeSpi,
+) -> Result<IkeKeys, Unsupported> {
+    let prf = provider.prf_len(suite.prf)?;
+    let integ = integ_len(provider, suite.cipher.integ)?;
+    let encr = suite.cipher.encr_key_len();
+    let (spi_i, spi_r) = (spi_i.0.to_be_bytes(), spi_r.0.to_be_bytes());
+    let seed: [&[u8]; 4] = [ni, nr, &spi_i, &spi_r];
+    let len = 3 * prf + 2 * integ + 2 * encr;
+    let keymat = prf_plus(provider, suite.prf, skeyseed.expose(), &seed, len)?;
+    let mut rest = keymat.expose();
+    Ok(IkeKeys {
+        sk_d: take(&mut rest, prf),
+        sk_ai: take(&mut rest, integ),
+        sk_ar: take(&mut rest, integ),
+        sk_ei: take(&mut rest, encr),
+        sk_er: take(&mut rest, encr),
+        sk_pi: take(&mut rest, prf),
+        sk_pr: take(&mut rest, prf),
+    })
+}
+
+/// Key length in bytes of a prf that takes no other (RFC 7296 2.14 names these two).
+fn fixed_key_len(prf: Prf) -> Option<usize> {
+    matches!(prf, Prf::AES128_XCBC | Prf::AES128_CMAC).then_some(16)
+}
+
+fn integ_len(provider: &dyn Provider, integ: Integ) -> Result<usize, Unsupported> {
+    if integ == Integ::NONE { Ok(0) } else { provider.integ_key_len(integ) }
+}
+
+fn take(rest: &mut &[u8], len: usize) -> Secret {
+    let (head, tail) = rest.split_at(len.min(rest.len()));
+    *rest = tail;
+    Secret::from(head)
 }

@@ -18,6 +18,7 @@ pub mod nat;
 pub mod negotiate;
 pub mod rng;
 pub mod sk;
+pub mod suite;
 pub mod window;
 
 pub use crypto::chain::Credentials;

@@ -36,15 +36,24 @@ pub const MAX_SELECTORS: usize = 64;
 /// (transport mode) nothing but the two ends' own addresses stays.
 ///
 /// The initiator's first selectors stay in the answer, and first, if policy admits them (RFC 7296 2.9).
-pub fn narrow(policy: &Selectors, request: &Selectors, hosts: Option<Hosts>) -> Result<Selectors, Unacceptable> {
-    let _ = (policy, request, hosts);
-    todo!()
+pub fn narrow(
+    policy: &Selectors,
+    request: &Selectors,
+    hosts: Option<Hosts>,
+) -> Result<Selectors, Unacceptable> {
+    let tsi = narrow_side(&policy.tsi, &request.tsi, hosts.map(|h| h.initiator))?;
+    let tsr = narrow_side(&policy.tsr, &request.tsr, hosts.map(|h| h.responder))?;
+    Ok(Selectors { tsi, tsr })
 }
 
 /// As initiator: an answer must be a non-empty subset of the offer, on both sides.
 pub fn check_narrowed(offered: &Selectors, answered: &Selectors) -> Result<(), Misbehaviour> {
-    let _ = (offered, answered);
-    todo!()
+    let within = |offered: &[TrafficSelector], answered: &[TrafficSelector]| {
+        let covered = |ts: &TrafficSelector| offered.iter().any(|offer| offer.contains(ts));
+        !answered.is_empty() && answered.iter().all(covered)
+    };
+    let both = within(&offered.tsi, &answered.tsi) && within(&offered.tsr, &answered.tsr);
+    if both { Ok(()) } else { Err(Misbehaviour::WidenedSelectors) }
 }
 
 /// Selectors with the addresses of hosts behind NATs replaced, and what undoes it.
@@ -58,17 +67,69 @@ pub struct Substituted {
 }
 
 /// Replaces, in transport mode with NAT, the single address of each side by the address which this
-/// host sees (`seen`: the addresses of the IKE SA), so that policy can be looked up (RFC 7296 2.23.1).
+/// host sees (`seen`: the addresses of the IKE SA), so that policy can be looked up, or an answer
+/// checked (RFC 7296 2.23.1: the responder does it to the request, the initiator to offer and answer).
 /// `None` if a side that is behind a NAT has not exactly one address: then nothing is replaced.
-pub fn substitute(request: &Selectors, seen: Hosts, initiator_behind: bool, responder_behind: bool) -> Option<Substituted> {
-    let _ = (request, seen, initiator_behind, responder_behind);
-    todo!()
+pub fn substitute(
+    request: &Selectors,
+    seen: Hosts,
+    initiator_behind: bool,
+    responder_behind: bool,
+) -> Option<Substituted> {
+    let mut out = Substituted { selectors: request.clone(), original: seen, seen };
+    if initiator_behind {
+        out.original.initiator = single_address(&request.tsi)?;
+        out.selectors.tsi = relocate(&request.tsi, seen.initiator);
+    }
+    if responder_behind {
+        out.original.responder = single_address(&request.tsr)?;
+        out.selectors.tsr = relocate(&request.tsr, seen.responder);
+    }
+    Some(out)
 }
 
 impl Substituted {
     /// The answer to send: `narrowed` with the peers' own addresses put back.
     pub fn restore(&self, narrowed: &Selectors) -> Selectors {
-        let _ = (narrowed, self.seen);
-        todo!()
+        let back = |side: &[TrafficSelector], seen: IpAddr, original: IpAddr| {
+            if single_address(side) == Some(seen) {
+                relocate(side, original)
+            } else {
+                side.to_vec()
+            }
+        };
+        Selectors {
+            tsi: back(&narrowed.tsi, self.seen.initiator, self.original.initiator),
+            tsr: back(&narrowed.tsr, self.seen.responder, self.original.responder),
+        }
     }
+}
+
+fn narrow_side(
+    policy: &[TrafficSelector],
+    request: &[TrafficSelector],
+    host: Option<IpAddr>,
+) -> Result<Vec<TrafficSelector>, Unacceptable> {
+    let clip = |ts: TrafficSelector| match host {
+        Some(addr) => ts.intersect(&TrafficSelector::host(addr)),
+        None => Some(ts),
+    };
+    let mut out: Vec<TrafficSelector> = Vec::new();
+    let common = |wanted| policy.iter().filter_map(move |own| own.intersect(wanted));
+    for ts in request.iter().flat_map(common).filter_map(clip) {
+        if out.len() < MAX_SELECTORS && !out.iter().any(|there| there.contains(&ts)) {
+            out.push(ts);
+        }
+    }
+    if out.is_empty() { Err(Unacceptable) } else { Ok(out) }
+}
+
+/// The one address that all selectors of a side name.
+fn single_address(side: &[TrafficSelector]) -> Option<IpAddr> {
+    let first = side.first()?.start;
+    side.iter().all(|ts| ts.start == first && ts.end == first).then_some(first)
+}
+
+fn relocate(side: &[TrafficSelector], to: IpAddr) -> Vec<TrafficSelector> {
+    side.iter().map(|ts| TrafficSelector { start: to, end: to, ..*ts }).collect()
 }

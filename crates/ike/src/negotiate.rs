@@ -4,8 +4,8 @@ use crypto::Provider;
 use crypto::cipher::CipherSpec;
 use wire::esp::Spi;
 use wire::message::IkeSpi;
-use wire::proposal::Proposal;
-use wire::registry::{Ke, Prf};
+use wire::proposal::{Proposal, Transform};
+use wire::registry::{Encr, Integ, Ke, Prf, ProtocolId, Sn, TransformType};
 
 use crate::error::Misbehaviour;
 
@@ -54,37 +54,42 @@ pub enum ChildExchange {
 impl<S> Chosen<S> {
     /// The peer's SPI of a rekeyed IKE SA; `None` if it has not that form, or is zero.
     pub fn peer_ike_spi(&self) -> Option<IkeSpi> {
-        todo!()
+        let spi = u64::from_be_bytes(self.peer_spi.as_slice().try_into().ok()?);
+        (spi != 0).then_some(IkeSpi(spi))
     }
 
     /// The peer's SPI of an ESP SA; `None` if it has not that form, or is reserved (below 256, RFC 4303 2.1).
     pub fn peer_esp_spi(&self) -> Option<Spi> {
-        todo!()
+        let spi = u32::from_be_bytes(self.peer_spi.as_slice().try_into().ok()?);
+        (spi >= 256).then_some(Spi(spi))
     }
 }
 
 /// An IKE offer, numbered from 1; `spi` is this host's when an IKE SA is rekeyed. What the provider lacks is left out.
 pub fn offer_ike(ours: &[Proposal], spi: Option<IkeSpi>, provider: &dyn Provider) -> Vec<Proposal> {
-    let _ = (ours, spi, provider);
-    todo!()
+    offer(ours, &Rules::ike(spi), provider)
 }
 
 /// An ESP offer, numbered from 1.
-pub fn offer_esp(ours: &[Proposal], spi: Spi, exchange: ChildExchange, provider: &dyn Provider) -> Vec<Proposal> {
-    let _ = (ours, spi, exchange, provider);
-    todo!()
+pub fn offer_esp(
+    ours: &[Proposal],
+    spi: Spi,
+    exchange: ChildExchange,
+    provider: &dyn Provider,
+) -> Vec<Proposal> {
+    offer(ours, &Rules::esp(spi, exchange), provider)
 }
 
 /// The first key exchange method of an offer: whose public value goes along. `None`: there is none.
 pub fn first_ke(offer: &[Proposal]) -> Option<Ke> {
-    let _ = offer;
-    todo!()
+    let mut methods = offer.iter().flat_map(|p| of_kind(p, TransformType::KE));
+    methods.find(|t| t.id != Ke::NONE.0).map(|t| Ke(t.id))
 }
 
 /// Whether an offer has this method: what INVALID_KE_PAYLOAD may ask for (RFC 7296 1.2).
 pub fn offers_ke(offer: &[Proposal], ke: Ke) -> bool {
-    let _ = (offer, ke);
-    todo!()
+    let mut methods = offer.iter().flat_map(|p| of_kind(p, TransformType::KE));
+    ke != Ke::NONE && methods.any(|t| t.id == ke.0)
 }
 
 /// As responder: chooses from the peer's offer by this host's preference; `spi` is this host's when
@@ -95,8 +100,9 @@ pub fn choose_ike(
     spi: Option<IkeSpi>,
     provider: &dyn Provider,
 ) -> Option<Chosen<IkeSuite>> {
-    let _ = (ours, theirs, spi, provider);
-    todo!()
+    let (proposal, peer_spi) = choose(ours, theirs, &Rules::ike(spi), provider)?;
+    let suite = ike_suite(&proposal)?;
+    Some(Chosen { proposal, peer_spi, suite })
 }
 
 /// As responder, for ESP; `spi` is this host's inbound SPI. With `suite.ke` the caller needs a KE
@@ -108,36 +114,280 @@ pub fn choose_esp(
     exchange: ChildExchange,
     provider: &dyn Provider,
 ) -> Option<Chosen<EspSuite>> {
-    let _ = (ours, theirs, spi, exchange, provider);
-    todo!()
+    let (proposal, peer_spi) = choose(ours, theirs, &Rules::esp(spi, exchange), provider)?;
+    let suite = esp_suite(&proposal)?;
+    Some(Chosen { proposal, peer_spi, suite })
 }
 
 /// As initiator: checks what the responder chose from `offered` (what [`offer_ike`] made).
-pub fn check_answer_ike(offered: &[Proposal], answer: &[Proposal]) -> Result<Chosen<IkeSuite>, Misbehaviour> {
-    let _ = (offered, answer);
-    todo!()
+pub fn check_answer_ike(
+    offered: &[Proposal],
+    answer: &[Proposal],
+) -> Result<Chosen<IkeSuite>, Misbehaviour> {
+    let proposal = check_answer(offered, answer)?;
+    let suite = ike_suite(&proposal).ok_or(Misbehaviour::ChoseUnoffered)?;
+    Ok(Chosen { peer_spi: proposal.spi.clone(), proposal, suite })
 }
 
-/// As initiator, for ESP.
-pub fn check_answer_esp(offered: &[Proposal], answer: &[Proposal]) -> Result<Chosen<EspSuite>, Misbehaviour> {
-    let _ = (offered, answer);
-    todo!()
+/// As initiator, for ESP (what [`offer_esp`] made).
+pub fn check_answer_esp(
+    offered: &[Proposal],
+    answer: &[Proposal],
+) -> Result<Chosen<EspSuite>, Misbehaviour> {
+    let proposal = check_answer(offered, answer)?;
+    let suite = esp_suite(&proposal).ok_or(Misbehaviour::ChoseUnoffered)?;
+    Ok(Chosen { peer_spi: proposal.spi.clone(), proposal, suite })
 }
 
-/// `aes128-sha256-modp2048` or `aes128gcm16-prfsha256-ecp256`: strongSwan's syntax.
-pub fn suite_text(suite: &IkeSuite) -> String {
-    let _ = suite;
-    todo!()
+/// What a proposal of one protocol in one exchange must look like.
+struct Rules {
+    protocol: ProtocolId,
+    /// This host's SPI; the peer's has the same length.
+    spi: Vec<u8>,
+    /// Transform types that may stand there, in the order of an answer (RFC 7296 3.3.3).
+    kinds: &'static [TransformType],
+    /// Those that must.
+    mandatory: &'static [TransformType],
+    /// KE transforms are passed over, on both sides.
+    ignore_ke: bool,
 }
 
-/// `aes128gcm16`, `aes128-sha256-modp2048-esn`.
-pub fn suite_text_esp(suite: &EspSuite) -> String {
-    let _ = suite;
-    todo!()
+impl Rules {
+    fn ike(spi: Option<IkeSpi>) -> Self {
+        use TransformType as T;
+        Self {
+            protocol: ProtocolId::IKE,
+            spi: spi.map(|spi| spi.0.to_be_bytes().to_vec()).unwrap_or_default(),
+            kinds: &[T::ENCR, T::PRF, T::INTEG, T::KE],
+            mandatory: &[T::ENCR, T::PRF, T::KE],
+            ignore_ke: false,
+        }
+    }
+
+    fn esp(spi: Spi, exchange: ChildExchange) -> Self {
+        use TransformType as T;
+        Self {
+            protocol: ProtocolId::ESP,
+            spi: spi.0.to_be_bytes().to_vec(),
+            kinds: &[T::ENCR, T::INTEG, T::KE, T::SN],
+            mandatory: &[T::ENCR, T::SN],
+            ignore_ke: exchange == ChildExchange::Auth,
+        }
+    }
+
+    /// Ours as it counts under these rules: no KE where it does not belong, sequence numbers named.
+    fn own(&self, proposal: &Proposal) -> Proposal {
+        let mut own = proposal.clone();
+        own.transforms.retain(|t| self.kinds.contains(&t.kind));
+        if self.ignore_ke {
+            own.transforms.retain(|t| t.kind != TransformType::KE);
+        }
+        let sn = TransformType::SN;
+        if self.mandatory.contains(&sn) && of_kind(&own, sn).next().is_none() {
+            own.transforms.push(plain(sn, Sn::SEQ_32.0));
+        }
+        own
+    }
+
+    /// Whether a peer's proposal may be considered at all (RFC 7296 3.3.6): nothing in it that is
+    /// not understood, nothing mandatory missing.
+    fn admit(&self, theirs: &Proposal) -> bool {
+        theirs.protocol == self.protocol
+            && theirs.spi.len() == self.spi.len()
+            && theirs.transforms.iter().all(|t| self.kinds.contains(&t.kind))
+            && self.mandatory.iter().all(|kind| of_kind(theirs, *kind).next().is_some())
+    }
 }
 
-/// Both lists side by side with what keeps the nearest pair apart, for the log of a NO_PROPOSAL_CHOSEN.
-pub fn explain(ours: &[Proposal], theirs: &[Proposal]) -> String {
-    let _ = (ours, theirs);
-    todo!()
+fn offer(ours: &[Proposal], rules: &Rules, provider: &dyn Provider) -> Vec<Proposal> {
+    let ours = ours.iter().map(|own| available(&rules.own(own), provider));
+    let whole = ours.filter(|own| pick(own, None, rules, provider).is_some());
+    (1..=u8::MAX)
+        .zip(whole)
+        .map(|(number, own)| Proposal {
+            number,
+            protocol: rules.protocol,
+            spi: rules.spi.clone(),
+            ..own
+        })
+        .collect()
+}
+
+/// Without the transforms that the provider lacks.
+fn available(own: &Proposal, provider: &dyn Provider) -> Proposal {
+    let mut out = own.clone();
+    out.transforms.retain(|t| match t.kind {
+        TransformType::ENCR => integs(own, t).any(|i| provider.has_cipher(cipher_spec(t, i))),
+        TransformType::INTEG => of_kind(own, TransformType::ENCR)
+            .any(|e| provider.has_cipher(cipher_spec(e, Integ(t.id)))),
+        TransformType::PRF => provider.has_prf(Prf(t.id)),
+        TransformType::KE => t.id == Ke::NONE.0 || provider.has_kx(Ke(t.id)),
+        _ => true,
+    });
+    out
+}
+
+/// What INTEG may stand with this ENCR: NONE, or nothing, with an AEAD (RFC 5282 8).
+fn integs<'a>(own: &'a Proposal, encr: &Transform) -> impl Iterator<Item = Integ> + use<'a> {
+    let aead = Encr(encr.id).is_aead();
+    let named = of_kind(own, TransformType::INTEG).map(|t| Integ(t.id));
+    let unnamed = of_kind(own, TransformType::INTEG).next().is_none().then_some(Integ::NONE);
+    named.chain(unnamed).filter(move |integ| !aead || *integ == Integ::NONE)
+}
+
+/// The first acceptable pair, ours by preference, and the peer's SPI.
+fn choose(
+    ours: &[Proposal],
+    theirs: &[Proposal],
+    rules: &Rules,
+    provider: &dyn Provider,
+) -> Option<(Proposal, Vec<u8>)> {
+    ours.iter().map(|own| rules.own(own)).find_map(|own| {
+        theirs.iter().filter(|theirs| rules.admit(theirs)).find_map(|theirs| {
+            let transforms = pick(&own, Some(theirs), rules, provider)?;
+            let (number, protocol, spi) = (theirs.number, rules.protocol, rules.spi.clone());
+            Some((Proposal { number, protocol, spi, transforms }, theirs.spi.clone()))
+        })
+    })
+}
+
+/// One transform of each type that both have (`theirs` `None`: that ours has), in the order of an answer.
+fn pick(
+    own: &Proposal,
+    theirs: Option<&Proposal>,
+    rules: &Rules,
+    provider: &dyn Provider,
+) -> Option<Vec<Transform>> {
+    let cipher = pick_cipher(own, theirs, provider)?;
+    let mut out = Vec::with_capacity(rules.kinds.len());
+    for kind in rules.kinds {
+        let chosen = match *kind {
+            TransformType::ENCR | TransformType::INTEG => {
+                cipher.iter().find(|t| t.kind == *kind).cloned()
+            }
+            TransformType::KE if rules.ignore_ke => None,
+            kind if rules.mandatory.contains(&kind) => Some(pick_one(own, theirs, kind, provider)?),
+            kind => pick_optional(own, theirs, kind, provider)?,
+        };
+        out.extend(chosen);
+    }
+    Some(out)
+}
+
+/// ENCR, and INTEG where the peer named one.
+fn pick_cipher(
+    own: &Proposal,
+    theirs: Option<&Proposal>,
+    provider: &dyn Provider,
+) -> Option<Vec<Transform>> {
+    let theirs = theirs.unwrap_or(own);
+    for encr in of_kind(own, TransformType::ENCR).filter(|t| has(theirs, t)) {
+        for integ in integs(own, encr) {
+            if !provider.has_cipher(cipher_spec(encr, integ)) {
+                continue;
+            }
+            let named = plain(TransformType::INTEG, integ.0);
+            if has(theirs, &named) {
+                return Some(vec![encr.clone(), named]);
+            }
+            if integ == Integ::NONE && of_kind(theirs, TransformType::INTEG).next().is_none() {
+                return Some(vec![encr.clone()]);
+            }
+        }
+    }
+    None
+}
+
+fn pick_one(
+    own: &Proposal,
+    theirs: Option<&Proposal>,
+    kind: TransformType,
+    provider: &dyn Provider,
+) -> Option<Transform> {
+    let there = |t: &&Transform| match kind {
+        TransformType::PRF => provider.has_prf(Prf(t.id)),
+        TransformType::KE => t.id != Ke::NONE.0 && provider.has_kx(Ke(t.id)),
+        _ => true,
+    };
+    of_kind(own, kind).filter(there).find(|t| theirs.is_none_or(|p| has(p, t))).cloned()
+}
+
+/// A type that may be missing, which is the same as NONE (KE of ESP): `None` if there is no agreement.
+fn pick_optional(
+    own: &Proposal,
+    theirs: Option<&Proposal>,
+    kind: TransformType,
+    provider: &dyn Provider,
+) -> Option<Option<Transform>> {
+    if let Some(chosen) = pick_one(own, theirs, kind, provider) {
+        return Some(Some(chosen));
+    }
+    let none = plain(kind, 0);
+    let named = |p: &Proposal| has(p, &none);
+    let missing = |p: &Proposal| of_kind(p, kind).next().is_none();
+    let theirs = theirs.unwrap_or(own);
+    let agreed = (named(own) || missing(own)) && (named(theirs) || missing(theirs));
+    agreed.then(|| named(theirs).then(|| none.clone()))
+}
+
+/// An answer is one proposal of the offer with one transform of each type that was offered (RFC 7296 3.3.6).
+fn check_answer(offered: &[Proposal], answer: &[Proposal]) -> Result<Proposal, Misbehaviour> {
+    let [answer] = answer else { return Err(Misbehaviour::ChoseUnoffered) };
+    let same = |p: &&Proposal| {
+        p.number == answer.number
+            && p.protocol == answer.protocol
+            && p.spi.len() == answer.spi.len()
+    };
+    let offered = offered.iter().find(same).ok_or(Misbehaviour::ChoseUnoffered)?;
+    let mut answer = answer.clone();
+    // Some answer an AEAD with the INTEG NONE that was left out; it means the same.
+    let none = plain(TransformType::INTEG, Integ::NONE.0);
+    if of_kind(offered, TransformType::INTEG).next().is_none() {
+        answer.transforms.retain(|t| *t != none);
+    }
+    let from_offer = answer.transforms.iter().all(|t| has(offered, t));
+    let one_each = offered.transforms.iter().all(|t| of_kind(&answer, t.kind).count() == 1);
+    if from_offer && one_each { Ok(answer) } else { Err(Misbehaviour::ChoseUnoffered) }
+}
+
+fn ike_suite(chosen: &Proposal) -> Option<IkeSuite> {
+    let one = |kind| of_kind(chosen, kind).next();
+    Some(IkeSuite {
+        cipher: cipher_of(chosen)?,
+        prf: Prf(one(TransformType::PRF)?.id),
+        ke: Ke(one(TransformType::KE)?.id),
+    })
+}
+
+fn esp_suite(chosen: &Proposal) -> Option<EspSuite> {
+    let one = |kind| of_kind(chosen, kind).next();
+    Some(EspSuite {
+        cipher: cipher_of(chosen)?,
+        esn: one(TransformType::SN)?.id == Sn::ESN.0,
+        ke: one(TransformType::KE).map(|t| Ke(t.id)).filter(|ke| *ke != Ke::NONE),
+    })
+}
+
+fn cipher_of(chosen: &Proposal) -> Option<CipherSpec> {
+    let encr = of_kind(chosen, TransformType::ENCR).next()?;
+    let integ = of_kind(chosen, TransformType::INTEG).next().map_or(Integ::NONE, |t| Integ(t.id));
+    let fits = Encr(encr.id).is_aead() == (integ == Integ::NONE);
+    fits.then(|| cipher_spec(encr, integ))
+}
+
+fn cipher_spec(encr: &Transform, integ: Integ) -> CipherSpec {
+    CipherSpec { encr: Encr(encr.id), key_bits: encr.key_bits.unwrap_or(0), integ }
+}
+
+fn of_kind(proposal: &Proposal, kind: TransformType) -> impl Iterator<Item = &Transform> {
+    proposal.transforms.iter().filter(move |t| t.kind == kind)
+}
+
+/// Whether the very transform is there: same algorithm, same key length, no attribute that is not understood.
+fn has(proposal: &Proposal, wanted: &Transform) -> bool {
+    !wanted.unknown_attribute && proposal.transforms.contains(wanted)
+}
+
+fn plain(kind: TransformType, id: u16) -> Transform {
+    Transform { kind, id, key_bits: None, unknown_attribute: false }
 }

@@ -51,7 +51,7 @@ pub enum Inbound<'a> {
 /// A response that was waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answered {
-    /// From the last send to the response; `None` if there was more than one send (Karn's rule).
+    /// From send to response; `None` if there was more than one send (Karn's rule).
     pub rtt: Option<Duration>,
     /// Sends in all.
     pub tries: u32,
@@ -79,30 +79,29 @@ pub enum Due<'a> {
 }
 
 impl Window {
-    /// A new IKE SA's: requests of both sides count from `first` (0; of a rekeyed SA 0 as well, RFC 7296 2.18).
+    /// A new IKE SA's: requests of both sides count from 0 (RFC 7296 2.2, 2.18).
     pub fn new() -> Self {
-        todo!()
+        Self::resume(0, 0)
     }
 
     /// A known state: the id of this host's next request, the id expected from the peer.
     pub fn resume(next_out: u32, expected_in: u32) -> Self {
-        let _ = (next_out, expected_in);
-        todo!()
+        Self { next_out: Some(next_out), outstanding: None, expected_in, last_in: LastIn::None }
     }
 
     /// The id of this host's next request; `None` while one is outstanding, or when ids are used up (RFC 7296 2.2: the SA must be closed).
     pub fn next_id(&self) -> Option<u32> {
-        todo!()
+        if self.outstanding.is_some() { None } else { self.next_out }
     }
 
-    /// Whether all ids are used up.
+    /// Whether all ids of this host's requests are used up.
     pub fn exhausted(&self) -> bool {
-        todo!()
+        self.next_out.is_none()
     }
 
     /// The id of the outstanding request.
     pub fn outstanding(&self) -> Option<u32> {
-        todo!()
+        self.outstanding.as_ref().map(|request| request.id)
     }
 
     /// The id that the peer's next request must have.
@@ -112,53 +111,89 @@ impl Window {
 
     /// Notes that the request `next_id` was sent at `now`, as these datagrams. Does nothing while one is outstanding.
     pub fn sent(&mut self, now: Instant, messages: Vec<Vec<u8>>, schedule: Retransmit) {
-        let _ = (now, messages, schedule);
-        todo!()
+        let Some(id) = self.next_id() else { return };
+        self.next_out = id.checked_add(1);
+        self.outstanding = Some(Outstanding::new(id, now, messages, schedule));
     }
 
     /// Replaces the outstanding request by another under the same id, its timer anew: IKE_SA_INIT with a cookie or another KE.
     pub fn replace(&mut self, now: Instant, messages: Vec<Vec<u8>>) {
-        let _ = (now, messages);
-        todo!()
+        if let Some(old) = self.outstanding.take() {
+            self.outstanding = Some(Outstanding::new(old.id, now, messages, old.schedule));
+        }
     }
 
     /// A verified response came: frees the window. `None` if it answers nothing.
     pub fn answered(&mut self, now: Instant, id: u32) -> Option<Answered> {
-        let _ = (now, id);
-        todo!()
+        let request = self.outstanding.take_if(|request| request.id == id)?;
+        let rtt = (request.sends == 1).then(|| now.since(request.first_sent));
+        Some(Answered { rtt, tries: request.sends })
     }
 
-    /// Gives the outstanding request up.
+    /// Gives the outstanding request up; its id is not used again.
     pub fn forget(&mut self) {
         self.outstanding = None;
     }
 
     /// What an inbound request's id means.
     pub fn classify(&self, id: u32) -> Inbound<'_> {
-        let _ = (id, &self.last_in, &self.next_out);
-        todo!()
+        if id == self.expected_in {
+            return Inbound::New;
+        }
+        let last = id.checked_add(1) == Some(self.expected_in);
+        match &self.last_in {
+            LastIn::InProgress if last => Inbound::InProgress,
+            LastIn::Answered(messages) if last => Inbound::Repeat(messages),
+            _ => Inbound::OutOfWindow,
+        }
     }
 
     /// Takes the request `expected_in`, after it was verified: its repeats are ignored until `responded`.
     pub fn begin(&mut self) {
-        todo!()
+        // The last id of all is taken again and again rather than wrapped; the SA is closed long before.
+        self.expected_in = self.expected_in.saturating_add(1);
+        self.last_in = LastIn::InProgress;
     }
 
     /// Stores the response of the request begun last, for its repeats.
     pub fn responded(&mut self, messages: Vec<Vec<u8>>) {
-        let _ = messages;
-        todo!()
+        self.last_in = LastIn::Answered(messages);
     }
 
     /// When `due` will have something.
     pub fn next_timeout(&self) -> Option<Instant> {
-        todo!()
+        self.outstanding.as_ref().map(Outstanding::due_at)
     }
 
-    /// What the timer says at `now`.
+    /// What the timer says at `now`. With `Resend` the wait for the next one begins.
     pub fn due(&mut self, now: Instant) -> Due<'_> {
-        let _ = now;
-        todo!()
+        let Some(request) = self.outstanding.as_mut().filter(|r| now >= r.due_at()) else {
+            return Due::Nothing;
+        };
+        if request.sends >= request.schedule.tries {
+            return Due::GiveUp { tries: request.sends, elapsed: now.since(request.first_sent) };
+        }
+        request.resend(now);
+        Due::Resend { messages: &request.messages, attempt: request.sends }
+    }
+}
+
+impl Outstanding {
+    fn new(id: u32, now: Instant, messages: Vec<Vec<u8>>, schedule: Retransmit) -> Self {
+        let wait = schedule.first.min(schedule.cap);
+        Self { id, messages, schedule, first_sent: now, last_sent: now, wait, sends: 1 }
+    }
+
+    fn due_at(&self) -> Instant {
+        self.last_sent + self.wait
+    }
+
+    fn resend(&mut self, now: Instant) {
+        self.sends = self.sends.saturating_add(1);
+        self.last_sent = now;
+        let grown = self.wait.saturating_mul(self.schedule.factor_percent) / 100;
+        // Never shorter: a factor below 100 would end in a flood.
+        self.wait = grown.max(self.wait).min(self.schedule.cap);
     }
 }
 
