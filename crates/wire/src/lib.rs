@@ -3,9 +3,9 @@
 //! Pure: no cryptography, no clock, no state. Everything a hostile peer sends is read here first.
 #![forbid(unsafe_code)]
 
-pub mod registry;
 pub mod bytes;
 pub mod datagram;
+pub mod dn;
 pub mod esp;
 pub mod identity;
 pub mod message;
@@ -13,5 +13,6 @@ pub mod notify;
 pub mod payload;
 pub mod pretty;
 pub mod proposal;
+pub mod registry;
 pub mod selector;
 pub mod suite_text;
