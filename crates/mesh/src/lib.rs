@@ -7,6 +7,7 @@
 pub mod command;
 pub mod event;
 pub mod loaded;
+pub mod manifest;
 pub mod mesh;
 pub mod metrics;
 pub mod status;

@@ -1,0 +1,149 @@
+//! The texts of a manifest as they may be shown: lines, with everything secret taken out.
+
+use std::sync::Arc;
+
+/// Stands where a secret stood.
+const HIDDEN: &str = "‹not shown: secret›";
+
+/// A place in one of the files of a manifest. Lines and columns count from 1, columns in characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Span {
+    /// Which file, as numbered by [`Sources`].
+    pub file: u32,
+    /// Line of the first character.
+    pub line: u32,
+    /// Column of the first character.
+    pub column: u32,
+    /// How many characters to underline on that line, at least 1.
+    pub width: u32,
+}
+
+/// The files of a manifest, by name and line. Holds no secret: those are cut out on the way in.
+#[derive(Clone, Default)]
+pub struct Sources {
+    files: Vec<Arc<Source>>,
+}
+
+#[derive(Clone)]
+struct Source {
+    name: String,
+    lines: Vec<Box<str>>,
+}
+
+impl Sources {
+    /// Adds a file; its number is what spans of it carry.
+    pub(crate) fn add(&mut self, name: &str, text: &str) -> u32 {
+        let source = Source { name: name.to_owned(), lines: redacted_lines(text) };
+        self.files.push(Arc::new(source));
+        u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// The file's name as it was given.
+    pub fn name(&self, file: u32) -> &str {
+        self.files.get(file as usize).map_or("?", |source| &source.name)
+    }
+
+    /// A line as it may be shown. `None` past the end.
+    pub fn line(&self, file: u32, line: u32) -> Option<&str> {
+        let index = usize::try_from(line).ok()?.checked_sub(1)?;
+        self.files.get(file as usize)?.lines.get(index).map(|line| &**line)
+    }
+
+    /// Hides lines `first..=last`; on the first one only what begins at `column`.
+    pub(crate) fn hide(&mut self, file: u32, first: u32, last: u32, column: u32) {
+        let Some(source) = self.files.get_mut(file as usize) else { return };
+        let source = Arc::make_mut(source);
+        for number in first..=last.min(source.lines.len() as u32) {
+            let Some(line) = source.lines.get_mut(number as usize - 1) else { continue };
+            let from =
+                if number == first { column.saturating_sub(1) as usize } else { indent(line) };
+            *line = cut(line, from);
+        }
+    }
+}
+
+/// What a text of secrets looks like from outside, where the tree of the file is not known (yet):
+/// private key blocks, values of keys with a secret's name, and anything long in base64.
+fn redacted_lines(text: &str) -> Vec<Box<str>> {
+    let mut lines = Vec::new();
+    let mut in_key = false;
+    let mut below: Option<usize> = None;
+    for line in text.split('\n') {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let depth = indent(line);
+        if below.is_some_and(|key| depth <= key && !line.trim().is_empty()) {
+            below = None;
+        }
+        let begins = line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
+        let hide_all = in_key || below.is_some() || looks_like_base64(line);
+        let shown = match secret_key(line) {
+            Some(key) if !hide_all => {
+                below = Some(key.depth);
+                cut(line, key.value)
+            }
+            _ if hide_all && !line.contains("-----") => cut(line, depth),
+            _ if begins => {
+                cut(line, line.find("-----BEGIN").map_or(0, |at| line[..at].chars().count()))
+            }
+            _ if in_key && !line.trim_start().starts_with("-----END") => cut(line, depth),
+            _ => line.into(),
+        };
+        in_key = (in_key || begins) && !line.contains("-----END");
+        lines.push(shown);
+    }
+    lines
+}
+
+struct SecretKey {
+    depth: usize,
+    value: usize,
+}
+
+/// Parts of the names of secrets, as people write them.
+const SECRET_NAMES: [&str; 6] =
+    ["psk", "private_key", "private-key", "private key", "secret", "passphrase"];
+
+pub(crate) fn names_a_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    SECRET_NAMES.iter().any(|name| key.contains(name))
+}
+
+/// Finds `psk:` and the like in a line: how deep the key stands, and at which character its value begins.
+fn secret_key(line: &str) -> Option<SecretKey> {
+    if line.trim_start().starts_with('#') {
+        return None;
+    }
+    let lower = line.to_ascii_lowercase();
+    let name = SECRET_NAMES.iter().filter_map(|name| lower.find(name)).min()?;
+    let colon = name + lower[name..].find(':')? + 1;
+    let value = line[colon..].trim_start();
+    if value.starts_with("file:") || value.starts_with("credential:") {
+        return None;
+    }
+    let begins = if value.is_empty() || value.starts_with(['|', '>']) {
+        line.chars().count()
+    } else {
+        line[..line.len() - value.len()].chars().count()
+    };
+    Some(SecretKey { depth: indent(line), value: begins })
+}
+
+/// A line of base64 may be a line of a key whose PEM frame was lost.
+fn looks_like_base64(line: &str) -> bool {
+    let word = line.trim();
+    word.len() >= 32
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+}
+
+fn indent(line: &str) -> usize {
+    line.chars().take_while(|c| c.is_whitespace()).count()
+}
+
+/// Keeps the first `from` characters and replaces the rest, if there is a rest.
+fn cut(line: &str, from: usize) -> Box<str> {
+    let Some((at, _)) = line.char_indices().nth(from) else { return line.into() };
+    if line[at..].trim().is_empty() {
+        return line.into();
+    }
+    format!("{}{HIDDEN}", &line[..at]).into()
+}

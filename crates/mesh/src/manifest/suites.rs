@@ -1,0 +1,93 @@
+//! `ike_proposals` and `esp_proposals`.
+
+use wire::proposal::Proposal;
+use wire::suite_text::{self, SuiteError};
+
+use super::Suites;
+use super::read::{Property, Reader, short};
+use super::source::Span;
+use super::yaml::Value;
+
+/// Proposals in one offer: the number is one byte, and nobody reads a longer list.
+const MOST: usize = 64;
+
+type Parser = fn(&str) -> Result<Proposal, SuiteError>;
+
+pub(crate) fn ike(reader: &mut Reader<'_>, p: Option<Property<'_>>) -> Suites {
+    suites(reader, p, suite_text::parse_ike, "aes128-sha256-modp2048")
+}
+
+pub(crate) fn esp(reader: &mut Reader<'_>, p: Option<Property<'_>>) -> Suites {
+    suites(reader, p, suite_text::parse_esp, "aes128gcm16")
+}
+
+/// A list, or texts with commas between, as in strongSwan. The `!` is dropped: strict is the rule.
+fn suites(
+    reader: &mut Reader<'_>,
+    p: Option<Property<'_>>,
+    parse: Parser,
+    default: &str,
+) -> Suites {
+    let mut suites = Suites::default();
+    let Some(p) = p else {
+        add(&mut suites, default, parse).ok();
+        return suites;
+    };
+    let items = match &p.node.value {
+        Value::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(p.node),
+    };
+    for item in items {
+        let Some(text) = reader.text(Property { name: p.name, node: item }, default) else {
+            continue;
+        };
+        let text = text.trim().trim_end_matches('!');
+        for one in text.split(',').map(str::trim) {
+            if let Err(error) = add(&mut suites, one.trim_end_matches('!'), parse) {
+                refuse(reader, item.span, p.name, one, &error);
+            }
+        }
+    }
+    if items.is_empty() {
+        reader.error(
+            p.node.span,
+            format!("`{}` is empty", p.name),
+            format!("write for instance `{default}`, or remove the line"),
+        );
+    }
+    suites
+}
+
+fn add(suites: &mut Suites, text: &str, parse: Parser) -> Result<(), SuiteError> {
+    if suites.text.iter().any(|known| known == text) {
+        return Ok(());
+    }
+    if suites.text.len() >= MOST {
+        return Err(SuiteError::Incomplete(format!("there are more than {MOST} proposals")));
+    }
+    let mut proposal = parse(text)?;
+    suites.text.push(text.to_owned());
+    proposal.number = suites.text.len() as u8;
+    suites.proposals.push(proposal);
+    Ok(())
+}
+
+fn refuse(reader: &mut Reader<'_>, span: Span, name: &str, text: &str, error: &SuiteError) {
+    match error {
+        SuiteError::UnknownAlgorithm { keyword, nearest, known } => {
+            let meant = nearest
+                .as_ref()
+                .map(|near| format!("did you mean `{near}`?\n"))
+                .unwrap_or_default();
+            let message = format!("unknown algorithm `{}` in `{name}`", short(keyword));
+            reader.error(span, message, format!("{meant}known are: {known}"));
+        }
+        SuiteError::Incomplete(why) => {
+            let example =
+                if name.starts_with("ike") { "aes128-sha256-modp2048" } else { "aes128gcm16" };
+            let message =
+                format!("the proposal `{}` in `{name}` cannot be used: {why}", short(text));
+            reader.error(span, message, format!("write for instance `{example}`"));
+        }
+    }
+}
