@@ -18,6 +18,7 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, SubjectAltName};
 
 pub use self::name::names_equal;
 pub use self::time::rfc3339;
+pub(crate) use self::verify::{check_issuer, check_leaf, unknown_issuer};
 use crate::Provider;
 use crate::provider::Unsupported;
 

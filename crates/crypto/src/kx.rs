@@ -1,5 +1,7 @@
 //! Key exchange.
 
+use wire::registry::Ke;
+
 use crate::Secret;
 
 /// Why a key exchange failed: always the peer's public value, the method itself having been agreed.
@@ -24,4 +26,22 @@ pub trait PrivateKx: Send + Sync {
     fn public(&self) -> Vec<u8>;
     /// The shared secret, as it enters SKEYSEED: fixed length, leading zeros kept (RFC 7296 2.14; x only for ECP, RFC 5903).
     fn agree(&self, peer_public: &[u8]) -> Result<Secret, KxError>;
+}
+
+/// Length of a public value in bytes, for each method that the providers know: RFC 3526 for MODP,
+/// RFC 5903 7 for ECP (both coordinates), RFC 8031 for Curve25519.
+pub fn public_len(method: Ke) -> Option<usize> {
+    Some(match method {
+        Ke::MODP_1536 => 192,
+        Ke::MODP_2048 => 256,
+        Ke::MODP_3072 => 384,
+        Ke::MODP_4096 => 512,
+        Ke::MODP_6144 => 768,
+        Ke::MODP_8192 => 1024,
+        Ke::ECP_256 => 64,
+        Ke::ECP_384 => 96,
+        Ke::ECP_521 => 132,
+        Ke::CURVE25519 => 32,
+        _ => return None,
+    })
 }

@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod cipher;
+pub mod credentials;
 pub mod kx;
 pub mod native;
 pub mod prf;
@@ -14,5 +15,6 @@ pub mod secret;
 pub mod sign;
 pub mod toy;
 
+pub use credentials::Credentials;
 pub use provider::Provider;
 pub use secret::Secret;

@@ -49,7 +49,7 @@ pub(super) fn verify(
 }
 
 /// Dates, and that it is an end entity's certificate that may sign.
-pub(super) fn check_leaf(leaf: &Certificate, unix_now: u64) -> Result<(), ChainError> {
+pub(crate) fn check_leaf(leaf: &Certificate, unix_now: u64) -> Result<(), ChainError> {
     check_dates(leaf, unix_now)?;
     if leaf.is_ca {
         return Err(wrong_usage(
@@ -64,7 +64,7 @@ pub(super) fn check_leaf(leaf: &Certificate, unix_now: u64) -> Result<(), ChainE
 }
 
 /// Dates, and that it may sign certificates.
-pub(super) fn check_issuer(issuer: &Certificate, unix_now: u64) -> Result<(), ChainError> {
+pub(crate) fn check_issuer(issuer: &Certificate, unix_now: u64) -> Result<(), ChainError> {
     check_dates(issuer, unix_now)?;
     if !issuer.is_ca {
         return Err(wrong_usage(issuer, "it is not a CA (its basicConstraints lack CA:TRUE)"));
@@ -177,7 +177,7 @@ fn explain(
     ChainError::Other { subject: current.subject_text.clone(), what: describe(error) }
 }
 
-fn unknown_issuer(trust: &TrustStore, certificate: &Certificate) -> ChainError {
+pub(crate) fn unknown_issuer(trust: &TrustStore, certificate: &Certificate) -> ChainError {
     const SHOWN: usize = 5;
     let mut cas: Vec<_> =
         trust.roots.iter().take(SHOWN).map(|root| root.subject_text.as_str()).collect();

@@ -1,0 +1,340 @@
+//! Who this host is: its certificate, its key, and whom it trusts; and what can be wrong with them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use wire::identity::Identity;
+
+use crate::chain::{Certificate, ChainError, TrustStore, names_equal, rfc3339};
+use crate::provider::Provider;
+use crate::sign::{self, SignError, SigningKey};
+
+/// Longest path from a leaf to its root that is looked at, and most paths.
+const MAX_DEPTH: usize = 8;
+const MAX_PATHS: usize = 32;
+
+/// What a host authenticates with, and its peers against.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The host's own certificate.
+    pub leaf: Certificate,
+    /// Certificates that stood after the leaf in its PEM text.
+    pub chain: Vec<Certificate>,
+    /// The leaf's private key.
+    pub key: Arc<dyn SigningKey>,
+    /// The CAs that peers are checked against.
+    pub trust: TrustStore,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Credentials");
+        out.field("leaf", &self.leaf)
+            .field("chain", &self.chain)
+            .field("trust", &self.trust)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which part of the credentials could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The host's certificate.
+    #[error("the certificate: {0}")]
+    Certificate(ChainError),
+    /// The host's private key.
+    #[error("the private key: {0}")]
+    Key(#[from] SignError),
+    /// One of the CA items, counted from 1.
+    #[error("CA certificate {number}: {error}")]
+    Ca {
+        /// Which item of the list, from 1.
+        number: usize,
+        /// What is wrong with it.
+        error: ChainError,
+    },
+}
+
+impl Credentials {
+    /// Reads PEM texts: the leaf (with intermediates after it, if any), its key, and the CA items (root first in each).
+    ///
+    /// Only parses; [`Self::check`] says what is wrong with what was read.
+    pub fn load(
+        provider: &dyn Provider,
+        certificate: &str,
+        private_key: &str,
+        ca_items: &[&str],
+    ) -> Result<Self, LoadError> {
+        let mut chain = Certificate::from_pem_all(certificate).map_err(LoadError::Certificate)?;
+        let leaf = chain.remove(0);
+        let key = provider.signing_key(sign::load_pem(private_key)?.expose())?;
+        let mut items = Vec::with_capacity(ca_items.len());
+        for (index, item) in ca_items.iter().enumerate() {
+            let parsed = Certificate::from_pem_all(item);
+            items.push(parsed.map_err(|error| LoadError::Ca { number: index + 1, error })?);
+        }
+        Ok(Self { leaf, chain, key: key.into(), trust: TrustStore::from_ca_items(&items) })
+    }
+
+    /// The identity that the certificate stands for: its subject.
+    pub fn identity(&self) -> Identity {
+        Identity::DerDn(self.leaf.subject.clone())
+    }
+
+    /// What to send in CERT payloads: the leaf, then the intermediates up to a root, which is left out
+    /// (RFC 7296 3.6). Intermediates come from the leaf's text and from the CA items alike, since a peer may know the root alone.
+    pub fn chain_to_send(&self) -> Vec<&Certificate> {
+        let mut out = vec![&self.leaf];
+        while out.len() <= MAX_DEPTH {
+            let issuer = &out[out.len() - 1].issuer;
+            if self.trust.roots.iter().any(|root| names_equal(&root.subject, issuer)) {
+                break;
+            }
+            let known = self.chain.iter().chain(&self.trust.intermediates);
+            let next =
+                known.into_iter().find(|c| !out.contains(c) && names_equal(&c.subject, issuer));
+            let Some(next) = next.filter(|next| !next.is_self_issued()) else { break };
+            out.push(next);
+        }
+        out
+    }
+
+    /// Everything that is wrong at `unix_now`, see [`check_credentials`].
+    pub fn check(&self, provider: &dyn Provider, unix_now: u64) -> Vec<CredentialProblem> {
+        check_credentials(
+            provider,
+            &self.leaf,
+            &self.chain,
+            self.key.as_ref(),
+            &self.trust,
+            unix_now,
+        )
+    }
+}
+
+/// One thing that is wrong with a host's credentials, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialProblem {
+    /// The private key is another certificate's.
+    #[error(
+        "the private key does not belong to the certificate `{subject}`; \
+         put the key that the certificate was issued for next to it, or have a certificate issued for this key"
+    )]
+    KeyMismatch {
+        /// The leaf's subject.
+        subject: String,
+    },
+    /// No path from the leaf to a CA.
+    #[error(
+        "{0}; add the CA that issued it to ca_certificates (and any intermediate, after its root, in the same item), \
+         or have it issued by one of these CAs"
+    )]
+    NoPath(ChainError),
+    /// Past its end.
+    #[error(
+        "`{subject}` expired at {not_after}; have it issued anew, with `warren pki renew` if the CA is Warren's"
+    )]
+    Expired {
+        /// Which certificate.
+        subject: String,
+        /// When, RFC 3339.
+        not_after: String,
+        /// Whether it is a CA's.
+        is_ca: bool,
+    },
+    /// Before its beginning.
+    #[error(
+        "`{subject}` is not valid before {not_before}; set this host's clock right, or wait until then"
+    )]
+    NotYetValid {
+        /// Which certificate.
+        subject: String,
+        /// When, RFC 3339.
+        not_before: String,
+        /// Whether it is a CA's.
+        is_ca: bool,
+    },
+    /// keyUsage, extendedKeyUsage or basicConstraints forbid what it is used for.
+    #[error(
+        "{0}; have it issued anew with the right usage: digitalSignature for hosts, CA:TRUE and keyCertSign for CAs"
+    )]
+    WrongUsage(ChainError),
+    /// A CA and the leaf below it have one serial number.
+    #[error(
+        "the CA `{ca}` and the certificate `{subject}` have the same serial number {serial}; have the certificate issued anew with a serial number of its own"
+    )]
+    SerialOfCa {
+        /// The CA's subject.
+        ca: String,
+        /// The leaf's subject.
+        subject: String,
+        /// Hexadecimal.
+        serial: String,
+    },
+    /// A CA and the leaf below it have one subject.
+    #[error(
+        "the CA and the certificate have the same subject `{subject}`; have the certificate issued anew with a subject of its own"
+    )]
+    SubjectOfCa {
+        /// The subject.
+        subject: String,
+    },
+    /// Two CAs of one chain have one serial number.
+    #[error(
+        "`{first}` and `{second}` of one chain have the same serial number {serial}; have one of them issued anew"
+    )]
+    DuplicateSerial {
+        /// One subject.
+        first: String,
+        /// The other.
+        second: String,
+        /// Hexadecimal.
+        serial: String,
+    },
+    /// Two CAs of one chain have one subject.
+    #[error(
+        "two certificates of one chain have the same subject `{subject}`; have one of them issued anew under another name"
+    )]
+    DuplicateSubject {
+        /// The subject.
+        subject: String,
+    },
+    /// Path validation failed for another reason.
+    #[error("{0}")]
+    Invalid(ChainError),
+}
+
+impl CredentialProblem {
+    /// Whether the host cannot authenticate with this. An expired CA beside the one that is used is none such.
+    pub fn is_fatal(&self) -> bool {
+        !matches!(self, Self::Expired { is_ca: true, .. } | Self::NotYetValid { is_ca: true, .. })
+    }
+}
+
+/// Everything that is wrong with a host's credentials at `unix_now`; empty where all is well.
+///
+/// Checked: the key is the leaf's; the leaf leads to a CA and may be used; dates of every certificate; serial numbers
+/// and subjects within each chain from the leaf to a root, which strongSwan confuses where they are equal.
+pub fn check_credentials(
+    provider: &dyn Provider,
+    leaf: &Certificate,
+    chain: &[Certificate],
+    key: &dyn SigningKey,
+    trust: &TrustStore,
+    unix_now: u64,
+) -> Vec<CredentialProblem> {
+    let mut problems = Vec::new();
+    if key.spki() != leaf.spki {
+        problems.push(CredentialProblem::KeyMismatch { subject: leaf.subject_text.clone() });
+    }
+    problems.extend(
+        std::iter::once(leaf)
+            .chain(chain)
+            .chain(trust.all())
+            .filter_map(|c| date_problem(c, unix_now)),
+    );
+    let intermediates: Vec<_> =
+        chain.iter().map(|certificate| certificate.der.as_slice()).collect();
+    let path_problem = provider.verify_chain(trust, &leaf.der, &intermediates, unix_now).err();
+    problems.extend(path_problem.map(CredentialProblem::from));
+    for path in paths(leaf, chain, trust) {
+        problems.extend(duplicates(&path));
+    }
+    let mut seen = Vec::new();
+    problems.retain(|problem| {
+        !seen.contains(problem) && {
+            seen.push(problem.clone());
+            true
+        }
+    });
+    problems
+}
+
+impl From<ChainError> for CredentialProblem {
+    fn from(error: ChainError) -> Self {
+        match error {
+            ChainError::UnknownIssuer { .. } => Self::NoPath(error),
+            ChainError::WrongUsage { .. } => Self::WrongUsage(error),
+            // Only of the leaf, or of a CA that no other can stand in for: fatal either way.
+            ChainError::Expired { subject, not_after } => {
+                Self::Expired { subject, not_after, is_ca: false }
+            }
+            ChainError::NotYetValid { subject, not_before } => {
+                Self::NotYetValid { subject, not_before, is_ca: false }
+            }
+            other => Self::Invalid(other),
+        }
+    }
+}
+
+fn date_problem(certificate: &Certificate, unix_now: u64) -> Option<CredentialProblem> {
+    let (subject, is_ca) = (certificate.subject_text.clone(), certificate.is_ca);
+    if unix_now > certificate.not_after {
+        return Some(CredentialProblem::Expired {
+            subject,
+            not_after: rfc3339(certificate.not_after),
+            is_ca,
+        });
+    }
+    (unix_now < certificate.not_before).then(|| CredentialProblem::NotYetValid {
+        subject,
+        not_before: rfc3339(certificate.not_before),
+        is_ca,
+    })
+}
+
+/// Every way up from the leaf by names, each ending where no further issuer is known.
+fn paths<'a>(
+    leaf: &'a Certificate,
+    chain: &'a [Certificate],
+    trust: &'a TrustStore,
+) -> Vec<Vec<&'a Certificate>> {
+    let (mut open, mut done) = (vec![vec![leaf]], Vec::new());
+    while let Some(path) = open.pop() {
+        let last = path[path.len() - 1];
+        let issuers = chain.iter().chain(trust.all());
+        let next: Vec<_> = issuers
+            .filter(|c| names_equal(&c.subject, &last.issuer) && !path.contains(c))
+            .collect();
+        if next.is_empty() || path.len() > MAX_DEPTH || done.len() + open.len() > MAX_PATHS {
+            done.push(path);
+            continue;
+        }
+        // A root ends its path, though other certificates may bear its name.
+        if trust.roots.contains(last) && path.len() > 1 {
+            done.push(path);
+            continue;
+        }
+        open.extend(next.into_iter().map(|issuer| [path.as_slice(), &[issuer]].concat()));
+    }
+    done
+}
+
+fn duplicates(path: &[&Certificate]) -> Vec<CredentialProblem> {
+    let mut out = Vec::new();
+    for (index, a) in path.iter().enumerate() {
+        for b in &path[index + 1..] {
+            if a.serial == b.serial {
+                out.push(same_serial(a, b, index == 0));
+            }
+            if names_equal(&a.subject, &b.subject) {
+                let subject = a.subject_text.clone();
+                out.push(if index == 0 {
+                    CredentialProblem::SubjectOfCa { subject }
+                } else {
+                    CredentialProblem::DuplicateSubject { subject }
+                });
+            }
+        }
+    }
+    out
+}
+
+fn same_serial(a: &Certificate, b: &Certificate, a_is_leaf: bool) -> CredentialProblem {
+    let (first, second, serial) = (a.subject_text.clone(), b.subject_text.clone(), a.serial_text());
+    if a_is_leaf {
+        CredentialProblem::SerialOfCa { ca: second, subject: first, serial }
+    } else {
+        CredentialProblem::DuplicateSerial { first, second, serial }
+    }
+}
