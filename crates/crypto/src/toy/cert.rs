@@ -264,11 +264,12 @@ fn parse(bytes: &[u8]) -> Option<Certificate> {
         alt_names.push(decode_name(id_type, cursor.sized()?)?);
     }
     cursor.number()?;
+    let subject_text = Name::from_der(&subject).ok()?.to_string();
     let serial = serial.to_be_bytes();
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     cursor.0.is_empty().then(|| Certificate {
         der: bytes.to_vec(),
-        subject_text: Name::from_der(&subject).ok()?.to_string(),
+        subject_text,
         subject,
         issuer,
         serial: serial[zeros..].to_vec(),
