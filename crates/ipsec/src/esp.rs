@@ -2,7 +2,6 @@
 
 use crypto::cipher::{BadIcv, Cipher, CipherSpec};
 use wire::esp::{HEADER_LEN, Spi};
-use wire::registry::{Encr, Integ};
 
 use crate::packet::{self, IPV4_HEADER, IPV6_HEADER, UDP_HEADER, proto};
 use crate::sa::Mode;
@@ -66,25 +65,8 @@ impl Shape {
 
     /// Of a combination of algorithms; `None` for one that is not known here.
     pub fn of_spec(spec: CipherSpec) -> Option<Self> {
-        let icv = match spec.integ {
-            Integ::NONE => 0,
-            Integ::HMAC_SHA1_96 | Integ::AES_XCBC_96 | Integ::AES_CMAC_96 => 12,
-            Integ::HMAC_SHA2_256_128 => 16,
-            Integ::HMAC_SHA2_384_192 => 24,
-            Integ::HMAC_SHA2_512_256 => 32,
-            _ => return None,
-        };
-        let (iv, icv, align) = match spec.encr {
-            Encr::AES_GCM_8 | Encr::AES_CCM_8 => (8, 8, 4),
-            Encr::AES_GCM_12 | Encr::AES_CCM_12 => (8, 12, 4),
-            Encr::AES_GCM_16 | Encr::AES_CCM_16 | Encr::CHACHA20_POLY1305 => (8, 16, 4),
-            Encr::NULL_AES_GMAC => (8, 16, 4),
-            Encr::AES_CTR => (8, icv, 4),
-            Encr::AES_CBC => (16, icv, 16),
-            Encr::NULL => (0, icv, 4),
-            _ => return None,
-        };
-        Some(Self { iv, icv, align })
+        let shape = spec.shape()?;
+        Some(Self { iv: shape.iv_len, icv: shape.icv_len, align: shape.block_len.max(4) })
     }
 
     /// Length of the ESP packet around `payload` bytes, from SPI to ICV.
