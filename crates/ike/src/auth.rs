@@ -2,11 +2,10 @@
 
 use crypto::chain::{Certificate, TrustStore};
 use crypto::provider::Unsupported;
-use crypto::sign::{KeyKind, Scheme};
+use crypto::sign::{self, KeyKind, Scheme};
 use crypto::{Provider, Secret};
 use wire::identity::Identity;
-use wire::message::encode_payloads;
-use wire::payload::{AuthPayload, CertReqPayload, Notify, Payload};
+use wire::payload::{AuthPayload, CertReqPayload, Notify};
 use wire::registry::{AuthMethod, CertEncoding, HashAlg, NotifyType, Prf, ProtocolId};
 
 use crate::error::AuthError;
@@ -39,8 +38,7 @@ pub fn signed_octets(
 
 /// RestOfIDPayload: the body of an ID payload after the generic header.
 pub fn id_body(id: &Identity) -> Vec<u8> {
-    let (_, bytes) = encode_payloads(&[Payload::IdI(id.clone())]);
-    bytes.get(GENERIC_HEADER..).unwrap_or_default().to_vec()
+    id.to_body()
 }
 
 /// The AUTH payload of a pre-shared key: `prf(prf(PSK, "Key Pad for IKEv2"), octets)`.
@@ -89,44 +87,27 @@ pub fn signature_payload(scheme: Scheme, signature: &[u8]) -> AuthPayload {
 /// What an AUTH payload claims.
 pub fn parse(payload: &AuthPayload) -> Result<Proof, AuthError> {
     let data = payload.data.as_slice();
-    let scheme = match payload.method {
-        AuthMethod::PSK => return Ok(Proof::Psk(data.to_vec())),
-        AuthMethod::DIGITAL_SIGNATURE => return parse_digital_signature(data),
-        // The RFC names SHA-1 as the hash that everybody must understand here (RFC 7296 3.8).
-        AuthMethod::RSA => Scheme::RsaPkcs1(HashAlg::SHA1),
-        AuthMethod::ECDSA_256 => Scheme::EcdsaRaw(HashAlg::SHA2_256),
-        AuthMethod::ECDSA_384 => Scheme::EcdsaRaw(HashAlg::SHA2_384),
-        AuthMethod::ECDSA_521 => Scheme::EcdsaRaw(HashAlg::SHA2_512),
-        other => return Err(AuthError::MethodNotAllowed(other.to_string())),
-    };
-    Ok(Proof::Signature(scheme, data.to_vec()))
+    match payload.method {
+        AuthMethod::PSK => Ok(Proof::Psk(data.to_vec())),
+        AuthMethod::DIGITAL_SIGNATURE => parse_digital_signature(data),
+        other => match Scheme::of_auth_method(other) {
+            Some(scheme) => Ok(Proof::Signature(scheme, data.to_vec())),
+            None => Err(AuthError::MethodNotAllowed(other.to_string())),
+        },
+    }
 }
 
-/// How this host's key signs for a peer that announced `peer_hashes` in
-/// SIGNATURE_HASH_ALGORITHMS; `None` if it announced nothing: then the older methods (RFC 7427 4).
+/// How this host's key signs for a peer that announced `peer_hashes` in SIGNATURE_HASH_ALGORITHMS;
+/// if it announced none (`None`), or none that suits, by the older methods (RFC 7427 4). The result
+/// is `None` for an Ed25519 key and a peer that does not know it.
 pub fn choose_scheme(kind: KeyKind, peer_hashes: Option<&[HashAlg]>) -> Option<Scheme> {
-    let announced = |hashes: &[HashAlg]| {
-        let peer = peer_hashes?;
-        hashes.iter().copied().find(|hash| peer.contains(hash))
-    };
-    match kind {
-        KeyKind::Rsa(_) => Some(
-            announced(&[HashAlg::SHA2_256, HashAlg::SHA2_384, HashAlg::SHA2_512])
-                .map_or(Scheme::RsaPkcs1(HashAlg::SHA1), Scheme::RsaPss),
-        ),
-        KeyKind::Ec(bits) => {
-            let own = ec_hash(bits);
-            Some(announced(&[own]).map_or(Scheme::EcdsaRaw(own), Scheme::Ecdsa))
-        }
-        // Without an older method of its own (RFC 8420).
-        KeyKind::Ed25519 => announced(&[HashAlg::IDENTITY]).map(|_| Scheme::Ed25519),
-        KeyKind::Toy => Some(Scheme::Ed25519),
-    }
+    let modern = peer_hashes.and_then(|hashes| sign::choose(kind, hashes));
+    modern.or_else(|| sign::choose_legacy(kind).map(|(_, scheme)| scheme))
 }
 
 /// The SIGNATURE_HASH_ALGORITHMS notify of this host.
 pub fn hash_algorithms() -> Notify {
-    let data = SUPPORTED_HASHES.iter().flat_map(|hash| hash.0.to_be_bytes()).collect();
+    let data = sign::ACCEPTED_HASHES.iter().flat_map(|hash| hash.0.to_be_bytes()).collect();
     Notify {
         protocol: ProtocolId::NONE,
         spi: Vec::new(),
@@ -161,13 +142,8 @@ pub fn certreq_names(
         && request.data.chunks_exact(KEY_HASH_LEN).any(|hash| hash == wanted)
 }
 
-/// Hashes that a peer may sign with here.
-const SUPPORTED_HASHES: [HashAlg; 4] =
-    [HashAlg::SHA2_256, HashAlg::SHA2_384, HashAlg::SHA2_512, HashAlg::IDENTITY];
 /// SHA-1 of a SubjectPublicKeyInfo (RFC 7296 3.7).
 const KEY_HASH_LEN: usize = 20;
-/// Generic payload header (RFC 7296 3.2).
-const GENERIC_HEADER: usize = 4;
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
 
 fn psk_mac(
@@ -192,13 +168,4 @@ fn parse_digital_signature(data: &[u8]) -> Result<Proof, AuthError> {
         ))
     })?;
     Ok(Proof::Signature(scheme, signature.to_vec()))
-}
-
-/// The hash that goes with a curve (RFC 4754; advised by RFC 8247 3.2).
-fn ec_hash(bits: u16) -> HashAlg {
-    match bits {
-        0..=256 => HashAlg::SHA2_256,
-        257..=384 => HashAlg::SHA2_384,
-        _ => HashAlg::SHA2_512,
-    }
 }

@@ -176,9 +176,17 @@ impl Rules {
     }
 
     /// Ours as it counts under these rules: no KE where it does not belong, sequence numbers named.
-    fn own(&self, proposal: &Proposal) -> Proposal {
+    /// `None` if it asks for what is not done here (additional key exchanges): to leave that out would weaken it.
+    fn own(&self, proposal: &Proposal) -> Option<Proposal> {
         let mut own = proposal.clone();
-        own.transforms.retain(|t| self.kinds.contains(&t.kind));
+        if !own.transforms.iter().all(|t| self.kinds.contains(&t.kind)) {
+            return None;
+        }
+        if self.protocol == ProtocolId::IKE {
+            // ENCR_NULL is for ESP alone (RFC 7296 3.14: the payload is encrypted).
+            let null = plain(TransformType::ENCR, Encr::NULL.0);
+            own.transforms.retain(|t| *t != null);
+        }
         if self.ignore_ke {
             own.transforms.retain(|t| t.kind != TransformType::KE);
         }
@@ -186,7 +194,7 @@ impl Rules {
         if self.mandatory.contains(&sn) && of_kind(&own, sn).next().is_none() {
             own.transforms.push(plain(sn, Sn::SEQ_32.0));
         }
-        own
+        Some(own)
     }
 
     /// Whether a peer's proposal may be considered at all (RFC 7296 3.3.6): nothing in it that is
@@ -200,7 +208,7 @@ impl Rules {
 }
 
 fn offer(ours: &[Proposal], rules: &Rules, provider: &dyn Provider) -> Vec<Proposal> {
-    let ours = ours.iter().map(|own| available(&rules.own(own), provider));
+    let ours = ours.iter().filter_map(|own| Some(available(&rules.own(own)?, provider)));
     let whole = ours.filter(|own| pick(own, None, rules, provider).is_some());
     (1..=u8::MAX)
         .zip(whole)
@@ -242,7 +250,7 @@ fn choose(
     rules: &Rules,
     provider: &dyn Provider,
 ) -> Option<(Proposal, Vec<u8>)> {
-    ours.iter().map(|own| rules.own(own)).find_map(|own| {
+    ours.iter().filter_map(|own| rules.own(own)).find_map(|own| {
         theirs.iter().filter(|theirs| rules.admit(theirs)).find_map(|theirs| {
             let transforms = pick(&own, Some(theirs), rules, provider)?;
             let (number, protocol, spi) = (theirs.number, rules.protocol, rules.spi.clone());
