@@ -211,3 +211,84 @@ impl Piece {
         Some(head)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fragment of an IPv4 datagram of one byte value.
+    fn piece(id: u16, offset: usize, len: usize, more: bool) -> (Vec<u8>, Headers) {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet[2..4].copy_from_slice(&(20 + len as u16).to_be_bytes());
+        packet[4..6].copy_from_slice(&id.to_be_bytes());
+        let field = u16::from(more) << 13 | (offset / 8) as u16;
+        packet[6..8].copy_from_slice(&field.to_be_bytes());
+        packet.extend((offset..offset + len).map(|at| at as u8));
+        let headers = packet::parse(&packet).unwrap();
+        (packet, headers)
+    }
+
+    fn add(to: &mut Reassembler, piece: (Vec<u8>, Headers)) -> Reassembly {
+        to.add(Instant::ZERO, piece.0, piece.1)
+    }
+
+    #[test]
+    fn any_order_gives_the_datagram() {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
+            let mut reassembler = Reassembler::default();
+            let pieces = [(0, 16, true), (16, 8, true), (24, 5, false)];
+            let mut last = Reassembly::Waiting;
+            for index in order {
+                assert_eq!(last, Reassembly::Waiting);
+                let (offset, len, more) = pieces[index];
+                last = add(&mut reassembler, piece(1, offset, len, more));
+            }
+            let Reassembly::Whole { packet, fragments } = last else { panic!("{last:?}") };
+            let data: Vec<u8> = (0..29).collect();
+            assert_eq!(packet[20..], data);
+            assert_eq!(fragments.len(), 3);
+            let headers = packet::parse(&packet).unwrap();
+            assert_eq!((headers.total_len, headers.fragment), (49, None));
+            assert_eq!(reassembler.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn overlaps_and_impossible_lengths_discard_the_datagram() {
+        let bad = [
+            [(0, 16, true), (8, 16, true)],
+            [(8, 16, true), (0, 16, true)],
+            [(0, 24, true), (8, 8, true)],
+            [(0, 16, true), (0, 16, true)],
+            [(16, 8, false), (24, 8, true)],
+            [(16, 8, false), (32, 8, false)],
+            [(24, 8, true), (16, 8, false)],
+            [(0, 16, true), (16, 7, true)],
+            [(0, 16, true), (16, 0, false)],
+            [(0, 16, true), (65_528, 16, false)],
+        ];
+        for [first, second] in bad {
+            let mut reassembler = Reassembler::default();
+            let one = piece(1, first.0, first.1, first.2);
+            assert_eq!(add(&mut reassembler, one), Reassembly::Waiting);
+            let two = piece(1, second.0, second.1, second.2);
+            assert_eq!(add(&mut reassembler, two), Reassembly::Refused, "{first:?} {second:?}");
+            assert_eq!((reassembler.bytes(), reassembler.partial.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn count_bytes_and_age_are_bounded() {
+        let mut reassembler = Reassembler::default();
+        for id in 0..1000 {
+            add(&mut reassembler, piece(id, 0, 60_000, true));
+            assert!(reassembler.bytes() <= MAX_BYTES && reassembler.partial.len() <= MAX_DATAGRAMS);
+        }
+        reassembler.expire(Instant::ZERO + MAX_AGE);
+        assert_eq!((reassembler.bytes(), reassembler.partial.len()), (0, 0));
+        let outcomes: Vec<_> = (0..=MAX_FRAGMENTS)
+            .map(|at| add(&mut reassembler, piece(1, at * 16, 8, true)))
+            .collect();
+        assert_eq!(outcomes.last(), Some(&Reassembly::Refused));
+    }
+}

@@ -65,7 +65,7 @@ impl Pipeline {
         let action =
             reading(&self.spd).lookup_addresses(Flow::Out, &info).map(|policy| policy.action);
         match action {
-            Some(Action::Bypass) => return self.bypass(vec![packet], emit),
+            Some(Action::Bypass) => return self.bypass([packet], emit),
             Some(Action::Discard) => return self.counters.out_discarded.count(),
             Some(Action::Protect { .. }) | None => {}
         }
@@ -94,9 +94,10 @@ impl Pipeline {
         }
     }
 
-    fn bypass(&self, packets: Vec<Vec<u8>>, emit: &mut Vec<Emit>) {
-        self.counters.out_bypassed.add(packets.len());
+    fn bypass(&self, packets: impl IntoIterator<Item = Vec<u8>>, emit: &mut Vec<Emit>) {
+        let before = emit.len();
         emit.extend(packets.into_iter().map(Emit::Clear));
+        self.counters.out_bypassed.add(emit.len() - before);
     }
 
     fn protect(&self, now: Instant, need: Need, out: Outgoing, emit: &mut Vec<Emit>) {
@@ -120,9 +121,9 @@ impl Pipeline {
             locked(&self.events).acquire(now, need.reqid, out.info);
         }
         if need.optional {
-            let packets = out.into_packets();
-            self.counters.out_optional_clear.add(packets.len());
-            return emit.extend(packets.into_iter().map(Emit::Clear));
+            let before = emit.len();
+            emit.extend(out.into_packets().map(Emit::Clear));
+            return self.counters.out_optional_clear.add(emit.len() - before);
         }
         let (again, dst) = (out.since.is_some(), out.info.dst);
         let waiting = Waiting { since: out.since.unwrap_or(now), packet: out.packet };
@@ -240,8 +241,9 @@ impl Outgoing {
         Self { packet, headers, info, fragments: Vec::new(), since: None }
     }
 
-    fn into_packets(self) -> Vec<Vec<u8>> {
-        if self.fragments.is_empty() { vec![self.packet] } else { self.fragments }
+    fn into_packets(self) -> impl Iterator<Item = Vec<u8>> {
+        let whole = self.fragments.is_empty().then_some(self.packet);
+        whole.into_iter().chain(self.fragments)
     }
 }
 

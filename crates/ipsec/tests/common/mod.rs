@@ -218,3 +218,32 @@ pub fn counter(pipeline: &Pipeline, name: &str) -> u64 {
     let counters = pipeline.snapshot(NOW).counters;
     counters.iter().find(|(known, _)| *known == name).unwrap().1
 }
+
+/// A datagram in pieces of at most `size` bytes of data, as a local stack makes them.
+pub fn fragments(whole: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let v4 = whole[0] >> 4 == 4;
+    let head = if v4 { 20 } else { 40 };
+    let size = size / 8 * 8;
+    let count = (whole.len() - head).div_ceil(size);
+    let mut out = Vec::new();
+    for (index, data) in whole[head..].chunks(size).enumerate() {
+        let offset = (index * size) as u16;
+        let more = u16::from(index + 1 < count);
+        let mut packet = whole[..head].to_vec();
+        if v4 {
+            packet[2..4].copy_from_slice(&((head + data.len()) as u16).to_be_bytes());
+            packet[4..6].copy_from_slice(&[0x12, 0x34]);
+            packet[6..8].copy_from_slice(&(more << 13 | offset / 8).to_be_bytes());
+            packet::fill_ipv4_checksum(&mut packet);
+        } else {
+            packet[4..6].copy_from_slice(&((8 + data.len()) as u16).to_be_bytes());
+            let next = std::mem::replace(&mut packet[6], packet::proto::FRAGMENT);
+            packet.extend_from_slice(&[next, 0]);
+            packet.extend_from_slice(&(offset | more).to_be_bytes());
+            packet.extend_from_slice(&[0, 0, 0x12, 0x34]);
+        }
+        packet.extend_from_slice(data);
+        out.push(packet);
+    }
+    out
+}
