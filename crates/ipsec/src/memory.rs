@@ -93,13 +93,13 @@ impl Memory {
     fn watch(&mut self, now: Instant, change: &Change) {
         match change {
             Change::AddSa(sa) => self.watch_sa(now, sa),
-            Change::RemoveSa(key) => {
-                if !self.sas().iter().any(|entry| entry.sa.key() == *key) {
-                    self.unknown_removals += 1;
-                }
-            }
+            Change::RemoveSa(key) if !self.has(*key) => self.unknown_removals += 1,
             _ => {}
         }
+    }
+
+    fn has(&self, key: SaKey) -> bool {
+        self.sas().iter().any(|entry| entry.sa.key() == key)
     }
 
     fn watch_sa(&mut self, now: Instant, sa: &Sa) {

@@ -185,7 +185,7 @@ mod tests {
     fn no_window_takes_everything() {
         let mut window = ReplayWindow::new(0, false);
         for _ in 0..2 {
-            assert_eq!(window.check(5).and_then(|seq| window.update(seq)).is_ok(), true);
+            assert!(window.check(5).and_then(|seq| window.update(seq)).is_ok());
         }
     }
 
