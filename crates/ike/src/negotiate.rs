@@ -82,13 +82,13 @@ pub fn offer_esp(
 
 /// The first key exchange method of an offer: whose public value goes along. `None`: there is none.
 pub fn first_ke(offer: &[Proposal]) -> Option<Ke> {
-    let mut methods = offer.iter().flat_map(|p| of_kind(p, TransformType::KE));
+    let mut methods = offer.iter().flat_map(|p| p.of_kind(TransformType::KE));
     methods.find(|t| t.id != Ke::NONE.0).map(|t| Ke(t.id))
 }
 
 /// Whether an offer has this method: what INVALID_KE_PAYLOAD may ask for (RFC 7296 1.2).
 pub fn offers_ke(offer: &[Proposal], ke: Ke) -> bool {
-    let mut methods = offer.iter().flat_map(|p| of_kind(p, TransformType::KE));
+    let mut methods = offer.iter().flat_map(|p| p.of_kind(TransformType::KE));
     ke != Ke::NONE && methods.any(|t| t.id == ke.0)
 }
 
@@ -184,15 +184,15 @@ impl Rules {
         }
         if self.protocol == ProtocolId::IKE {
             // ENCR_NULL is for ESP alone (RFC 7296 3.14: the payload is encrypted).
-            let null = plain(TransformType::ENCR, Encr::NULL.0);
+            let null = Transform::encr(Encr::NULL, None);
             own.transforms.retain(|t| *t != null);
         }
         if self.ignore_ke {
             own.transforms.retain(|t| t.kind != TransformType::KE);
         }
         let sn = TransformType::SN;
-        if self.mandatory.contains(&sn) && of_kind(&own, sn).next().is_none() {
-            own.transforms.push(plain(sn, Sn::SEQ_32.0));
+        if self.mandatory.contains(&sn) && !own.has(sn) {
+            own.transforms.push(Transform::sn(Sn::SEQ_32));
         }
         Some(own)
     }
@@ -203,7 +203,7 @@ impl Rules {
         theirs.protocol == self.protocol
             && theirs.spi.len() == self.spi.len()
             && theirs.transforms.iter().all(|t| self.kinds.contains(&t.kind))
-            && self.mandatory.iter().all(|kind| of_kind(theirs, *kind).next().is_some())
+            && self.mandatory.iter().all(|kind| theirs.has(*kind))
     }
 }
 
@@ -226,7 +226,8 @@ fn available(own: &Proposal, provider: &dyn Provider) -> Proposal {
     let mut out = own.clone();
     out.transforms.retain(|t| match t.kind {
         TransformType::ENCR => integs(own, t).any(|i| provider.has_cipher(cipher_spec(t, i))),
-        TransformType::INTEG => of_kind(own, TransformType::ENCR)
+        TransformType::INTEG => own
+            .of_kind(TransformType::ENCR)
             .any(|e| provider.has_cipher(cipher_spec(e, Integ(t.id)))),
         TransformType::PRF => provider.has_prf(Prf(t.id)),
         TransformType::KE => t.id == Ke::NONE.0 || provider.has_kx(Ke(t.id)),
@@ -238,8 +239,8 @@ fn available(own: &Proposal, provider: &dyn Provider) -> Proposal {
 /// What INTEG may stand with this ENCR: NONE, or nothing, with an AEAD (RFC 5282 8).
 fn integs<'a>(own: &'a Proposal, encr: &Transform) -> impl Iterator<Item = Integ> + use<'a> {
     let aead = Encr(encr.id).is_aead();
-    let named = of_kind(own, TransformType::INTEG).map(|t| Integ(t.id));
-    let unnamed = of_kind(own, TransformType::INTEG).next().is_none().then_some(Integ::NONE);
+    let named = own.of_kind(TransformType::INTEG).map(|t| Integ(t.id));
+    let unnamed = (!own.has(TransformType::INTEG)).then_some(Integ::NONE);
     named.chain(unnamed).filter(move |integ| !aead || *integ == Integ::NONE)
 }
 
@@ -289,16 +290,16 @@ fn pick_cipher(
     provider: &dyn Provider,
 ) -> Option<Vec<Transform>> {
     let theirs = theirs.unwrap_or(own);
-    for encr in of_kind(own, TransformType::ENCR).filter(|t| has(theirs, t)) {
+    for encr in own.of_kind(TransformType::ENCR).filter(|t| offers(theirs, t)) {
         for integ in integs(own, encr) {
             if !provider.has_cipher(cipher_spec(encr, integ)) {
                 continue;
             }
-            let named = plain(TransformType::INTEG, integ.0);
-            if has(theirs, &named) {
+            let named = Transform::integ(integ);
+            if offers(theirs, &named) {
                 return Some(vec![encr.clone(), named]);
             }
-            if integ == Integ::NONE && of_kind(theirs, TransformType::INTEG).next().is_none() {
+            if integ == Integ::NONE && !theirs.has(TransformType::INTEG) {
                 return Some(vec![encr.clone()]);
             }
         }
@@ -317,7 +318,7 @@ fn pick_one(
         TransformType::KE => t.id != Ke::NONE.0 && provider.has_kx(Ke(t.id)),
         _ => true,
     };
-    of_kind(own, kind).filter(there).find(|t| theirs.is_none_or(|p| has(p, t))).cloned()
+    own.of_kind(kind).filter(there).find(|t| theirs.is_none_or(|p| offers(p, t))).cloned()
 }
 
 /// A type that may be missing, which is the same as NONE (KE of ESP): `None` if there is no agreement.
@@ -330,9 +331,9 @@ fn pick_optional(
     if let Some(chosen) = pick_one(own, theirs, kind, provider) {
         return Some(Some(chosen));
     }
-    let none = plain(kind, 0);
-    let named = |p: &Proposal| has(p, &none);
-    let missing = |p: &Proposal| of_kind(p, kind).next().is_none();
+    let none = Transform::new(kind, 0);
+    let named = |p: &Proposal| offers(p, &none);
+    let missing = |p: &Proposal| !p.has(kind);
     let theirs = theirs.unwrap_or(own);
     let agreed = (named(own) || missing(own)) && (named(theirs) || missing(theirs));
     agreed.then(|| named(theirs).then(|| none.clone()))
@@ -349,17 +350,17 @@ fn check_answer(offered: &[Proposal], answer: &[Proposal]) -> Result<Proposal, M
     let offered = offered.iter().find(same).ok_or(Misbehaviour::ChoseUnoffered)?;
     let mut answer = answer.clone();
     // Some answer an AEAD with the INTEG NONE that was left out; it means the same.
-    let none = plain(TransformType::INTEG, Integ::NONE.0);
-    if of_kind(offered, TransformType::INTEG).next().is_none() {
+    let none = Transform::integ(Integ::NONE);
+    if !offered.has(TransformType::INTEG) {
         answer.transforms.retain(|t| *t != none);
     }
-    let from_offer = answer.transforms.iter().all(|t| has(offered, t));
-    let one_each = offered.transforms.iter().all(|t| of_kind(&answer, t.kind).count() == 1);
+    let from_offer = answer.transforms.iter().all(|t| offers(offered, t));
+    let one_each = offered.transforms.iter().all(|t| answer.of_kind(t.kind).count() == 1);
     if from_offer && one_each { Ok(answer) } else { Err(Misbehaviour::ChoseUnoffered) }
 }
 
 fn ike_suite(chosen: &Proposal) -> Option<IkeSuite> {
-    let one = |kind| of_kind(chosen, kind).next();
+    let one = |kind| chosen.of_kind(kind).next();
     Some(IkeSuite {
         cipher: cipher_of(chosen)?,
         prf: Prf(one(TransformType::PRF)?.id),
@@ -368,7 +369,7 @@ fn ike_suite(chosen: &Proposal) -> Option<IkeSuite> {
 }
 
 fn esp_suite(chosen: &Proposal) -> Option<EspSuite> {
-    let one = |kind| of_kind(chosen, kind).next();
+    let one = |kind| chosen.of_kind(kind).next();
     Some(EspSuite {
         cipher: cipher_of(chosen)?,
         esn: one(TransformType::SN)?.id == Sn::ESN.0,
@@ -377,8 +378,8 @@ fn esp_suite(chosen: &Proposal) -> Option<EspSuite> {
 }
 
 fn cipher_of(chosen: &Proposal) -> Option<CipherSpec> {
-    let encr = of_kind(chosen, TransformType::ENCR).next()?;
-    let integ = of_kind(chosen, TransformType::INTEG).next().map_or(Integ::NONE, |t| Integ(t.id));
+    let encr = chosen.of_kind(TransformType::ENCR).next()?;
+    let integ = chosen.of_kind(TransformType::INTEG).next().map_or(Integ::NONE, |t| Integ(t.id));
     let fits = Encr(encr.id).is_aead() == (integ == Integ::NONE);
     fits.then(|| cipher_spec(encr, integ))
 }
@@ -387,15 +388,7 @@ fn cipher_spec(encr: &Transform, integ: Integ) -> CipherSpec {
     CipherSpec { encr: Encr(encr.id), key_bits: encr.key_bits.unwrap_or(0), integ }
 }
 
-fn of_kind(proposal: &Proposal, kind: TransformType) -> impl Iterator<Item = &Transform> {
-    proposal.transforms.iter().filter(move |t| t.kind == kind)
-}
-
 /// Whether the very transform is there: same algorithm, same key length, no attribute that is not understood.
-fn has(proposal: &Proposal, wanted: &Transform) -> bool {
+fn offers(proposal: &Proposal, wanted: &Transform) -> bool {
     !wanted.unknown_attribute && proposal.transforms.contains(wanted)
-}
-
-fn plain(kind: TransformType, id: u16) -> Transform {
-    Transform { kind, id, key_bits: None, unknown_attribute: false }
 }

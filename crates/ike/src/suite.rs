@@ -1,23 +1,85 @@
 //! Suites for people: what was agreed, and why nothing was.
 
-use wire::proposal::Proposal;
+use crypto::cipher::CipherSpec;
+use wire::proposal::{Proposal, Transform};
+use wire::registry::{Integ, ProtocolId, Sn, TransformType};
+use wire::suite_text::to_text;
 
 use crate::negotiate::{EspSuite, IkeSuite};
 
 /// `aes128-sha256-modp2048` or `aes128gcm16-prfsha256-ecp256`: strongSwan's syntax.
 pub fn suite_text(suite: &IkeSuite) -> String {
-    let _ = suite;
-    todo!()
+    let mut transforms = cipher(suite.cipher);
+    transforms.push(Transform::prf(suite.prf));
+    transforms.push(Transform::ke(suite.ke));
+    text(ProtocolId::IKE, transforms)
 }
 
 /// `aes128gcm16`, `aes128-sha256-modp2048-esn`.
 pub fn suite_text_esp(suite: &EspSuite) -> String {
-    let _ = suite;
-    todo!()
+    let mut transforms = cipher(suite.cipher);
+    transforms.extend(suite.ke.map(Transform::ke));
+    let sn = if suite.esn { Sn::ESN } else { Sn::SEQ_32 };
+    transforms.push(Transform::sn(sn));
+    text(ProtocolId::ESP, transforms)
 }
 
-/// Both lists side by side with what keeps the nearest pair apart, for the log of a NO_PROPOSAL_CHOSEN.
+/// Both lists side by side with what keeps the nearest pair apart, for the log of a NO_PROPOSAL_CHOSEN:
+/// `ours: aes128-sha256-modp2048; theirs: aes256-sha256-modp2048; nearest: ENCR differs`.
 pub fn explain(ours: &[Proposal], theirs: &[Proposal]) -> String {
-    let _ = (ours, theirs);
-    todo!()
+    let mut out = format!("ours: {}; theirs: {}", list(ours), list(theirs));
+    let pairs = ours.iter().flat_map(|own| theirs.iter().map(move |peer| apart(own, peer)));
+    if let Some(kinds) = pairs.min_by_key(Vec::len).filter(|kinds| !kinds.is_empty()) {
+        let names: Vec<_> = kinds.iter().map(TransformType::to_string).collect();
+        let verb = if names.len() == 1 { "differs" } else { "differ" };
+        out.push_str(&format!("; nearest: {} {verb}", names.join(" and ")));
+    }
+    out
+}
+
+/// Proposals that are shown; a peer may send many.
+const SHOWN: usize = 8;
+
+fn list(proposals: &[Proposal]) -> String {
+    if proposals.is_empty() {
+        return "none".into();
+    }
+    let mut out: Vec<_> = proposals.iter().take(SHOWN).map(to_text).collect();
+    if proposals.len() > SHOWN {
+        out.push(format!("and {} more", proposals.len() - SHOWN));
+    }
+    out.join(", ")
+}
+
+/// The transform types in which the two have nothing in common. NONE and nothing are the same.
+fn apart(own: &Proposal, peer: &Proposal) -> Vec<TransformType> {
+    let none = |t: &Transform| {
+        let optional = matches!(t.kind, TransformType::INTEG | TransformType::KE);
+        optional && t.id == 0
+    };
+    let of = |p: &Proposal, kind| -> Vec<Transform> {
+        let all = p.of_kind(kind).filter(|t| !t.unknown_attribute);
+        all.filter(|t| !none(t)).cloned().collect()
+    };
+    let goes_without = |p: &Proposal, kind| !p.has(kind) || p.of_kind(kind).any(none);
+    let common = |kind| {
+        let theirs = of(peer, kind);
+        of(own, kind).iter().any(|t| theirs.contains(t))
+            || (goes_without(own, kind) && goes_without(peer, kind))
+    };
+    let mut kinds: Vec<_> = own.transforms.iter().chain(&peer.transforms).map(|t| t.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds.retain(|kind| !common(*kind));
+    kinds
+}
+
+fn cipher(spec: CipherSpec) -> Vec<Transform> {
+    let encr = Transform::encr(spec.encr, (spec.key_bits != 0).then_some(spec.key_bits));
+    let integ = (spec.integ != Integ::NONE).then(|| Transform::integ(spec.integ));
+    [encr].into_iter().chain(integ).collect()
+}
+
+fn text(protocol: ProtocolId, transforms: Vec<Transform>) -> String {
+    to_text(&Proposal { number: 1, protocol, spi: Vec::new(), transforms })
 }

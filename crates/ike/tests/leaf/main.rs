@@ -8,6 +8,7 @@ mod nat;
 mod negotiate;
 mod recorded;
 mod sk;
+mod suite;
 mod window;
 
 use crypto::Secret;
