@@ -126,7 +126,7 @@ pub fn parse_hash_algorithms(data: &[u8]) -> Vec<HashAlg> {
 pub fn certreq(provider: &dyn Provider, trust: &TrustStore) -> Result<CertReqPayload, Unsupported> {
     let mut data = Vec::with_capacity(trust.roots.len() * KEY_HASH_LEN);
     for root in &trust.roots {
-        data.extend_from_slice(&provider.hash(HashAlg::SHA1, &[&root.spki])?);
+        data.extend_from_slice(&root.key_id_sha1(provider)?);
     }
     Ok(CertReqPayload { encoding: CertEncoding::X509_SIGNATURE, data })
 }
@@ -137,7 +137,7 @@ pub fn certreq_names(
     request: &CertReqPayload,
     authority: &Certificate,
 ) -> bool {
-    let Ok(wanted) = provider.hash(HashAlg::SHA1, &[&authority.spki]) else { return false };
+    let Ok(wanted) = authority.key_id_sha1(provider) else { return false };
     request.encoding == CertEncoding::X509_SIGNATURE
         && request.data.chunks_exact(KEY_HASH_LEN).any(|hash| hash == wanted)
 }

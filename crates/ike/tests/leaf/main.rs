@@ -1,5 +1,6 @@
 //! The parts of IKEv2 that are plain functions, against published vectors and a recorded exchange.
 
+mod auth;
 mod collide;
 mod cookie;
 mod kdf;
