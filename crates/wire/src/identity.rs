@@ -166,7 +166,7 @@ impl Identity {
             Self::Ipv4(a) => Some(a.to_string()),
             Self::Ipv6(a) => Some(a.to_string()),
             Self::Fqdn(s) | Self::Email(s) => Some(s.clone()),
-            Self::DerDn(d) => dn::to_text(d),
+            Self::DerDn(d) => dn::to_text(d).filter(|text| !text.is_empty()),
             Self::KeyId(_) | Self::Other(..) => None,
         }
     }
@@ -207,7 +207,7 @@ impl Identity {
     fn fmt_bytes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, data) = self.encode();
         match self {
-            Self::KeyId(_) => f.write_str("keyid:")?,
+            Self::KeyId(d) if !d.is_empty() => f.write_str("keyid:")?,
             _ => write!(f, "type-{}:", kind.0)?,
         }
         data.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -281,7 +281,7 @@ fn other(number: &str, hex: &str) -> Result<Identity, IdentityError> {
     let bad = || IdentityError::Other(format!("type-{number}:{hex}"));
     let kind = number.parse().map_err(|_| bad())?;
     let data = if hex.is_empty() { Vec::new() } else { dn::from_hex(hex).ok_or_else(bad)? };
-    Ok(Identity::Other(kind, data))
+    Identity::decode(IdType(kind), &data).map_err(|_| bad())
 }
 
 /// RFC 7296 3.5: all ASCII, no terminators.
