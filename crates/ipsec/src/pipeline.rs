@@ -176,6 +176,11 @@ impl Pipeline {
         writing(&self.paths).set(now, dst, mtu);
     }
 
+    /// What paths carry of which nothing else is known: the MTU of the outgoing device. Kept for good.
+    pub fn set_default_mtu(&self, mtu: u32) {
+        writing(&self.paths).set_default(mtu);
+    }
+
     /// What this host must do with a packet that arrived in the clear (RFC 4301 5.2, step 3b).
     pub fn clear_in(&self, now: Instant, packet: &[u8]) -> Verdict {
         let Ok(headers) = crate::packet::parse(packet) else {

@@ -57,7 +57,7 @@ pub struct Limits {
     pub soft_bytes: Option<u64>,
     /// Bytes after which the SA stops.
     pub hard_bytes: Option<u64>,
-    /// Packets after which a rekey is asked for.
+    /// Packets after which a rekey is asked for; `None` is seven eighths of the sequence numbers.
     pub soft_packets: Option<u64>,
     /// Packets after which the SA stops; never above the sequence number space.
     pub hard_packets: Option<u64>,

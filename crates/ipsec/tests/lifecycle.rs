@@ -326,6 +326,10 @@ fn a_path_mtu_is_forgotten_and_never_absurd() {
     packet[6] = 0x40;
     assert!(matches!(send_one(&one, &packet), Emit::Deliver(_)));
     assert!(matches!(send(&one, after(600), &packet)[..], [Emit::Esp(_)]));
+    one.set_default_mtu(1000);
+    assert!(matches!(send(&one, after(600), &packet)[..], [Emit::Deliver(_)]));
+    one.set_path_mtu(after(600), setup.outer(2), 9000);
+    assert!(matches!(send(&one, after(600), &packet)[..], [Emit::Esp(_)]));
 }
 
 #[test]
@@ -333,12 +337,14 @@ fn a_datagram_in_fragments_is_protected_whole() {
     for v6 in [false, true] {
         let setup = Setup { outer_v6: v6, inner_v6: v6, ..Setup::new(Mode::Transport) };
         let (one, two) = setup.pair();
+        one.set_path_mtu(NOW, setup.outer(2), 1400);
         let whole = setup.udp(1, 2, &[0x55; 3000]);
         let mut out = Vec::new();
         for fragment in common::fragments(&whole, 1200) {
             out.extend(send(&one, NOW, &fragment));
         }
         let [sealed] = out.as_slice() else { panic!("{out:?}") };
+        assert!(matches!(sealed, Emit::Esp(outer) if !outer.dont_fragment));
         assert_eq!(receive_one(&two, sealed), whole);
     }
 }

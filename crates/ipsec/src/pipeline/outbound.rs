@@ -34,6 +34,8 @@ struct Outgoing {
     info: PacketInfo,
     /// What it came in, if it was put together here: that goes out if it is not protected.
     fragments: Vec<Vec<u8>>,
+    /// Whether it came in fragments: then it may go out in fragments as well.
+    fragmented: bool,
     /// Since when it waits, if it does.
     since: Option<Instant>,
 }
@@ -76,7 +78,7 @@ impl Pipeline {
             Reassembly::Whole { packet, fragments } => match packet::parse(&packet) {
                 Ok(headers) if headers.fragment.is_none() => {
                     let whole = Outgoing::new(packet, headers);
-                    self.decide(now, Outgoing { fragments, ..whole }, emit);
+                    self.decide(now, Outgoing { fragments, fragmented: true, ..whole }, emit);
                 }
                 _ => self.counters.out_malformed.count(),
             },
@@ -126,7 +128,8 @@ impl Pipeline {
             return self.counters.out_optional_clear.add(emit.len() - before);
         }
         let (again, dst) = (out.since.is_some(), out.info.dst);
-        let waiting = Waiting { since: out.since.unwrap_or(now), packet: out.packet };
+        let Outgoing { packet, fragmented, since, .. } = out;
+        let waiting = Waiting { since: since.unwrap_or(now), packet, fragmented };
         let mut queue = locked(&self.queue);
         if !queue.push(dst, waiting) {
             return self.counters.out_queue_full.count();
@@ -167,18 +170,19 @@ impl Pipeline {
     fn drain(&self, now: Instant, peer: IpAddr, emit: &mut Vec<Emit>) {
         let waiting = locked(&self.queue).take(peer);
         self.queued.fetch_sub(waiting.len(), Relaxed);
-        for Waiting { since, packet } in waiting {
+        for Waiting { since, packet, fragmented } in waiting {
             if let Ok(headers) = packet::parse(&packet) {
-                let out = Outgoing { since: Some(since), ..Outgoing::new(packet, headers) };
+                let out =
+                    Outgoing { since: Some(since), fragmented, ..Outgoing::new(packet, headers) };
                 self.decide(now, out, emit);
             }
         }
     }
 
     fn encapsulate(&self, now: Instant, entry: &Arc<Entry>, out: Outgoing, emit: &mut Vec<Emit>) {
-        let Outgoing { packet, headers, .. } = out;
         let sa = &entry.sa;
-        let Some(may_fragment) = self.fits(now, entry, &packet, &headers, emit) else { return };
+        let Some(may_fragment) = self.fits(now, entry, &out, emit) else { return };
+        let Outgoing { packet, headers, .. } = out;
         let charge = entry.charge(now, packet.len());
         let seq = match charge {
             Charge::Over => None,
@@ -208,22 +212,22 @@ impl Pipeline {
         &self,
         now: Instant,
         entry: &Entry,
-        packet: &[u8],
-        headers: &Headers,
+        out: &Outgoing,
         emit: &mut Vec<Emit>,
     ) -> Option<bool> {
-        let sa = &entry.sa;
-        let frame = Frame::of(sa, Shape::of(entry.cipher()), headers);
-        let Some(mtu) = reading(&self.paths).get(now, sa.dst) else { return Some(false) };
+        let Outgoing { packet, headers, .. } = out;
+        let Some(mtu) = reading(&self.paths).get(now, entry.sa.dst) else { return Some(false) };
+        let frame = Frame::of(&entry.sa, Shape::of(entry.cipher()), headers);
         if frame.outer_len(packet.len()) <= mtu {
             return Some(false);
         }
-        let inner_mtu = frame.inner_mtu(mtu);
         // An IPv6 sender need not go below 1280 (RFC 8200 5): then the outer packet is fragmented.
         let v6 = headers.src.is_ipv6();
-        if !headers.dont_fragment || (v6 && packet.len() <= icmp::IPV6_MIN_MTU) {
+        let smallest = v6 && packet.len() <= icmp::IPV6_MIN_MTU;
+        if !headers.dont_fragment || out.fragmented || smallest {
             return Some(true);
         }
+        let inner_mtu = frame.inner_mtu(mtu);
         let inner_mtu = if v6 { inner_mtu.max(icmp::IPV6_MIN_MTU) } else { inner_mtu };
         self.counters.out_too_big.count();
         if writing(&self.paths).may_send_error(now)
@@ -238,7 +242,7 @@ impl Pipeline {
 impl Outgoing {
     fn new(packet: Vec<u8>, headers: Headers) -> Self {
         let info = headers.info(&packet);
-        Self { packet, headers, info, fragments: Vec::new(), since: None }
+        Self { packet, headers, info, fragments: Vec::new(), fragmented: false, since: None }
     }
 
     fn into_packets(self) -> impl Iterator<Item = Vec<u8>> {

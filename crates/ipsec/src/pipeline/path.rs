@@ -19,6 +19,8 @@ const ERRORS_PER_SECOND: u32 = 1000;
 #[derive(Default)]
 pub struct Paths {
     known: BTreeMap<IpAddr, (usize, Instant)>,
+    /// Of the devices, where nothing else is known.
+    default: Option<usize>,
     errors: ErrorBudget,
 }
 
@@ -29,6 +31,10 @@ struct ErrorBudget {
 }
 
 impl Paths {
+    pub fn set_default(&mut self, mtu: u32) {
+        self.default = Some((mtu as usize).max(IPV4_MIN_MTU));
+    }
+
     pub fn set(&mut self, now: Instant, dst: IpAddr, mtu: u32) {
         if self.known.len() >= MAX_PATHS && !self.known.contains_key(&dst) {
             self.known.retain(|_, (_, since)| now.since(*since) < MAX_AGE);
@@ -41,8 +47,8 @@ impl Paths {
     }
 
     pub fn get(&self, now: Instant, dst: IpAddr) -> Option<usize> {
-        let (mtu, since) = self.known.get(&dst)?;
-        (now.since(*since) < MAX_AGE).then_some(*mtu)
+        let fresh = |(_, since): &&(usize, Instant)| now.since(*since) < MAX_AGE;
+        self.known.get(&dst).filter(fresh).map(|(mtu, _)| *mtu).or(self.default)
     }
 
     /// Whether one more error message may be sent (RFC 1812 4.3.2.8, RFC 4443 2.4 f).

@@ -34,6 +34,7 @@ struct PeerQueue {
 pub struct Waiting {
     pub since: Instant,
     pub packet: Vec<u8>,
+    pub fragmented: bool,
 }
 
 impl Waiting {
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     fn waiting(len: usize) -> Waiting {
-        Waiting { since: Instant::ZERO, packet: vec![0; len] }
+        Waiting { since: Instant::ZERO, packet: vec![0; len], fragmented: false }
     }
 
     fn peer(number: u32) -> IpAddr {

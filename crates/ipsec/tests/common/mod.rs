@@ -233,7 +233,7 @@ pub fn fragments(whole: &[u8], size: usize) -> Vec<Vec<u8>> {
         if v4 {
             packet[2..4].copy_from_slice(&((head + data.len()) as u16).to_be_bytes());
             packet[4..6].copy_from_slice(&[0x12, 0x34]);
-            packet[6..8].copy_from_slice(&(more << 13 | offset / 8).to_be_bytes());
+            packet[6..8].copy_from_slice(&((more << 13) | (offset / 8)).to_be_bytes());
             packet::fill_ipv4_checksum(&mut packet);
         } else {
             packet[4..6].copy_from_slice(&((8 + data.len()) as u16).to_be_bytes());
