@@ -236,13 +236,16 @@ impl fmt::Debug for Certificate {
 impl TrustStore {
     /// From `ca_certificates`: each item is one CA, or a chain with the root first and intermediates after it.
     ///
-    /// A certificate after the first that is self-issued and a CA is taken as a root of its own, so that a
-    /// bundle of several roots in one item works as well.
+    /// A certificate after the first that is self-issued and a CA is taken as a root of its own, so that a bundle of
+    /// several roots in one item works as well; unless it bears the name of one before it, which no chain may have.
     pub fn from_ca_items(items: &[Vec<Certificate>]) -> Self {
         let mut store = Self::default();
         for item in items {
             for (position, certificate) in item.iter().enumerate() {
-                let root = position == 0 || (certificate.is_ca && certificate.is_self_issued());
+                let new_name =
+                    !item[..position].iter().any(|c| names_equal(&c.subject, &certificate.subject));
+                let root = position == 0
+                    || (certificate.is_ca && certificate.is_self_issued() && new_name);
                 let list = if root { &mut store.roots } else { &mut store.intermediates };
                 if !list.contains(certificate) {
                     list.push(certificate.clone());

@@ -555,3 +555,29 @@ fn forget_errors() {
     // SAFETY: clears this thread's error queue.
     unsafe { lc::ERR_clear_error() }
 }
+
+/// The bindings of other targets lack these constants, so they are compared where they are known.
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod tests {
+    use super::super::primes;
+    use super::*;
+
+    #[test]
+    fn primes_are_those_of_aws_lc() {
+        type Constant = unsafe extern "C" fn(*mut lc::BIGNUM) -> *mut lc::BIGNUM;
+        let cases: [(&[u8], Constant); 6] = [
+            (&primes::MODP_1536, lc::BN_get_rfc3526_prime_1536),
+            (&primes::MODP_2048, lc::BN_get_rfc3526_prime_2048),
+            (&primes::MODP_3072, lc::BN_get_rfc3526_prime_3072),
+            (&primes::MODP_4096, lc::BN_get_rfc3526_prime_4096),
+            (&primes::MODP_6144, lc::BN_get_rfc3526_prime_6144),
+            (&primes::MODP_8192, lc::BN_get_rfc3526_prime_8192),
+        ];
+        for (ours, theirs) in cases {
+            let value = number().unwrap();
+            // SAFETY: writes its prime into a live number.
+            assert!(!unsafe { theirs(value.get()) }.is_null());
+            assert_eq!(padded(&value, ours.len()).unwrap(), ours);
+        }
+    }
+}

@@ -68,6 +68,12 @@ pub(crate) fn private(
     Some(kx.map(|kx| Box::new(kx) as _).ok_or_else(|| Unsupported(method.to_string())))
 }
 
+pub(crate) fn with_private(method: Ke, private: &[u8]) -> Option<Box<dyn PrivateKx>> {
+    let curve = curve(method)?;
+    let private = PrivateKey::from_private_key(curve.algorithm, private).ok()?;
+    Ecdh::new(curve, private).map(|kx| Box::new(kx) as _)
+}
+
 impl Curve {
     fn public_len(&self) -> usize {
         if self.nist { 2 * self.len } else { self.len }

@@ -91,6 +91,13 @@ pub(crate) fn private(
     )
 }
 
+pub(crate) fn with_private(method: Ke, private: &[u8]) -> Option<Box<dyn PrivateKx>> {
+    let group = group(method)?;
+    let fits = private.len() <= group.field.prime.len();
+    let kx = fits.then(|| Modp::new(method, group, Secret::from(private)))??;
+    Some(Box::new(kx))
+}
+
 impl Modp {
     fn new(method: Ke, group: &'static Group, exponent: Secret) -> Option<Self> {
         let public = group.field.power(&[2], exponent.expose()).ok()?;

@@ -12,7 +12,7 @@ pub(crate) const MAX_MAC: usize = 64;
 /// A keyed MAC.
 pub(crate) enum Mac {
     /// HMAC (RFC 2104).
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     /// CMAC or XCBC.
     Cbc(Box<CbcMac>),
 }
@@ -105,7 +105,7 @@ pub(crate) fn integ_key_len(integ: Integ) -> Option<usize> {
 }
 
 fn hmac_key(algorithm: hmac::Algorithm, key: &[u8]) -> Mac {
-    Mac::Hmac(hmac::Key::new(algorithm, key))
+    Mac::Hmac(Box::new(hmac::Key::new(algorithm, key)))
 }
 
 /// 16 bytes from a key of any length: shorter ones are zero-padded for XCBC (RFC 4434 2) but hashed

