@@ -10,6 +10,7 @@ pub mod loaded;
 pub mod manifest;
 pub mod mesh;
 pub mod metrics;
+pub mod plan;
 pub mod status;
 pub mod time;
 

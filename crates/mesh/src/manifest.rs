@@ -32,6 +32,8 @@ use ipsec::sa::Mode;
 use wire::identity::Identity;
 use wire::proposal::Proposal;
 
+pub(crate) use exceptions::protocol_name;
+
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Report, Severity};
 pub use places::Place;
 pub use secret::SecretBytes;

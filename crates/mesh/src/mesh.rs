@@ -135,7 +135,10 @@ impl Mesh {
     }
 
     /// Keys of a peer's IKE SAs, for Wireshark.
-    pub fn export_keys(&self, target: &Target) -> Result<Vec<ike::endpoint::ExportedKeys>, CommandError> {
+    pub fn export_keys(
+        &self,
+        target: &Target,
+    ) -> Result<Vec<ike::endpoint::ExportedKeys>, CommandError> {
         let _ = target;
         Err(CommandError::NoManifest)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::source::{Sources, Span};
+use super::source::{HIDDEN, Sources, Span};
 
 /// No line of a rendered diagnostic is longer.
 const WIDTH: usize = 100;
@@ -203,7 +203,7 @@ impl Sources {
         let place = format!("{}:{}:{}", self.name(span.file), span.line, span.column);
         out.push_str(&format!("{:gutter$}--> {}\n", "", printable(&place)));
         let Some(line) = self.line(span.file, span.line) else { return gutter };
-        let (text, at, width) = window(&printable(line), span, WIDTH - gutter - 3);
+        let (text, at, width) = window(&printable(line), span, WIDTH - gutter - 4);
         out.push_str(&format!("{:gutter$} |\n", ""));
         out.push_str(format!("{number} | {text}").trim_end());
         out.push_str(&format!("\n{:gutter$} | {:at$}{}\n", "", "", "^".repeat(width)));
@@ -230,7 +230,10 @@ fn window(line: &str, span: Span, room: usize) -> (String, usize, usize) {
         text.push('…');
     }
     let at = column - start;
-    let width = (span.width.max(1) as usize).min((end - start).saturating_sub(at)).max(1);
+    // The width of a secret is not shown either.
+    let hidden = chars.get(column) == HIDDEN.chars().next().as_ref();
+    let width = if hidden { HIDDEN.chars().count() } else { span.width.max(1) as usize };
+    let width = width.min((end - start).saturating_sub(at)).max(1);
     (text, at, width)
 }
 

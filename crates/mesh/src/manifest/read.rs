@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::diagnostic::Diagnostics;
 use super::nearest::{listed, nearest};
 use super::secret::SecretBytes;
-use super::source::Span;
+use super::source::{self, Span};
 use super::yaml::{Entry, Node, Value};
 use super::{Options, Ref, Resolver, quantity};
 
@@ -237,9 +237,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What was written, short enough for a message.
+/// What was written, short enough for a message; nothing that may be a piece of a key.
 pub(crate) fn short(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
+    if source::base64_in(line).is_some() {
+        return source::HIDDEN.to_owned();
+    }
     if line.chars().count() > 60 {
         format!("{}…", line.chars().take(60).collect::<String>())
     } else {

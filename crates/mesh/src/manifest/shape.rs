@@ -80,11 +80,7 @@ fn find(reader: &mut Reader<'_>, root: Node) -> Option<Halves> {
         return Some((Some(section(reader, ipsec)?), None));
     }
     if let Some(ipsec) = root.get("ipsec") {
-        reader.check_keys(
-            root.map().unwrap_or_default(),
-            &["ipsec"],
-            "a file that begins with `ipsec:`",
-        );
+        beside_ipsec(reader, root.map().unwrap_or_default());
         return Some((Some(section(reader, ipsec)?), None));
     }
     match root.value {
@@ -102,6 +98,18 @@ fn find(reader: &mut Reader<'_>, root: Node) -> Option<Halves> {
             None
         }
     }
+}
+
+/// Nothing else may stand where `ipsec:` begins the file; a property there was not indented.
+fn beside_ipsec(reader: &mut Reader<'_>, entries: &[Entry]) {
+    let (properties, others): (Vec<&Entry>, Vec<&Entry>) =
+        entries.iter().partition(|entry| NAMES.contains(&entry.key.as_str()));
+    for entry in properties {
+        let message = format!("`{}` stands beside `ipsec:`", entry.key);
+        reader.error(entry.key_span, message, "indent it below `ipsec:`");
+    }
+    let others: Vec<Entry> = others.into_iter().cloned().collect();
+    reader.check_keys(&others, &["ipsec"], "a file that begins with `ipsec:`");
 }
 
 fn section(reader: &mut Reader<'_>, ipsec: &Entry) -> Option<Section> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// Stands where a secret stood.
-const HIDDEN: &str = "‹not shown: secret›";
+pub(crate) const HIDDEN: &str = "‹not shown: secret›";
 
 /// A place in one of the files of a manifest. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -74,24 +74,24 @@ fn redacted_lines(text: &str) -> Vec<Box<str>> {
         if below.is_some_and(|key| depth <= key && !line.trim().is_empty()) {
             below = None;
         }
-        let begins = line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
-        let hide_all = in_key || below.is_some() || looks_like_base64(line);
-        let shown = match secret_key(line) {
-            Some(key) if !hide_all => {
-                below = Some(key.depth);
-                cut(line, key.value)
-            }
-            _ if hide_all && !line.contains("-----") => cut(line, depth),
-            _ if begins => {
-                cut(line, line.find("-----BEGIN").map_or(0, |at| line[..at].chars().count()))
-            }
-            _ if in_key && !line.trim_start().starts_with("-----END") => cut(line, depth),
+        let key = secret_key(line);
+        let inside = (in_key || below.is_some()).then_some(depth);
+        let from = [key.as_ref().map(|key| key.value), inside, base64_in(line)];
+        lines.push(match from.into_iter().flatten().min() {
+            Some(from) if !is_frame(line) => cut(line, from),
             _ => line.into(),
-        };
+        });
+        below = below.or(key.map(|key| key.depth));
+        let begins = line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
         in_key = (in_key || begins) && !line.contains("-----END");
-        lines.push(shown);
     }
     lines
+}
+
+/// `-----BEGIN …-----` and nothing else: the one line of a key that may be shown.
+fn is_frame(line: &str) -> bool {
+    let label = line.trim().strip_prefix("-----").and_then(|rest| rest.strip_suffix("-----"));
+    label.is_some_and(|label| label.bytes().all(|b| b.is_ascii_uppercase() || b == b' '))
 }
 
 struct SecretKey {
@@ -128,11 +128,22 @@ fn secret_key(line: &str) -> Option<SecretKey> {
     Some(SecretKey { depth: indent(line), value: begins })
 }
 
-/// A line of base64 may be a line of a key whose PEM frame was lost.
-fn looks_like_base64(line: &str) -> bool {
-    let word = line.trim();
-    word.len() >= 32
-        && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+/// Where something begins that may be a line of a key whose frame was lost: a long run of the letters
+/// of base64, of all kinds.
+pub(crate) fn base64_in(line: &str) -> Option<usize> {
+    const LONG: usize = 24;
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    let mut start = 0;
+    for run in line.split(|c| !is_letter(c)) {
+        let kinds = [char::is_uppercase, char::is_lowercase, char::is_numeric];
+        let of_all = kinds.iter().all(|kind| run.contains(kind));
+        if run.len() >= LONG && (of_all || run.len() == line.trim().len()) {
+            return Some(line[..start].chars().count());
+        }
+        let next = line[start + run.len()..].chars().next();
+        start += run.len() + next.map_or(0, char::len_utf8);
+    }
+    None
 }
 
 fn indent(line: &str) -> usize {

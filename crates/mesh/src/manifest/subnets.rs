@@ -30,7 +30,7 @@ pub(crate) fn both(
         return (Nets::default(), clear);
     };
     let Some(nets) = nets(reader, p) else { return (Nets::default(), clear) };
-    if nets.list.is_empty() && p.node.text().is_none_or(|_| p.node.is_null()) && !has_items(p) {
+    if nets.list.is_empty() && !has_items(p) {
         let remedy =
             "list the networks whose traffic is to be protected:\nipsec_subnets:\n- 10.0.0.0/16";
         reader.error(p.node.span, "`ipsec_subnets` is empty: nothing would be protected", remedy);
@@ -45,8 +45,12 @@ fn has_items(p: Property<'_>) -> bool {
 
 /// One network as text: `10.0.0.0/16`, an address, or with host bits, which are cleared with a note.
 pub(crate) fn net(reader: &mut Reader<'_>, p: Property<'_>) -> Option<IpNet> {
-    let text = reader.text(p, "10.0.0.0/16")?.trim();
     let span = p.node.span;
+    let Some(text) = p.node.text().filter(|_| !p.node.is_null()).map(str::trim) else {
+        let message = format!("`{}` takes networks, found {}", p.name, p.node.kind());
+        reader.error(span, message, "write it as ADDRESS/PREFIX, as in `10.0.0.0/16`");
+        return None;
+    };
     if let Ok(address) = text.parse::<IpAddr>() {
         let net = IpNet::from(address);
         reader.found.note(span, format!("`{text}` is read as the single address {net}"), "");

@@ -72,6 +72,10 @@ fn cause(lines: &[&str], line: usize, span: Span, kind: &ErrorKind) -> Option<Ca
             "this alias refers to an anchor that is not defined above".into(),
             "define it with `&name`, or quote the text if the `*` belongs to it".into(),
         )),
+        ErrorKind::UnclosedFlowCollection { open } => {
+            let close = if *open == '{' { '}' } else { ']' };
+            Some((span, format!("this `{open}` is not closed"), format!("close it with `{close}`")))
+        }
         ErrorKind::UnclosedQuotedScalar => Some((span, "this quote is not closed".into(), "close it on the same line".into())),
         _ => None,
     }

@@ -1,0 +1,336 @@
+//! From the manifest to the policies of one host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipsec::packet::proto;
+use ipsec::spd::{Action, Flow, Policy, PolicySelector};
+
+use super::order::{Kind, Priorities};
+use super::{FLEET, MOST_POLICIES, Origin, PeerPlan, Plan, PlanError, Planned, is_usable};
+use crate::manifest::{Exception, ExceptionAction, ExceptionDirection, Manifest, Place};
+
+pub(super) fn plan(
+    manifest: Arc<Manifest>,
+    me: IpAddr,
+    others: &[IpAddr],
+) -> Result<Plan, PlanError> {
+    let place = manifest.place_of(me);
+    if place == Place::Nowhere {
+        return Err(PlanError::Nowhere(vec![me]));
+    }
+    let mut builder = Builder {
+        manifest: &manifest,
+        me,
+        here: matches!(place, Place::Protected(_)),
+        priorities: Priorities::new(),
+        policies: Vec::new(),
+        taken: BTreeSet::new(),
+        by_exception: Vec::new(),
+        meets_fleet: matches!(place, Place::Protected(_)),
+    };
+    builder.implicit();
+    builder.exceptions()?;
+    builder.networks();
+    builder.others(others);
+    let Builder { mut policies, by_exception, meets_fleet, .. } = builder;
+    if policies.len() > MOST_POLICIES {
+        return Err(PlanError::TooManyPolicies);
+    }
+    policies.sort_by_key(|planned| (planned.policy.priority, planned.policy.flow));
+    let mut plan = Plan {
+        me,
+        place,
+        policies,
+        peers: BTreeMap::new(),
+        protected: Vec::new(),
+        clear: Vec::new(),
+        meets_fleet,
+        protected_by_exception: IpNet::aggregate(&by_exception),
+        manifest,
+    };
+    (plan.protected, plan.clear) = routes(&plan);
+    plan.peers = known_peers(&plan);
+    Ok(plan)
+}
+
+struct Builder<'a> {
+    manifest: &'a Manifest,
+    me: IpAddr,
+    /// Whether this host takes part, being in a protected network.
+    here: bool,
+    priorities: Priorities,
+    policies: Vec<Planned>,
+    /// What names a policy in a kernel: a second one of the same selector is never reached, and
+    /// would replace the first there.
+    taken: BTreeSet<(Flow, PolicySelector)>,
+    by_exception: Vec<IpNet>,
+    meets_fleet: bool,
+}
+
+const BOTH: &[Flow] = &[Flow::In, Flow::Out];
+
+impl Builder<'_> {
+    fn add(
+        &mut self,
+        priority: u32,
+        flows: &[Flow],
+        selector: PolicySelector,
+        action: Action,
+        origin: &Origin,
+    ) {
+        for flow in flows {
+            if self.taken.insert((*flow, selector)) {
+                let policy = Policy { priority, flow: *flow, selector, action };
+                self.policies.push(Planned { policy, origin: origin.clone() });
+            }
+        }
+    }
+
+    /// Without these there would be no IKE, no ESP, no neighbours and no lease: they are what
+    /// protection is made with, or come before it.
+    fn implicit(&mut self) {
+        let all = everything(self.me);
+        let me = IpNet::from(self.me);
+        let any = PolicySelector {
+            local: me,
+            remote: all,
+            protocol: None,
+            local_ports: None,
+            remote_ports: None,
+        };
+        let udp = PolicySelector { protocol: Some(proto::UDP), ..any };
+        let port = |port: u16| Some((port, port));
+        let mut list = vec![
+            ("IKE", PolicySelector { local_ports: port(500), ..udp }),
+            ("IKE behind NAT", PolicySelector { local_ports: port(4500), ..udp }),
+            ("ESP", PolicySelector { protocol: Some(proto::ESP), ..any }),
+            ("this host itself", PolicySelector { remote: me, ..any }),
+        ];
+        if self.me.is_ipv4() {
+            list.push((
+                "DHCP",
+                PolicySelector { local_ports: port(68), remote_ports: port(67), ..udp },
+            ));
+        } else {
+            list.push((
+                "DHCPv6",
+                PolicySelector { local_ports: port(546), remote_ports: port(547), ..udp },
+            ));
+            // RFC 4861: router solicitation and advertisement, neighbour the same, redirect.
+            for kind in 133..=137u16 {
+                let icmp = PolicySelector { protocol: Some(proto::ICMPV6), ..any };
+                list.push((
+                    "neighbour discovery",
+                    PolicySelector { local_ports: Some((kind << 8, kind << 8 | 0xff)), ..icmp },
+                ));
+            }
+        }
+        for (name, selector) in list {
+            let priority = self.priorities.implicit();
+            self.add(priority, BOTH, selector, Action::Bypass, &Origin::Implicit(name));
+        }
+    }
+
+    fn exceptions(&mut self) -> Result<(), PlanError> {
+        let manifest = self.manifest;
+        let everybody = [everything(self.me)];
+        for (index, exception) in manifest.policies.iter().enumerate() {
+            let action = exception.action;
+            if self.here || action != ExceptionAction::Protect {
+                let origin = Origin::Exception(index, exception.label());
+                let remotes = exception.remote.map_or(everybody, |remote| [remote]);
+                self.exception(exception, action, &remotes, false, &origin);
+                if action == ExceptionAction::Protect {
+                    self.by_exception
+                        .extend(exception.remote.filter(|net| same_family(net, self.me)));
+                }
+            }
+            if self.is_remote_of(exception) {
+                let origin = Origin::Mirrored(index, exception.label());
+                if action == ExceptionAction::Protect {
+                    self.protect_mirrored(exception, &origin);
+                } else {
+                    self.exception(exception, action, &everybody, true, &origin);
+                }
+            }
+            if self.policies.len() > MOST_POLICIES {
+                return Err(PlanError::TooManyPolicies);
+            }
+        }
+        Ok(())
+    }
+
+    /// What others protect towards this host is protected here, but for those who are excluded.
+    fn protect_mirrored(&mut self, exception: &Exception, origin: &Origin) {
+        let fleet = IpNet::aggregate(&self.of_my_family(&self.manifest.ipsec_subnets));
+        let within = |net: &IpNet| fleet.iter().any(|wider| wider.contains(net));
+        let mut excluded = self.of_my_family(&self.manifest.no_ipsec_subnets);
+        excluded.retain(within);
+        self.exception(exception, ExceptionAction::Pass, &excluded, true, origin);
+        self.exception(exception, ExceptionAction::Protect, &fleet, true, origin);
+        self.meets_fleet = true;
+    }
+
+    /// Whether this host may be the one that the exception calls remote. All hosts read one list:
+    /// what one end passes, the other must pass too. To drop, one end is enough.
+    fn is_remote_of(&self, exception: &Exception) -> bool {
+        exception.action != ExceptionAction::Drop
+            && exception.remote.is_none_or(|remote| remote.contains(&self.me))
+    }
+
+    fn exception(
+        &mut self,
+        exception: &Exception,
+        what: ExceptionAction,
+        remotes: &[IpNet],
+        mirrored: bool,
+        origin: &Origin,
+    ) {
+        let flows: &[Flow] = match (exception.direction, mirrored) {
+            (ExceptionDirection::Both, _) => BOTH,
+            (ExceptionDirection::In, false) | (ExceptionDirection::Out, true) => &[Flow::In],
+            (ExceptionDirection::Out, false) | (ExceptionDirection::In, true) => &[Flow::Out],
+        };
+        let action = match what {
+            ExceptionAction::Pass => Action::Bypass,
+            ExceptionAction::Drop => Action::Discard,
+            ExceptionAction::Protect => self.protect(),
+        };
+        let ports = match (exception.port, mirrored) {
+            (Some(port), _) => vec![(Some(port), None), (None, Some(port))],
+            (None, false) => vec![(exception.local_port, exception.remote_port)],
+            (None, true) => vec![(exception.remote_port, exception.local_port)],
+        };
+        let me = self.me;
+        for remote in remotes.iter().filter(|remote| same_family(remote, me)) {
+            for (local_ports, remote_ports) in &ports {
+                let selector = PolicySelector {
+                    local: IpNet::from(self.me),
+                    remote: *remote,
+                    protocol: exception.protocol,
+                    local_ports: *local_ports,
+                    remote_ports: *remote_ports,
+                };
+                let priority = self.priorities.exception();
+                self.add(priority, flows, selector, action, origin);
+            }
+        }
+    }
+
+    fn networks(&mut self) {
+        let manifest = self.manifest;
+        for net in &manifest.no_ipsec_subnets {
+            self.clear(*net, &Origin::NoIpsecSubnet(*net));
+        }
+        let clear: BTreeSet<IpNet> = manifest.no_ipsec_subnets.iter().copied().collect();
+        for net in manifest.ipsec_subnets.iter().filter(|net| !clear.contains(net)) {
+            let origin = Origin::IpsecSubnet(*net);
+            if !self.here {
+                self.clear(*net, &origin);
+            } else if same_family(net, self.me) {
+                let priority = self.priorities.network(Kind::Protected, *net);
+                let selector = between(IpNet::from(self.me), *net);
+                let action = self.protect();
+                self.add(priority, BOTH, selector, action, &origin);
+            } else {
+                // No SA of this host has addresses of that family: fail closed.
+                self.silent(BOTH, everything(net.addr()), *net);
+            }
+        }
+        let remotes = IpNet::aggregate(&self.by_exception);
+        for net in remotes.into_iter().filter(|net| manifest.place_of(net.addr()) == Place::Nowhere)
+        {
+            self.clear(net, &Origin::Remainder(net));
+        }
+    }
+
+    fn clear(&mut self, net: IpNet, origin: &Origin) {
+        let priority = self.priorities.network(Kind::Clear, net);
+        self.add(priority, BOTH, between(everything(net.addr()), net), Action::Bypass, origin);
+    }
+
+    fn silent(&mut self, flows: &[Flow], local: IpNet, net: IpNet) {
+        let priority = self.priorities.network(Kind::Silent, net);
+        self.add(priority, flows, between(local, net), Action::Discard, &Origin::OtherAddress(net));
+    }
+
+    /// Other addresses of this host have no SAs. What leaves from one of them to a protected network
+    /// would leave in clear; an excluded address may do that, by the manifest.
+    fn others(&mut self, others: &[IpAddr]) {
+        let manifest = self.manifest;
+        let mut list: BTreeSet<IpAddr> = others.iter().copied().filter(is_usable).collect();
+        list.remove(&self.me);
+        for other in list {
+            let flows = match manifest.place_of(other) {
+                Place::Excluded(_) => continue,
+                Place::Protected(_) => BOTH,
+                Place::Nowhere => &[Flow::Out][..],
+            };
+            if !self.here {
+                continue;
+            }
+            for net in manifest.ipsec_subnets.iter().filter(|net| same_family(net, other)) {
+                self.silent(flows, IpNet::from(other), *net);
+            }
+        }
+    }
+
+    fn protect(&self) -> Action {
+        Action::Protect { mode: self.manifest.mode, reqid: FLEET, optional: self.manifest.optional }
+    }
+
+    fn of_my_family(&self, nets: &[IpNet]) -> Vec<IpNet> {
+        nets.iter().copied().filter(|net| same_family(net, self.me)).collect()
+    }
+}
+
+fn routes(plan: &Plan) -> (Vec<IpNet>, Vec<IpNet>) {
+    let manifest = &plan.manifest;
+    let clear: BTreeSet<IpNet> = manifest.no_ipsec_subnets.iter().copied().collect();
+    let mut protected: BTreeSet<IpNet> = plan.protected_by_exception.iter().copied().collect();
+    if plan.meets_fleet {
+        protected.extend(manifest.ipsec_subnets.iter().filter(|net| !clear.contains(net)));
+    }
+    let has_wider = |net: &IpNet| {
+        std::iter::successors(net.supernet(), IpNet::supernet)
+            .any(|wider| protected.contains(&wider))
+    };
+    // Of a network that an exception protects in part every packet must be looked at.
+    let looked_at =
+        |net: &IpNet| plan.protected_by_exception.iter().any(|wider| wider.contains(net));
+    let kept = clear.iter().copied().filter(|net| has_wider(net) && !looked_at(net)).collect();
+    (protected.into_iter().collect(), kept)
+}
+
+fn known_peers(plan: &Plan) -> BTreeMap<IpAddr, PeerPlan> {
+    let manifest = &plan.manifest;
+    let named: BTreeMap<IpAddr, _> =
+        manifest.peers.iter().map(|peer| (peer.address, peer)).collect();
+    let single =
+        manifest.ipsec_subnets.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
+    single
+        .map(IpNet::addr)
+        .chain(named.keys().copied())
+        .filter(|address| plan.protects(*address))
+        .map(|address| (address, PeerPlan::of(manifest, address, named.get(&address).copied())))
+        .collect()
+}
+
+fn between(local: IpNet, remote: IpNet) -> PolicySelector {
+    PolicySelector { local, remote, protocol: None, local_ports: None, remote_ports: None }
+}
+
+/// All addresses of a family.
+fn everything(family: IpAddr) -> IpNet {
+    match family {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+    }
+}
+
+fn same_family(net: &IpNet, address: IpAddr) -> bool {
+    net.addr().is_ipv4() == address.is_ipv4()
+}
