@@ -421,3 +421,41 @@ fn an_algorithm_that_is_not_there_is_refused_by_name() {
         matches!(&refused[..], [r] if matches!(&r.reason, RefusalReason::NoAlgorithm(name) if name.contains("DES")))
     );
 }
+
+#[test]
+fn threads_share_a_pipeline() {
+    let setup = Setup { window: 4096, ..Setup::new(Mode::Transport) };
+    let (one, two) = setup.pair();
+    let packet = setup.udp(1, 2, b"x");
+    let work = || -> Vec<u32> {
+        (0..500)
+            .map(|_| {
+                let sealed = send_one(&one, &packet);
+                assert_eq!(receive_one(&two, &sealed), packet);
+                assert_eq!(receive(&two, NOW, &sealed), vec![]);
+                u32::from_be_bytes(esp_of(&sealed)[4..8].try_into().unwrap())
+            })
+            .collect()
+    };
+    let mut seen: Vec<u32> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=2000).collect::<Vec<_>>());
+    assert_eq!(counter(&two, "in_replay"), 2000);
+    let first = |event: &DataplaneEvent| matches!(event, DataplaneEvent::FirstUse(_));
+    assert_eq!(events(&two).iter().filter(|event| first(event)).count(), 1);
+}
+
+#[test]
+fn the_toy_provider_serves_as_well() {
+    let setup = Setup::new(Mode::Tunnel);
+    let mut memory = Memory::new(Arc::new(crypto::toy::Toy));
+    let mut changes = setup.policies(1, 2);
+    changes.push(add(setup.sa(Direction::Out, 1, 2, 0x1002)));
+    assert_eq!(memory.apply(NOW, &Batch(changes)), vec![]);
+    let sent = memory.send(NOW, setup.udp(1, 2, b"x"));
+    assert!(matches!(sent[..], [Emit::Esp(_)]));
+    assert_eq!(memory.snapshot(NOW).sas[0].packets, 1);
+}
