@@ -1,0 +1,74 @@
+//! System calls without a safe wrapper, one function each.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc;
+
+use crate::errno::Errno;
+
+/// `setsockopt(2)` with a value of plain bytes.
+pub(crate) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: &[u8],
+) -> Result<(), Errno> {
+    let len = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the pointer and the length are those of one live slice, which the kernel only reads.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), len) };
+    Errno::result(result).map(drop)
+}
+
+/// `setsockopt(2)` with an `int`.
+pub(crate) fn set_option_int(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: i32,
+) -> Result<(), Errno> {
+    set_option(fd, level, name, &value.to_ne_bytes())
+}
+
+/// `getsockopt(2)` into `value`; how many bytes of it the kernel wrote.
+pub(crate) fn get_option(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: &mut [u8],
+) -> Result<usize, Errno> {
+    let mut len = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the pointer and the length are those of one live exclusive slice; any bytes are valid in it.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len)
+    };
+    Errno::result(result)?;
+    Ok(usize::try_from(len).unwrap_or(0).min(value.len()))
+}
+
+/// `bind(2)` to a socket address given as its bytes.
+pub(crate) fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
+    let len = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the pointer and the length are those of one live slice, which the kernel copies byte by byte.
+    let result = unsafe { libc::bind(fd.as_raw_fd(), address.as_ptr().cast(), len) };
+    Errno::result(result).map(drop)
+}
+
+/// Size of `struct ifreq`.
+pub(crate) const IFREQ_LEN: usize = std::mem::size_of::<libc::ifreq>();
+
+/// `ioctl(fd, TUNSETIFF, ifreq)`: `ifreq` comes back with the device's name.
+pub(crate) fn tun_set_iff(fd: BorrowedFd<'_>, ifreq: &mut [u8; IFREQ_LEN]) -> Result<(), Errno> {
+    // SAFETY: TUNSETIFF reads and writes at most one `struct ifreq`, which is the length of the array;
+    // all its fields are plain bytes and the kernel copies it without regard to alignment.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, ifreq.as_mut_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// `ioctl(fd, TUNSETPERSIST, on)`.
+pub(crate) fn tun_set_persist(fd: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
+    // SAFETY: TUNSETPERSIST takes an integer and no pointer.
+    let result =
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(on)) };
+    Errno::result(result).map(drop)
+}

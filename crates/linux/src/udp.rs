@@ -1,0 +1,130 @@
+//! UDP sockets for IKE and for ESP in UDP, on every address of the host.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::libc;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::datagram::{Outgoing, RecvBatch, Socket};
+use crate::errno::{Errno, explain, of};
+use crate::raw::{Ip, large_buffers, set_mark};
+use crate::{sys, xfrm};
+
+/// Why a socket could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Another process has the port.
+    #[error(
+        "UDP port {port} ({ip:?}) is in use: another IKE daemon runs on this host; stop it (`ss -ulpn 'sport = :{port}'` names it)"
+    )]
+    InUse {
+        /// Which family.
+        ip: Ip,
+        /// Which port.
+        port: u16,
+    },
+    /// The host has no such IP version: nothing to worry about where it is not used.
+    #[error("this host has no {0:?}")]
+    NoFamily(Ip),
+    /// Anything else.
+    #[error("UDP {ip:?} port {port}, {call}: {}", explain(*.errno))]
+    Call {
+        /// Which family.
+        ip: Ip,
+        /// Which port.
+        port: u16,
+        /// Which call.
+        call: &'static str,
+        /// Its error number.
+        errno: Errno,
+    },
+}
+
+/// A non-blocking UDP socket of one IP version, bound to the wildcard address.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: Socket,
+    ip: Ip,
+    port: u16,
+}
+
+impl UdpSocket {
+    /// Binds `port` in this thread's network namespace. What it sends carries the firewall mark `mark`; XFRM
+    /// policies of this host do not apply to it. A second socket on the same port is refused.
+    pub fn bind(ip: Ip, port: u16, mark: u32) -> Result<Self, Error> {
+        let fail = |call: &'static str| {
+            move |errno| match errno {
+                Errno::EADDRINUSE => Error::InUse { ip, port },
+                Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => Error::NoFamily(ip),
+                errno => Error::Call { ip, port, call, errno },
+            }
+        };
+        let (family, wildcard): (_, SocketAddr) = match ip {
+            Ip::V4 => (AddressFamily::INET, (Ipv4Addr::UNSPECIFIED, port).into()),
+            Ip::V6 => (AddressFamily::INET6, (Ipv6Addr::UNSPECIFIED, port).into()),
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))
+            .map_err(|e| fail("socket")(of(e)))?;
+        set_mark(&fd, mark).map_err(fail("SO_MARK"))?;
+        let options: &[(i32, i32)] = match ip {
+            Ip::V4 => &[
+                (libc::IPPROTO_IP, libc::IP_PKTINFO),
+                (libc::IPPROTO_IP, libc::IP_RECVTOS),
+                (libc::IPPROTO_IP, libc::IP_RECVTTL),
+            ],
+            Ip::V6 => &[
+                (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+                (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+                (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
+            ],
+        };
+        for (level, option) in options {
+            sys::set_option_int(fd.as_fd(), *level, *option, 1).map_err(fail("setsockopt"))?;
+        }
+        if ip == Ip::V6 {
+            sockopt::set_ipv6_v6only(&fd, true).map_err(|e| fail("IPV6_V6ONLY")(of(e)))?;
+        }
+        match xfrm::bypass(&fd, ip) {
+            Ok(()) | Err(xfrm::Error::Unsupported) => {}
+            Err(error) => return Err(fail("XFRM policy")(error.errno().unwrap_or(Errno::EIO))),
+        }
+        large_buffers(&fd);
+        rustix::net::bind(&fd, &wildcard).map_err(|e| fail("bind")(of(e)))?;
+        let socket = Socket::new(fd, ip == Ip::V6).map_err(fail("setsockopt"))?;
+        Ok(Self { socket, ip, port })
+    }
+
+    /// Which IP version.
+    pub fn ip(&self) -> Ip {
+        self.ip
+    }
+
+    /// Which port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends in order; see [`Outgoing`]. What cannot be sent is reported with its index and skipped. Returns how many went out.
+    pub fn send(&self, items: &[Outgoing<'_>], failed: impl FnMut(usize, Errno)) -> usize {
+        self.socket.send(items, failed)
+    }
+
+    /// Receives what is there; 0 if nothing is.
+    pub fn receive(&self, batch: &mut RecvBatch) -> Result<usize, Error> {
+        let (ip, port) = (self.ip, self.port);
+        self.socket.receive(batch).map_err(|errno| Error::Call {
+            ip,
+            port,
+            call: "recvmmsg",
+            errno,
+        })
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
