@@ -1,0 +1,144 @@
+//! What every IKE SA of an endpoint shares while one of them is being handled.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crypto::Provider;
+use wire::datagram::NON_ESP_MARKER;
+use wire::message::IkeSpi;
+
+use crate::child_sa::Children;
+use crate::endpoint::{Datagram, Output};
+use crate::error::Misbehaviour;
+use crate::event::{Event, IkeSaId};
+use crate::ike_sa::IkeSa;
+use crate::job::{Job, JobId, Work};
+use crate::rng::Rng;
+use crate::timer::Timers;
+
+/// The port of NAT traversal (RFC 3948): IKE messages carry a non-ESP marker there.
+pub(crate) const NATT_PORT: u16 = 4500;
+
+/// Bytes of a nonce that is made here: at least half the key of any prf (RFC 7296 2.10).
+const NONCE_LEN: usize = 32;
+
+/// What an SA needs besides itself: the way out, time's hooks, randomness, algorithms.
+pub(crate) struct Context {
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) rng: Rng,
+    pub(crate) timers: Timers,
+    pub(crate) children: Children,
+    /// Local SPIs of all IKE SAs.
+    pub(crate) by_spi: BTreeMap<IkeSpi, IkeSaId>,
+    /// IKE SAs per peer address, of any state.
+    pub(crate) peers: BTreeMap<IpAddr, usize>,
+    /// What is to be done to other IKE SAs once the one in hand is put back.
+    pub(crate) after: VecDeque<After>,
+    out: VecDeque<Output>,
+    jobs: BTreeMap<JobId, IkeSaId>,
+    last_job: u64,
+    last_ike: u64,
+}
+
+/// What the handling of one IKE SA means for others.
+pub(crate) enum After {
+    /// A new IKE SA came out of a rekey.
+    Spawn(Box<IkeSa>),
+    /// `new` takes the children and the tasks of `old` over.
+    Inherit {
+        /// The replaced SA.
+        old: IkeSaId,
+        /// Its successor.
+        new: IkeSaId,
+    },
+    /// An IKE SA is authenticated; its older twins are to be found.
+    Established {
+        /// Which.
+        id: IkeSaId,
+        /// The peer said INITIAL_CONTACT.
+        peer_contact: bool,
+        /// This host said it: the peer dropped everything older.
+        own_contact: bool,
+    },
+    /// Close an IKE SA that lost a simultaneous rekey.
+    CloseRedundant(IkeSaId),
+    /// Close an IKE SA whose successor is up.
+    CloseReplaced(IkeSaId),
+}
+
+impl Context {
+    pub(crate) fn new(provider: Arc<dyn Provider>, rng: Rng) -> Self {
+        Self {
+            provider,
+            rng,
+            timers: Timers::default(),
+            children: Children::default(),
+            by_spi: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            after: VecDeque::new(),
+            out: VecDeque::new(),
+            jobs: BTreeMap::new(),
+            last_job: 0,
+            last_ike: 0,
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn dropped(&mut self, remote: SocketAddr, what: Misbehaviour) {
+        self.event(Event::Dropped { remote, what });
+    }
+
+    /// Sends an IKE message; `bytes` without non-ESP marker.
+    pub(crate) fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        let marker = if local.port() == NATT_PORT { &NON_ESP_MARKER[..] } else { &[] };
+        let bytes = [marker, bytes].concat();
+        self.out.push_back(Output::Transmit(Datagram { local, remote, bytes }));
+    }
+
+    /// Sends a NAT keepalive (RFC 3948 2.3).
+    pub(crate) fn keepalive(&mut self, local: SocketAddr, remote: SocketAddr) {
+        self.out.push_back(Output::Transmit(Datagram { local, remote, bytes: vec![0xff] }));
+    }
+
+    /// Gives work away; the result comes back to the IKE SA.
+    pub(crate) fn job(&mut self, ike: IkeSaId, work: Work) -> JobId {
+        self.last_job += 1;
+        let id = JobId(self.last_job);
+        self.jobs.insert(id, ike);
+        self.out.push_back(Output::Job(Job { id, work }));
+        id
+    }
+
+    /// Whose job it was.
+    pub(crate) fn finished(&mut self, id: JobId) -> Option<IkeSaId> {
+        self.jobs.remove(&id)
+    }
+
+    pub(crate) fn fresh_ike_id(&mut self) -> IkeSaId {
+        self.last_ike += 1;
+        IkeSaId(self.last_ike)
+    }
+
+    /// A local SPI that no IKE SA has, entered for `id`.
+    pub(crate) fn fresh_ike_spi(&mut self, id: IkeSaId) -> IkeSpi {
+        loop {
+            let spi = IkeSpi(self.rng.u64());
+            if spi.0 != 0 && !self.by_spi.contains_key(&spi) {
+                self.by_spi.insert(spi, id);
+                return spi;
+            }
+        }
+    }
+
+    pub(crate) fn nonce(&mut self) -> Vec<u8> {
+        self.rng.bytes::<NONCE_LEN>().to_vec()
+    }
+}

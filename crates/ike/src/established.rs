@@ -1,0 +1,529 @@
+//! An IKE SA whose both ends are authenticated: what it does next, and where messages go.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipsec::Instant;
+use ipsec::sa::SaKey;
+use wire::esp::Spi;
+use wire::identity::Identity;
+use wire::payload::Payload;
+use wire::registry::{ExchangeType, NotifyType, ProtocolId};
+
+use crate::child_sa::{self, Stage};
+use crate::collide::{ChildDoing, IkeDoing};
+use crate::config::ChildConfig;
+use crate::context::Context;
+use crate::endpoint::Now;
+use crate::error::{EndReason, Failure};
+use crate::event::{ChildId, IkeInfo, IkeSaId};
+use crate::exchange::child::{self, Answer, Keying, Refusal, find_sa};
+use crate::exchange::{create_child, delete, liveness, rekey};
+use crate::ike_sa::{IkeSa, State};
+use crate::job::{Done, JobId};
+use crate::negotiate;
+use crate::timer::Timer;
+
+/// Tasks that may wait on one IKE SA.
+const MAX_QUEUE: usize = 128;
+
+/// A responder sends through a new child SA after this long even if the peer gave no sign that it has it.
+const OUTBOUND_NEW: Duration = Duration::from_secs(1);
+/// The same where the old child SA still serves.
+const OUTBOUND_REKEYED: Duration = Duration::from_secs(120);
+
+/// A refused exchange is tried again after this long, and up to as long again (RFC 7296 2.25).
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A replaced IKE SA that the peer should delete, and does not, is deleted here after this long.
+const REPLACED: Duration = Duration::from_secs(60);
+
+/// The established part of an IKE SA.
+pub(crate) struct Established {
+    pub(crate) local_id: Identity,
+    pub(crate) remote_id: Identity,
+    pub(crate) since: Instant,
+    pub(crate) rekey_at: Instant,
+    pub(crate) last_alive: Instant,
+    /// Of IKE_SA_INIT, while a twin may turn up that was initiated at the same time.
+    pub(crate) nonces: Option<(Vec<u8>, Vec<u8>)>,
+    /// The peer is known to have this SA up.
+    pub(crate) confirmed: bool,
+    /// It lost to a twin, and goes soon.
+    pub(crate) redundant: bool,
+    /// Came out of a rekey that is not settled yet; this SA is to be replaced.
+    pub(crate) heir_of: Option<IkeSaId>,
+    pub(crate) life: Life,
+    pub(crate) own: Option<Own>,
+    pub(crate) theirs: Option<Theirs>,
+    pub(crate) queue: VecDeque<Task>,
+    later: Vec<Task>,
+}
+
+/// Where it is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    /// In use.
+    Live,
+    /// Its children went over to another.
+    Replaced(IkeSaId),
+    /// Its Delete is sent or waits for the window.
+    Closing,
+}
+
+/// What is to be done, one after the other.
+#[derive(Clone)]
+pub(crate) enum Task {
+    /// One more child SA.
+    NewChild(Arc<ChildConfig>),
+    /// A child SA is replaced.
+    RekeyChild(ChildId),
+    /// This IKE SA is replaced.
+    RekeyIke,
+    /// A child SA is deleted.
+    DeleteChild(ChildId, EndReason),
+    /// An SPI that this host never installed is deleted.
+    DeleteSpi(Spi),
+    /// This IKE SA is deleted, or (with a notify) the peer's proof refused.
+    DeleteIke(Option<NotifyType>),
+    /// A sign of life is asked for.
+    Probe,
+}
+
+/// The exchange that this host runs; at most one (window size 1).
+pub(crate) enum Own {
+    /// CREATE_CHILD_SA for a child: the private value is being made.
+    CreateKeying(Box<create_child::Keying>),
+    /// The same: sent.
+    Create(Box<create_child::Sent>),
+    /// The same: the shared secret is being made.
+    CreateAgreeing(Box<create_child::Agreeing>),
+    /// CREATE_CHILD_SA for this IKE SA: the private value is being made.
+    RekeyKeying(Box<rekey::Keying>),
+    /// The same: sent.
+    Rekey(Box<rekey::Sent>),
+    /// The same: the shared secret is being made.
+    RekeyAgreeing(Box<rekey::Agreeing>),
+    /// INFORMATIONAL with a Delete of a child.
+    Delete(delete::Sent),
+    /// INFORMATIONAL that ends this SA.
+    DeleteIke,
+    /// INFORMATIONAL, empty.
+    Probe,
+    /// Whatever it was, only its response is of interest: it frees the window.
+    Forgotten(ExchangeType),
+}
+
+/// The request of the peer that a job works on.
+pub(crate) enum Theirs {
+    /// CREATE_CHILD_SA for a child.
+    Create(Box<create_child::Answering>),
+    /// CREATE_CHILD_SA for this IKE SA.
+    Rekey(Box<rekey::Answering>),
+}
+
+/// How an SA goes on after a message.
+pub(crate) enum Flow {
+    /// As before.
+    Stay,
+    /// It is over.
+    End(Failure),
+}
+
+/// A child SA that was installed to answer a request.
+pub(crate) struct Answered {
+    pub(crate) child: ChildId,
+    pub(crate) sa_payload: Payload,
+    pub(crate) tail: Vec<Payload>,
+}
+
+impl Established {
+    pub(crate) fn new(sa: &IkeSa, now: Now, local_id: Identity, remote_id: Identity, nonces: Option<(Vec<u8>, Vec<u8>)>) -> Self {
+        Self {
+            local_id,
+            remote_id,
+            since: now.at,
+            rekey_at: now.at + sa.config.ike_rekey_after,
+            last_alive: now.at,
+            nonces,
+            confirmed: true,
+            redundant: false,
+            heir_of: None,
+            life: Life::Live,
+            own: None,
+            theirs: None,
+            queue: VecDeque::new(),
+            later: Vec::new(),
+        }
+    }
+
+    /// Sets the timers of a live SA.
+    pub(crate) fn arm(&self, cx: &mut Context, sa: &IkeSa) {
+        cx.timers.set(sa.id, Timer::RekeyIke, self.rekey_at);
+        cx.timers.set(sa.id, Timer::ExpireIke, self.since + sa.config.ike_hard_lifetime);
+        if let Some(delay) = sa.config.dpd_delay {
+            cx.timers.set(sa.id, Timer::Liveness, self.since + delay);
+        }
+        if sa.nat.local_behind {
+            cx.timers.set(sa.id, Timer::Keepalive, self.since + sa.config.keepalive);
+        }
+    }
+
+    /// What is told about it.
+    pub(crate) fn info(&self, sa: &IkeSa) -> IkeInfo {
+        IkeInfo {
+            id: sa.id,
+            spi_i: sa.spi_i,
+            spi_r: sa.spi_r,
+            initiator: sa.initiator,
+            local: sa.local,
+            remote: sa.remote,
+            remote_id: self.remote_id.clone(),
+            suite: sa.secured.as_ref().map(|s| negotiate::suite_text(&s.suite)).unwrap_or_default(),
+            since: self.since,
+            rekey_at: self.rekey_at,
+        }
+    }
+
+    /// Whether it may be used and shown.
+    pub(crate) fn live(&self) -> bool {
+        self.life == Life::Live && !self.redundant && self.heir_of.is_none()
+    }
+
+    /// Puts a task at the end, once; beyond the bound it is forgotten, which its timer makes good.
+    pub(crate) fn push(&mut self, task: Task) {
+        let there = self.queue.iter().chain(&self.later).any(|t| t.same(&task));
+        if !there && self.queue.len() < MAX_QUEUE {
+            self.queue.push_back(task);
+        }
+    }
+
+    /// Whether another task fits.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < MAX_QUEUE
+    }
+
+    /// Puts a task off.
+    pub(crate) fn retry(&mut self, cx: &mut Context, sa: &IkeSa, now: Now, task: Task) {
+        let spread = cx.rng.below(RETRY.as_millis() as u64);
+        let at = now.at + RETRY + Duration::from_millis(spread);
+        cx.timers.set(sa.id, Timer::Retry, at);
+        if self.later.len() < MAX_QUEUE {
+            self.later.push(task);
+        }
+    }
+
+    /// All tasks, for a successor.
+    pub(crate) fn take_tasks(&mut self) -> Vec<Task> {
+        self.queue.drain(..).chain(self.later.drain(..)).collect()
+    }
+
+    /// The exchange whose response is waited for.
+    pub(crate) fn own_exchange(&self) -> Option<ExchangeType> {
+        match self.own.as_ref()? {
+            Own::Create(_) | Own::Rekey(_) => Some(ExchangeType::CREATE_CHILD_SA),
+            Own::Delete(_) | Own::DeleteIke | Own::Probe => Some(ExchangeType::INFORMATIONAL),
+            Own::Forgotten(exchange) => Some(*exchange),
+            Own::CreateKeying(_) | Own::CreateAgreeing(_) | Own::RekeyKeying(_) | Own::RekeyAgreeing(_) => None,
+        }
+    }
+
+    /// The exchange that goes on, for people.
+    pub(crate) fn during(&self) -> &'static str {
+        match &self.own {
+            Some(Own::Create(_) | Own::Rekey(_)) => "CREATE_CHILD_SA",
+            Some(Own::Delete(_) | Own::DeleteIke) => "INFORMATIONAL, delete",
+            Some(Own::Probe) => "INFORMATIONAL, liveness",
+            _ => "INFORMATIONAL",
+        }
+    }
+
+    /// What this host does with the IKE SA (RFC 7296 2.25.2).
+    pub(crate) fn ike_doing(&self) -> IkeDoing {
+        match (&self.life, &self.own) {
+            (Life::Live, Some(Own::Rekey(_) | Own::RekeyAgreeing(_))) => IkeDoing::Rekeying,
+            (Life::Live, _) => IkeDoing::Idle,
+            (Life::Replaced(_) | Life::Closing, _) => IkeDoing::Closing,
+        }
+    }
+
+    /// Whether this host creates, rekeys or closes a child SA (RFC 7296 2.25.1).
+    pub(crate) fn child_busy(&self) -> bool {
+        matches!(self.own, Some(Own::Create(_) | Own::CreateAgreeing(_) | Own::Delete(_)))
+    }
+
+    /// What this host does with a child SA.
+    pub(crate) fn child_doing(&self, cx: &Context, child: Option<ChildId>) -> ChildDoing {
+        let Some(child) = child.and_then(|id| cx.children.get(id)) else { return ChildDoing::Absent };
+        let rekeying = match &self.own {
+            Some(Own::Create(sent)) => sent.plan.replaces() == Some(child.id),
+            Some(Own::CreateAgreeing(agreeing)) => agreeing.plan.replaces() == Some(child.id),
+            _ => false,
+        };
+        match child.stage {
+            Stage::Lingering => ChildDoing::Absent,
+            Stage::Closing => ChildDoing::Closing,
+            _ if rekeying => ChildDoing::Rekeying,
+            _ => ChildDoing::Idle,
+        }
+    }
+
+    /// An exchange that is not sent yet gives way to one of the peer's.
+    pub(crate) fn yield_unsent(&mut self) {
+        let task = match &self.own {
+            Some(Own::CreateKeying(keying)) => keying.plan.task(),
+            Some(Own::RekeyKeying(_)) => Task::RekeyIke,
+            _ => return,
+        };
+        self.own = None;
+        self.queue.push_front(task);
+    }
+
+    /// The IKE SA to which the children belong by now.
+    pub(crate) fn heir(&self, sa: &IkeSa) -> IkeSaId {
+        match self.life {
+            Life::Replaced(new) => new,
+            _ => sa.id,
+        }
+    }
+}
+
+impl Task {
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::RekeyChild(a), Self::RekeyChild(b)) => a == b,
+            (Self::DeleteChild(a, _), Self::DeleteChild(b, _)) => a == b,
+            (Self::RekeyIke, Self::RekeyIke) | (Self::Probe, Self::Probe) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A request of the peer, verified and fresh.
+pub(crate) fn request(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, exchange: ExchangeType, payloads: Vec<Payload>) -> State {
+    up.last_alive = now.at;
+    up.confirmed = true;
+    cx.event(crate::event::Event::Alive { id: sa.id, rtt: None });
+    complete_new_children(cx, up.heir(sa));
+    let flow = if exchange == ExchangeType::INFORMATIONAL {
+        delete::informational(&mut up, cx, sa, now, &payloads)
+    } else {
+        up.yield_unsent();
+        match find_sa(&payloads).and_then(|p| p.first()).map(|p| p.protocol) {
+            Some(ProtocolId::IKE) => rekey::request(&mut up, cx, sa, now, payloads),
+            _ => create_child::request(&mut up, cx, sa, now, payloads),
+        }
+    };
+    go_on(up, cx, sa, now, flow)
+}
+
+/// The response to this host's request, verified.
+pub(crate) fn response(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> State {
+    let flow = match up.own.take() {
+        Some(Own::Create(sent)) => sent.response(&mut up, cx, sa, now, payloads),
+        Some(Own::Rekey(sent)) => sent.response(&mut up, cx, sa, now, payloads),
+        Some(Own::Delete(sent)) => sent.response(cx, now),
+        Some(Own::DeleteIke) => Flow::End(Failure::Ended(EndReason::Deleted)),
+        _ => Flow::Stay,
+    };
+    go_on(up, cx, sa, now, flow)
+}
+
+/// A job of this SA is done.
+pub(crate) fn job_done(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, job: JobId, done: Done) -> State {
+    let theirs = match &up.theirs {
+        Some(Theirs::Create(t)) => t.job == job,
+        Some(Theirs::Rekey(t)) => t.job == job,
+        None => false,
+    };
+    let flow = if theirs {
+        match up.theirs.take() {
+            Some(Theirs::Create(t)) => t.done(&mut up, cx, sa, now, done),
+            Some(Theirs::Rekey(t)) => t.done(&mut up, cx, sa, now, done),
+            None => Flow::Stay,
+        }
+    } else {
+        own_job_done(&mut up, cx, sa, now, job, done)
+    };
+    go_on(up, cx, sa, now, flow)
+}
+
+fn own_job_done(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, job: JobId, done: Done) -> Flow {
+    match up.own.take() {
+        Some(Own::CreateKeying(k)) if k.job == job => k.done(up, cx, sa, now, done),
+        Some(Own::CreateAgreeing(a)) if a.job == job => a.done(up, cx, sa, now, done),
+        Some(Own::RekeyKeying(k)) if k.job == job => k.done(up, cx, sa, now, done),
+        Some(Own::RekeyAgreeing(a)) if a.job == job => a.done(up, cx, sa, now, done),
+        other => {
+            up.own = other;
+            Flow::Stay
+        }
+    }
+}
+
+fn go_on(up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, flow: Flow) -> State {
+    match flow {
+        Flow::Stay => proceed(up, cx, sa, now),
+        Flow::End(reason) => sa.end(cx, now, reason),
+    }
+}
+
+/// Starts the next task if the window is free.
+pub(crate) fn proceed(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now) -> State {
+    if sa.window.exhausted() {
+        return sa.end(cx, now, Failure::Local("the message ids are used up".into()));
+    }
+    while up.own.is_none() && sa.window.next_id().is_some() {
+        // A request of the peer in the making may make the task void.
+        if up.theirs.is_some() && up.life == Life::Live {
+            break;
+        }
+        let Some(task) = up.queue.pop_front() else { break };
+        begin(&mut up, cx, sa, now, task);
+    }
+    State::Up(up)
+}
+
+fn begin(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, task: Task) {
+    match task {
+        Task::NewChild(config) if up.life == Life::Live => create_child::start(up, cx, sa, now, config, None),
+        Task::RekeyChild(child) if up.life == Life::Live => create_child::start_rekey(up, cx, sa, now, child),
+        Task::RekeyIke if up.life == Life::Live => rekey::start(up, cx, sa),
+        Task::DeleteChild(child, reason) => delete::start(up, cx, sa, now, child, reason),
+        Task::DeleteSpi(spi) => delete::start_spi(up, cx, sa, now, spi),
+        Task::DeleteIke(notify) => delete::start_ike(up, cx, sa, now, notify),
+        Task::Probe => liveness::start(up, cx, sa, now),
+        Task::NewChild(_) | Task::RekeyChild(_) | Task::RekeyIke => {}
+    }
+}
+
+/// Deletes the SA; its children go at once.
+pub(crate) fn close(up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, reason: EndReason) -> State {
+    close_with(up, cx, sa, now, reason, None)
+}
+
+/// As [`close`]; with `notify` the peer's proof is refused instead (RFC 7296 2.21.2).
+pub(crate) fn close_with(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, reason: EndReason, notify: Option<NotifyType>) -> State {
+    if up.life == Life::Closing {
+        return State::Up(up);
+    }
+    let failure = Failure::Ended(reason);
+    for child in cx.children.of(sa.id) {
+        child_goes(cx, now, child, &failure);
+    }
+    sa.report_down(cx, failure);
+    cx.timers.cancel_all(sa.id);
+    sa.arm_retransmit(cx);
+    up.life = Life::Closing;
+    up.later.clear();
+    up.queue.clear();
+    up.queue.push_back(Task::DeleteIke(notify));
+    up.theirs = None;
+    up.own = up.own_exchange().map(Own::Forgotten);
+    proceed(up, cx, sa, now)
+}
+
+/// The SA is replaced by `new`: it only waits for its Delete, from the peer if not `delete_here`.
+pub(crate) fn replaced(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, new: IkeSaId, delete_here: bool) {
+    up.life = Life::Replaced(new);
+    for timer in [Timer::RekeyIke, Timer::ExpireIke, Timer::Liveness, Timer::Keepalive, Timer::Retry] {
+        cx.timers.cancel(sa.id, timer);
+    }
+    cx.after.push_back(crate::context::After::Inherit { old: sa.id, new });
+    if delete_here {
+        cx.after.push_back(crate::context::After::CloseReplaced(sa.id));
+    } else {
+        cx.timers.set(sa.id, Timer::Linger, now.at + REPLACED);
+    }
+}
+
+/// A child SA of an IKE SA that ends.
+pub(crate) fn child_goes(cx: &mut Context, now: Now, child: ChildId, reason: &Failure) {
+    let graceful = matches!(reason, Failure::Ended(EndReason::Redundant | EndReason::Rekeyed));
+    let lingering = cx.children.get(child).is_some_and(|c| c.stage == Stage::Lingering);
+    match reason {
+        Failure::Ended(end) if graceful => child_sa::retire(cx, now.at, child, *end),
+        _ if lingering => child_sa::remove_retired(cx, child),
+        _ => child_sa::down(cx, child, reason.clone()),
+    }
+}
+
+/// The peer is at another address: names of the SAs under their old names, and the table under the new.
+pub(crate) fn move_children(cx: &mut Context, ike: IkeSaId, remote: IpAddr) -> Vec<SaKey> {
+    let mut keys = Vec::new();
+    for id in cx.children.of(ike) {
+        if let Some(child) = cx.children.get_mut(id) {
+            keys.extend([child.inbound_key(), child.outbound_key()]);
+            child.remote = remote;
+        }
+    }
+    keys
+}
+
+/// Installs what is answered: the inbound SA now, the outbound one once the peer is seen to be ready.
+pub(crate) fn install_answer(cx: &mut Context, sa: &IkeSa, now: Now, answer: Answer, keying: Keying<'_>) -> Result<Answered, Refusal> {
+    let refuse = |reason| Refusal { notify: NotifyType::NO_PROPOSAL_CHOSEN, reason };
+    let pair = child::pair(cx, sa, &answer.agreed, keying).map_err(refuse)?;
+    let (sa_payload, tail) = (answer.sa_payload(), answer.tail());
+    let wait = if answer.agreed.replaces.is_some() { OUTBOUND_REKEYED } else { OUTBOUND_NEW };
+    let child = child_sa::install(cx, now.at, sa.id, answer.agreed, pair)
+        .ok_or_else(|| refuse(Failure::Local("an SPI was taken meanwhile".into())))?;
+    cx.timers.set(sa.id, Timer::Outbound(child), now.at + wait);
+    Ok(Answered { child, sa_payload, tail })
+}
+
+/// A request after the one that made a child shows that the peer has it; a rekeyed one waits for the old one's Delete.
+fn complete_new_children(cx: &mut Context, ike: IkeSaId) {
+    for id in cx.children.of(ike) {
+        if cx.children.get(id).is_some_and(|c| c.stage == Stage::Inbound && c.replaces.is_none()) {
+            child_sa::complete(cx, id);
+        }
+    }
+}
+
+/// A timer of an established SA fired.
+pub(crate) fn timer(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, timer: Timer) -> State {
+    match timer {
+        Timer::RekeyIke => up.push(Task::RekeyIke),
+        Timer::RekeyChild(child) => up.push(Task::RekeyChild(child)),
+        Timer::ExpireIke => return close(up, cx, sa, now, EndReason::Expired),
+        Timer::ExpireChild(child) => return expire_child(up, cx, sa, now, child),
+        Timer::Liveness => liveness::due(&mut up, cx, sa, now),
+        Timer::Keepalive => {
+            cx.keepalive(sa.local, sa.remote);
+            cx.timers.set(sa.id, Timer::Keepalive, now.at + sa.config.keepalive);
+        }
+        Timer::Retry => {
+            for task in std::mem::take(&mut up.later) {
+                up.push(task);
+            }
+        }
+        Timer::Linger => return close(up, cx, sa, now, EndReason::Rekeyed),
+        Timer::Redundant => return close(up, cx, sa, now, EndReason::Redundant),
+        Timer::Outbound(child) => outbound_due(&mut up, cx, child),
+        Timer::RemoveChild(child) => child_sa::remove_retired(cx, child),
+        Timer::Retransmit | Timer::HalfOpen => {}
+    }
+    proceed(up, cx, sa, now)
+}
+
+fn outbound_due(up: &mut Established, cx: &mut Context, child: ChildId) {
+    if cx.children.get(child).is_some_and(|c| c.redundant) {
+        up.push(Task::DeleteChild(child, EndReason::Redundant));
+    } else {
+        child_sa::complete(cx, child);
+    }
+}
+
+fn expire_child(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, child: ChildId) -> State {
+    if let Some(successor) = cx.children.get(child).and_then(|c| c.successor) {
+        child_sa::complete(cx, successor);
+    }
+    if let Some(spi) = cx.children.get(child).map(|c| c.spi_in) {
+        child_sa::down(cx, child, Failure::Ended(EndReason::Expired));
+        up.push(Task::DeleteSpi(spi));
+    }
+    proceed(up, cx, sa, now)
+}

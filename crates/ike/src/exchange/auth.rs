@@ -1,0 +1,491 @@
+//! IKE_AUTH (RFC 7296 1.2, 2.4, 2.15, 2.16, 2.21.2; RFC 7427).
+
+use std::sync::Arc;
+
+use crypto::Secret;
+use crypto::chain::Credentials;
+use wire::identity::Identity;
+use wire::payload::{AuthPayload, CertPayload, Payload};
+use wire::registry::{CertEncoding, ExchangeType, HashAlg, NotifyType};
+
+use crate::auth::{self, Proof};
+use crate::child_sa;
+use crate::config::Auth;
+use crate::context::{After, Context};
+use crate::endpoint::Now;
+use crate::error::{AuthError, Failure, Misbehaviour};
+use crate::established::{self, Established, Task};
+use crate::event::Event;
+use crate::exchange::child::{self, Answer, Keying, Offer, find_sa};
+use crate::ike_sa::{IkeSa, State, error_notify, find_error, find_notify};
+use crate::job::{Done, JobId, Work};
+use crate::negotiate::ChildExchange;
+
+/// Certificates that are taken from one message, and their bytes in all.
+const MAX_CERTIFICATES: usize = 10;
+const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
+
+/// What both sides sign, and how the peer can be answered.
+pub(crate) struct Handshake {
+    /// The IKE_SA_INIT request as it was sent last.
+    pub(crate) request: Vec<u8>,
+    /// Its response.
+    pub(crate) response: Vec<u8>,
+    pub(crate) ni: Vec<u8>,
+    pub(crate) nr: Vec<u8>,
+    /// The peer's SIGNATURE_HASH_ALGORITHMS.
+    pub(crate) hashes: Option<Vec<HashAlg>>,
+}
+
+/// Initiator: waits for its own signature.
+pub(crate) struct Signing {
+    pub(crate) job: JobId,
+    handshake: Handshake,
+    local_id: Identity,
+    scheme: crypto::sign::Scheme,
+}
+
+/// Initiator: waits for the response.
+pub(crate) struct Sent {
+    handshake: Handshake,
+    local_id: Identity,
+    offer: Offer,
+    initial_contact: bool,
+}
+
+/// Initiator: waits for the verdict on the peer's signature.
+pub(crate) struct Verifying {
+    pub(crate) job: JobId,
+    sent: Sent,
+    remote_id: Identity,
+    payloads: Vec<Payload>,
+}
+
+/// Responder: waits for the verdict on the peer's signature.
+pub(crate) struct Checking {
+    pub(crate) job: JobId,
+    handshake: Handshake,
+    remote_id: Identity,
+    payloads: Vec<Payload>,
+}
+
+/// Responder: waits for its own signature.
+pub(crate) struct Answering {
+    pub(crate) job: JobId,
+    handshake: Handshake,
+    local_id: Identity,
+    remote_id: Identity,
+    scheme: crypto::sign::Scheme,
+    payloads: Vec<Payload>,
+}
+
+/// Whose octets.
+#[derive(Clone, Copy)]
+enum Whose {
+    Initiator,
+    Responder,
+}
+
+/// The initiator's part begins.
+pub(crate) fn start(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake) -> State {
+    let prepared = prove(cx, sa, &handshake, Whose::Initiator);
+    match prepared {
+        Err(failure) => sa.end(cx, now, failure),
+        Ok((local_id, Own::Ready(payload))) => send(cx, sa, now, handshake, local_id, payload),
+        Ok((local_id, Own::Job(job, scheme))) => {
+            State::AuthSign(Box::new(Signing { job, handshake, local_id, scheme }))
+        }
+    }
+}
+
+impl Signing {
+    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+        match done {
+            Done::Sign(Ok(signature)) => {
+                let payload = auth::signature_payload(self.scheme, &signature);
+                send(cx, sa, now, self.handshake, self.local_id, payload)
+            }
+            Done::Sign(Err(error)) => sa.end(cx, now, Failure::Local(error.to_string())),
+            _ => State::AuthSign(self),
+        }
+    }
+}
+
+fn send(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, local_id: Identity, proof: AuthPayload) -> State {
+    let offer = Offer::new(cx, sa.config.child.clone(), None, ChildExchange::Auth);
+    // With an SA to the same address about, the peer did not lose anything (RFC 7296 2.4).
+    let alone = cx.peers.get(&sa.remote.ip()).is_none_or(|n| *n <= 1);
+    let initial_contact = sa.config.initial_contact && alone;
+    let mut payloads = vec![Payload::IdI(local_id.clone())];
+    if let Auth::Certificate(credentials) = &sa.config.auth {
+        payloads.extend(certificates(credentials));
+        match auth::certreq(&*cx.provider, &credentials.trust) {
+            Ok(request) => payloads.push(Payload::CertReq(request)),
+            Err(error) => return sa.end(cx, now, Failure::Local(error.to_string())),
+        }
+    }
+    if let Some(remote_id) = &sa.config.remote_id {
+        payloads.push(Payload::IdR(remote_id.clone()));
+    }
+    payloads.push(Payload::Auth(proof));
+    if initial_contact {
+        payloads.push(error_notify(NotifyType::INITIAL_CONTACT));
+    }
+    payloads.push(offer.sa_payload());
+    payloads.extend(offer.tail());
+    sa.send_request(cx, now, ExchangeType::IKE_AUTH, &payloads);
+    State::AuthSent(Box::new(Sent { handshake, local_id, offer, initial_contact }))
+}
+
+impl Sent {
+    pub(crate) fn response(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> State {
+        let (id, proof) = match (find_id(&payloads), find_auth(&payloads)) {
+            (Some(id), Some(proof)) => (id.clone(), proof.clone()),
+            _ => return self.refused(cx, sa, now, &payloads),
+        };
+        if sa.silent {
+            // Deleted here while the peer was asked: it has the SA up, and is told.
+            let up = Established::new(sa, now, self.local_id, id, None);
+            return established::close(Box::new(up), cx, sa, now, crate::error::EndReason::Deleted);
+        }
+        let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Responder };
+        match check(cx, sa, now, &self.handshake, claim) {
+            Ok(None) => self.finish(cx, sa, now, id, &payloads),
+            Ok(Some(job)) => {
+                State::AuthVerify(Box::new(Verifying { job, sent: *self, remote_id: id, payloads }))
+            }
+            Err(error) => self.reject(cx, sa, now, id, error),
+        }
+    }
+
+    fn refused(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: &[Payload]) -> State {
+        let failure = match find_error(payloads).map(|n| n.kind) {
+            Some(NotifyType::AUTHENTICATION_FAILED) => Failure::RefusedByPeer,
+            Some(kind) => Failure::PeerError(kind),
+            None => Failure::Misbehaved(Misbehaviour::MissingPayload),
+        };
+        sa.end(cx, now, failure)
+    }
+
+    /// The peer believes that the SA is up: it is told why not (RFC 7296 2.21.2).
+    fn reject(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, id: Identity, error: AuthError) -> State {
+        sa.report_down(cx, Failure::PeerAuth(error));
+        let up = Established::new(sa, now, self.local_id, id, None);
+        established::close_with(
+            Box::new(up),
+            cx,
+            sa,
+            now,
+            crate::error::EndReason::Deleted,
+            Some(NotifyType::AUTHENTICATION_FAILED),
+        )
+    }
+
+    fn finish(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, remote_id: Identity, payloads: &[Payload]) -> State {
+        let Self { handshake, local_id, offer, initial_contact } = *self;
+        let mut up = establish(cx, sa, now, local_id, remote_id, &handshake);
+        let answer = match find_sa(payloads) {
+            Some(_) => offer.check(payloads),
+            None => Err(match find_error(payloads) {
+                Some(notify) => offer.refused(notify.kind),
+                None => Failure::Misbehaved(Misbehaviour::MissingPayload),
+            }),
+        };
+        let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: None, initiated: true };
+        let installed = answer.and_then(|agreed| {
+            let pair = child::pair(cx, sa, &agreed, keying)?;
+            Ok(child_sa::install(cx, now.at, sa.id, agreed, pair))
+        });
+        match installed {
+            Ok(Some(child)) => {
+                child_sa::complete(cx, child);
+                // The peer sends through the new SA once it hears that it is installed here.
+                up.push(Task::Probe);
+            }
+            Ok(None) => {}
+            Err(reason) => {
+                if find_sa(payloads).is_some() {
+                    up.push(Task::DeleteSpi(offer.spi_in()));
+                }
+                cx.event(Event::ChildFailed { ike: sa.id, remote: sa.remote.ip(), replaces: None, reason });
+            }
+        }
+        cx.after.push_back(After::Established { id: sa.id, peer_contact: false, own_contact: initial_contact });
+        established::proceed(up, cx, sa, now)
+    }
+}
+
+impl Verifying {
+    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+        match done {
+            Done::Verify(Ok(_)) => {
+                let Self { sent, remote_id, payloads, .. } = *self;
+                Box::new(sent).finish(cx, sa, now, remote_id, &payloads)
+            }
+            Done::Verify(Err(error)) => Box::new(self.sent).reject(cx, sa, now, self.remote_id, error),
+            _ => State::AuthVerify(self),
+        }
+    }
+}
+
+impl Handshake {
+    /// Responder: the request.
+    pub(crate) fn request(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> State {
+        let (id, proof) = match (find_id(&payloads), find_auth(&payloads)) {
+            (Some(id), Some(proof)) => (id.clone(), proof.clone()),
+            (Some(_), None) => {
+                // Without AUTH the peer asks for EAP (RFC 7296 2.16).
+                let error = AuthError::MethodNotAllowed("EAP".into());
+                return deny(cx, sa, now, Failure::PeerAuth(error));
+            }
+            _ => {
+                sa.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]);
+                return sa.end(cx, now, Failure::Misbehaved(Misbehaviour::MissingPayload));
+            }
+        };
+        let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Initiator };
+        match check(cx, sa, now, &self, claim) {
+            Ok(None) => answer(cx, sa, now, *self, id, payloads),
+            Ok(Some(job)) => {
+                State::AuthCheck(Box::new(Checking { job, handshake: *self, remote_id: id, payloads }))
+            }
+            Err(error) => deny(cx, sa, now, Failure::PeerAuth(error)),
+        }
+    }
+}
+
+impl Checking {
+    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+        match done {
+            Done::Verify(Ok(_)) => answer(cx, sa, now, self.handshake, self.remote_id, self.payloads),
+            Done::Verify(Err(error)) => deny(cx, sa, now, Failure::PeerAuth(error)),
+            _ => State::AuthCheck(self),
+        }
+    }
+}
+
+/// The peer is told AUTHENTICATION_FAILED and no more.
+fn deny(cx: &mut Context, sa: &mut IkeSa, now: Now, failure: Failure) -> State {
+    sa.respond(cx, vec![error_notify(NotifyType::AUTHENTICATION_FAILED)]);
+    sa.end(cx, now, failure)
+}
+
+/// The peer is who it says: this host proves itself in turn.
+fn answer(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, remote_id: Identity, payloads: Vec<Payload>) -> State {
+    match prove(cx, sa, &handshake, Whose::Responder) {
+        Err(failure) => deny(cx, sa, now, failure),
+        Ok((local_id, Own::Ready(proof))) => {
+            let ids = Ids { local_id, remote_id };
+            accept(cx, sa, now, handshake, ids, proof, &payloads)
+        }
+        Ok((local_id, Own::Job(job, scheme))) => State::AuthAnswer(Box::new(Answering {
+            job,
+            handshake,
+            local_id,
+            remote_id,
+            scheme,
+            payloads,
+        })),
+    }
+}
+
+impl Answering {
+    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+        match done {
+            Done::Sign(Ok(signature)) => {
+                let proof = auth::signature_payload(self.scheme, &signature);
+                let ids = Ids { local_id: self.local_id, remote_id: self.remote_id };
+                accept(cx, sa, now, self.handshake, ids, proof, &self.payloads)
+            }
+            Done::Sign(Err(error)) => deny(cx, sa, now, Failure::Local(error.to_string())),
+            _ => State::AuthAnswer(self),
+        }
+    }
+}
+
+struct Ids {
+    local_id: Identity,
+    remote_id: Identity,
+}
+
+/// Both are authenticated: the response, with the child SA or without (RFC 7296 1.2).
+fn accept(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, ids: Ids, proof: AuthPayload, payloads: &[Payload]) -> State {
+    let mut reply = vec![Payload::IdR(ids.local_id.clone())];
+    if let Auth::Certificate(credentials) = &sa.config.auth {
+        reply.extend(certificates(credentials));
+    }
+    reply.push(Payload::Auth(proof));
+    cx.timers.cancel(sa.id, crate::timer::Timer::HalfOpen);
+    let mut up = establish(cx, sa, now, ids.local_id, ids.remote_id, &handshake);
+    up.confirmed = false;
+    let config = sa.config.child.clone();
+    let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: None, initiated: false };
+    let installed = Answer::choose(cx, sa, &config, payloads, ChildExchange::Auth, None)
+        .and_then(|answer| established::install_answer(cx, sa, now, answer, keying));
+    match installed {
+        Ok(answered) => {
+            reply.push(answered.sa_payload);
+            reply.extend(answered.tail);
+        }
+        Err(refusal) => {
+            reply.push(error_notify(refusal.notify));
+            let (ike, remote) = (sa.id, sa.remote.ip());
+            cx.event(Event::ChildFailed { ike, remote, replaces: None, reason: refusal.reason });
+        }
+    }
+    sa.respond(cx, reply);
+    let peer_contact = find_notify(payloads, NotifyType::INITIAL_CONTACT).is_some();
+    cx.after.push_back(After::Established { id: sa.id, peer_contact, own_contact: false });
+    State::Up(up)
+}
+
+fn establish(cx: &mut Context, sa: &mut IkeSa, now: Now, local_id: Identity, remote_id: Identity, handshake: &Handshake) -> Box<Established> {
+    let nonces = Some((handshake.ni.clone(), handshake.nr.clone()));
+    let up = Box::new(Established::new(sa, now, local_id, remote_id, nonces));
+    up.arm(cx, sa);
+    cx.event(Event::IkeUp(up.info(sa)));
+    up
+}
+
+/// This host's proof: there, or under way.
+enum Own {
+    Ready(AuthPayload),
+    Job(JobId, crypto::sign::Scheme),
+}
+
+fn prove(cx: &mut Context, sa: &IkeSa, handshake: &Handshake, whose: Whose) -> Result<(Identity, Own), Failure> {
+    let local_id = local_id(sa);
+    let octets = octets(cx, sa, handshake, whose, &local_id)?;
+    let own = match &sa.config.auth {
+        Auth::Psk(psk) => {
+            let payload = auth::psk_payload(&*cx.provider, prf(sa)?, psk, &octets).map_err(local)?;
+            Own::Ready(payload)
+        }
+        Auth::Certificate(credentials) => {
+            let scheme = auth::choose_scheme(credentials.key.kind(), handshake.hashes.as_deref())
+                .ok_or_else(|| Failure::Local("the peer takes no signature that this host's key can make".into()))?;
+            let key = credentials.key.clone();
+            Own::Job(cx.job(sa.id, Work::Sign { key, scheme, octets }), scheme)
+        }
+    };
+    Ok((local_id, own))
+}
+
+/// What the peer claims, and by what.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    id: &'a Identity,
+    proof: &'a AuthPayload,
+    payloads: &'a [Payload],
+    whose: Whose,
+}
+
+/// Checks a proof; `Some`: a job does.
+fn check(cx: &mut Context, sa: &IkeSa, now: Now, handshake: &Handshake, claim: Claim<'_>) -> Result<Option<JobId>, AuthError> {
+    if let Some(wanted) = &sa.config.remote_id
+        && wanted != claim.id
+    {
+        return Err(AuthError::WrongIdentity { wanted: wanted.clone(), got: claim.id.clone() });
+    }
+    let bad = |e: Failure| AuthError::BadProof(e.to_string());
+    let octets = octets(cx, sa, handshake, claim.whose, claim.id).map_err(bad)?;
+    match (&sa.config.auth, auth::parse(claim.proof)?) {
+        (Auth::Psk(psk), Proof::Psk(mac)) => {
+            let prf = prf(sa).map_err(bad)?;
+            let right = auth::check_psk(&*cx.provider, prf, psk, &octets, &mac)
+                .map_err(|e| AuthError::BadProof(e.to_string()))?;
+            if right { Ok(None) } else { Err(AuthError::BadProof("the pre-shared keys differ".into())) }
+        }
+        (Auth::Certificate(credentials), Proof::Signature(scheme, signature)) => {
+            let certificates = peer_certificates(claim.payloads)?;
+            let work = Work::Verify {
+                credentials: credentials.clone(),
+                certificates,
+                identity: claim.id.clone(),
+                scheme,
+                octets,
+                signature,
+                unix_now: now.unix,
+            };
+            Ok(Some(cx.job(sa.id, work)))
+        }
+        (Auth::Certificate(_), Proof::Psk(_)) => Err(AuthError::MethodNotAllowed("a pre-shared key".into())),
+        (Auth::Psk(_), Proof::Signature(..)) => Err(AuthError::MethodNotAllowed("a certificate".into())),
+    }
+}
+
+fn octets(cx: &Context, sa: &IkeSa, handshake: &Handshake, whose: Whose, id: &Identity) -> Result<Vec<u8>, Failure> {
+    let keys = &sa.secured.as_ref().ok_or_else(no_keys)?.keys;
+    let (message, nonce, sk_p): (_, _, &Secret) = match whose {
+        Whose::Initiator => (&handshake.request, &handshake.nr, &keys.sk_pi),
+        Whose::Responder => (&handshake.response, &handshake.ni, &keys.sk_pr),
+    };
+    auth::signed_octets(&*cx.provider, prf(sa)?, message, nonce, sk_p, id).map_err(local)
+}
+
+fn prf(sa: &IkeSa) -> Result<wire::registry::Prf, Failure> {
+    sa.secured.as_ref().map(|s| s.suite.prf).ok_or_else(no_keys)
+}
+
+fn no_keys() -> Failure {
+    Failure::Local("the IKE SA has no keys".into())
+}
+
+fn local(error: crypto::provider::Unsupported) -> Failure {
+    Failure::Local(error.to_string())
+}
+
+fn local_id(sa: &IkeSa) -> Identity {
+    match (&sa.config.local_id, &sa.config.auth) {
+        (Some(id), _) => id.clone(),
+        (None, Auth::Certificate(credentials)) => Identity::DerDn(credentials.leaf.subject.clone()),
+        (None, Auth::Psk(_)) => match sa.local.ip() {
+            std::net::IpAddr::V4(a) => Identity::Ipv4(a),
+            std::net::IpAddr::V6(a) => Identity::Ipv6(a),
+        },
+    }
+}
+
+fn certificates(credentials: &Arc<Credentials>) -> impl Iterator<Item = Payload> + '_ {
+    std::iter::once(&credentials.leaf).chain(&credentials.chain).map(|certificate| {
+        Payload::Cert(CertPayload { encoding: CertEncoding::X509_SIGNATURE, data: certificate.der.clone() })
+    })
+}
+
+fn peer_certificates(payloads: &[Payload]) -> Result<Vec<Vec<u8>>, AuthError> {
+    let mut certificates = Vec::new();
+    let mut bytes = 0;
+    for payload in payloads {
+        if let Payload::Cert(cert) = payload
+            && cert.encoding == CertEncoding::X509_SIGNATURE
+        {
+            bytes += cert.data.len();
+            if certificates.len() == MAX_CERTIFICATES || bytes > MAX_CERTIFICATE_BYTES {
+                return Err(AuthError::BadProof("too many certificates".into()));
+            }
+            certificates.push(cert.data.clone());
+        }
+    }
+    if certificates.is_empty() { Err(AuthError::NoCertificate) } else { Ok(certificates) }
+}
+
+/// The sender's identity: IDi in a request, IDr in a response; the IDr of a request is only a hint.
+fn find_id(payloads: &[Payload]) -> Option<&Identity> {
+    let initiator = payloads.iter().find_map(|p| match p {
+        Payload::IdI(id) => Some(id),
+        _ => None,
+    });
+    initiator.or_else(|| {
+        payloads.iter().find_map(|p| match p {
+            Payload::IdR(id) => Some(id),
+            _ => None,
+        })
+    })
+}
+
+fn find_auth(payloads: &[Payload]) -> Option<&AuthPayload> {
+    payloads.iter().find_map(|p| match p {
+        Payload::Auth(auth) => Some(auth),
+        _ => None,
+    })
+}

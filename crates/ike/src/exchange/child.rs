@@ -1,0 +1,338 @@
+//! What IKE_AUTH and CREATE_CHILD_SA share: offering, choosing and keying a child SA (RFC 7296 1.2, 1.3.1, 2.9, 2.17).
+
+use std::sync::Arc;
+
+use crypto::Secret;
+use ipsec::sa::{Direction, Encap, Mode, Sa, SaPair};
+use wire::esp::Spi;
+use wire::payload::{Notify, Payload};
+use wire::proposal::Proposal;
+use wire::registry::{NotifyType, ProtocolId};
+use wire::selector::TrafficSelector;
+
+use crate::child_sa::Agreed;
+use crate::config::ChildConfig;
+use crate::context::Context;
+use crate::error::{Failure, Misbehaviour};
+use crate::event::ChildId;
+use crate::ike_sa::{IkeSa, error_notify, find_notify};
+use crate::keys::{self, ChildKeys};
+use crate::narrow::{self, Hosts, Selectors};
+use crate::negotiate::{self, ChildExchange, Chosen, EspSuite};
+
+/// What this host offers.
+pub(crate) struct Offer {
+    pub(crate) config: Arc<ChildConfig>,
+    pub(crate) replaces: Option<ChildId>,
+    pub(crate) proposals: Vec<Proposal>,
+    spi_in: Spi,
+    selectors: Selectors,
+}
+
+/// What this host answers.
+pub(crate) struct Answer {
+    pub(crate) agreed: Agreed,
+    proposal: Proposal,
+    selectors: Selectors,
+}
+
+/// What this host refuses, and how the peer is told.
+pub(crate) struct Refusal {
+    pub(crate) notify: NotifyType,
+    pub(crate) reason: Failure,
+}
+
+impl Offer {
+    pub(crate) fn new(cx: &mut Context, config: Arc<ChildConfig>, replaces: Option<ChildId>, exchange: ChildExchange) -> Self {
+        let spi_in = cx.children.fresh_spi(&mut cx.rng);
+        let proposals = negotiate::offer_esp(&config.esp_proposals, spi_in, exchange, &*cx.provider);
+        let selectors = Selectors { tsi: config.local_ts.clone(), tsr: config.remote_ts.clone() };
+        Self { config, replaces, proposals, spi_in, selectors }
+    }
+
+    pub(crate) fn sa_payload(&self) -> Payload {
+        Payload::Sa(self.proposals.clone())
+    }
+
+    /// Selectors and notifies.
+    pub(crate) fn tail(&self) -> Vec<Payload> {
+        tail(&self.selectors, self.config.mode)
+    }
+
+    /// Checks the peer's answer.
+    pub(crate) fn check(&self, payloads: &[Payload]) -> Result<Agreed, Failure> {
+        let sa = find_sa(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?;
+        let chosen = negotiate::check_answer_esp(&self.proposals, sa).map_err(Failure::Misbehaved)?;
+        let answered = find_selectors(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?;
+        narrow::check_narrowed(&self.selectors, &answered).map_err(Failure::Misbehaved)?;
+        let mode = mode_in(payloads);
+        if mode != self.config.mode {
+            let (want, got) = (name(self.config.mode), name(mode));
+            return Err(Failure::Local(format!("the peer answered {got} mode where {want} mode is configured")));
+        }
+        Ok(Agreed {
+            config: self.config.clone(),
+            suite: chosen.suite,
+            spi_in: self.spi_in,
+            spi_out: peer_spi(&chosen)?,
+            mode,
+            local_ts: answered.tsi,
+            remote_ts: answered.tsr,
+            replaces: self.replaces,
+        })
+    }
+
+    /// Why the peer refused.
+    pub(crate) fn refused(&self, kind: NotifyType) -> Failure {
+        match kind {
+            NotifyType::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen {
+                protocol: "ESP",
+                by: "the peer",
+                ours: self.config.esp_proposals.clone(),
+                theirs: Vec::new(),
+            },
+            NotifyType::TS_UNACCEPTABLE => Failure::TsUnacceptable {
+                ours_local: self.config.local_ts.clone(),
+                ours_remote: self.config.remote_ts.clone(),
+                theirs_local: Vec::new(),
+                theirs_remote: Vec::new(),
+            },
+            kind => Failure::PeerError(kind),
+        }
+    }
+
+    /// The SPI that the peer may have taken up although this host refuses the answer.
+    pub(crate) fn spi_in(&self) -> Spi {
+        self.spi_in
+    }
+}
+
+impl Answer {
+    /// Chooses from what the peer offers.
+    pub(crate) fn choose(
+        cx: &mut Context,
+        sa: &IkeSa,
+        config: &Arc<ChildConfig>,
+        payloads: &[Payload],
+        exchange: ChildExchange,
+        replaces: Option<ChildId>,
+    ) -> Result<Self, Refusal> {
+        let missing = || Refusal {
+            notify: NotifyType::INVALID_SYNTAX,
+            reason: Failure::Misbehaved(Misbehaviour::MissingPayload),
+        };
+        let theirs = find_sa(payloads).ok_or_else(missing)?;
+        let request = find_selectors(payloads).ok_or_else(missing)?;
+        let spi_in = cx.children.fresh_spi(&mut cx.rng);
+        let chosen = negotiate::choose_esp(&config.esp_proposals, theirs, spi_in, exchange, &*cx.provider)
+            .ok_or_else(|| no_proposal(config, theirs))?;
+        let mode = choose_mode(config.mode, mode_in(payloads))?;
+        let narrowed = narrow_request(sa, config, &request, mode).ok_or_else(|| ts_unacceptable(config, &request))?;
+        let spi_out = peer_spi(&chosen)
+            .map_err(|reason| Refusal { notify: NotifyType::INVALID_SYNTAX, reason })?;
+        let agreed = Agreed {
+            config: config.clone(),
+            suite: chosen.suite,
+            spi_in,
+            spi_out,
+            mode,
+            local_ts: narrowed.here.tsr,
+            remote_ts: narrowed.here.tsi,
+            replaces,
+        };
+        Ok(Self { agreed, proposal: chosen.proposal, selectors: narrowed.sent })
+    }
+
+    pub(crate) fn sa_payload(&self) -> Payload {
+        Payload::Sa(vec![self.proposal.clone()])
+    }
+
+    /// Selectors and notifies.
+    pub(crate) fn tail(&self) -> Vec<Payload> {
+        tail(&self.selectors, self.agreed.mode)
+    }
+}
+
+/// The nonces of the exchange and who initiated it.
+#[derive(Clone, Copy)]
+pub(crate) struct Keying<'a> {
+    pub(crate) ni: &'a [u8],
+    pub(crate) nr: &'a [u8],
+    /// With PFS.
+    pub(crate) shared: Option<&'a Secret>,
+    /// Whether this host initiated the exchange.
+    pub(crate) initiated: bool,
+}
+
+/// Both SAs, keyed.
+pub(crate) fn pair(cx: &Context, sa: &IkeSa, agreed: &Agreed, keying: Keying<'_>) -> Result<SaPair, Failure> {
+    let Some(secured) = &sa.secured else {
+        return Err(Failure::Local("the IKE SA has no keys".into()));
+    };
+    let keys = keys::derive_child(
+        &*cx.provider,
+        secured.suite.prf,
+        &secured.keys.sk_d,
+        keying.shared,
+        keying.ni,
+        keying.nr,
+        &agreed.suite,
+    )
+    .map_err(|e| Failure::Local(e.to_string()))?;
+    Ok(build_pair(sa, agreed, keys, keying.initiated))
+}
+
+fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> SaPair {
+    let encap = sa
+        .encap
+        .then(|| Encap { local_port: sa.local.port(), remote_port: sa.remote.port() });
+    let make = |direction, encr_key, integ_key| {
+        let inbound = direction == Direction::In;
+        let (here, there) = (sa.local.ip(), sa.remote.ip());
+        Sa {
+            spi: if inbound { agreed.spi_in } else { agreed.spi_out },
+            src: if inbound { there } else { here },
+            dst: if inbound { here } else { there },
+            direction,
+            mode: agreed.mode,
+            reqid: agreed.config.reqid,
+            cipher: agreed.suite.cipher,
+            encr_key,
+            integ_key,
+            esn: agreed.suite.esn,
+            replay_window: agreed.config.replay_window,
+            encap,
+            limits: agreed.config.limits,
+            local_ts: agreed.local_ts.clone(),
+            remote_ts: agreed.remote_ts.clone(),
+        }
+    };
+    let (out, r#in) = if initiated {
+        ((keys.i_encr, keys.i_integ), (keys.r_encr, keys.r_integ))
+    } else {
+        ((keys.r_encr, keys.r_integ), (keys.i_encr, keys.i_integ))
+    };
+    SaPair { inbound: make(Direction::In, r#in.0, r#in.1), outbound: make(Direction::Out, out.0, out.1) }
+}
+
+fn tail(selectors: &Selectors, mode: Mode) -> Vec<Payload> {
+    let mut payloads = vec![Payload::TsI(selectors.tsi.clone()), Payload::TsR(selectors.tsr.clone())];
+    if mode == Mode::Transport {
+        payloads.push(error_notify(NotifyType::USE_TRANSPORT_MODE));
+    }
+    payloads.push(error_notify(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED));
+    payloads
+}
+
+/// Selectors as this host sees the addresses, and as the peer does.
+struct Narrowed {
+    here: Selectors,
+    sent: Selectors,
+}
+
+fn narrow_request(sa: &IkeSa, config: &ChildConfig, request: &Selectors, mode: Mode) -> Option<Narrowed> {
+    let policy = Selectors { tsi: config.remote_ts.clone(), tsr: config.local_ts.clone() };
+    let hosts = Hosts { initiator: sa.remote.ip(), responder: sa.local.ip() };
+    if mode == Mode::Tunnel {
+        let here = narrow::narrow(&policy, request, None).ok()?;
+        return Some(Narrowed { sent: here.clone(), here });
+    }
+    let substituted = sa
+        .nat
+        .any()
+        .then(|| narrow::substitute(request, hosts, sa.nat.remote_behind, sa.nat.local_behind))
+        .flatten();
+    let seen = substituted.as_ref().map_or(request, |s| &s.selectors);
+    let here = narrow::narrow(&policy, seen, Some(hosts)).ok()?;
+    let sent = substituted.map_or_else(|| here.clone(), |s| s.restore(&here));
+    Some(Narrowed { here, sent })
+}
+
+/// Transport mode is the initiator's wish and the responder's choice (RFC 7296 1.3.1).
+fn choose_mode(configured: Mode, asked: Mode) -> Result<Mode, Refusal> {
+    match (configured, asked) {
+        (Mode::Transport, Mode::Tunnel) => Err(Refusal {
+            notify: NotifyType::NO_PROPOSAL_CHOSEN,
+            reason: Failure::Local("the peer asks for tunnel mode where transport mode is configured".into()),
+        }),
+        (configured, _) => Ok(configured),
+    }
+}
+
+fn no_proposal(config: &ChildConfig, theirs: &[Proposal]) -> Refusal {
+    Refusal {
+        notify: NotifyType::NO_PROPOSAL_CHOSEN,
+        reason: Failure::NoProposalChosen {
+            protocol: "ESP",
+            by: "this host",
+            ours: config.esp_proposals.clone(),
+            theirs: theirs.to_vec(),
+        },
+    }
+}
+
+fn ts_unacceptable(config: &ChildConfig, request: &Selectors) -> Refusal {
+    Refusal {
+        notify: NotifyType::TS_UNACCEPTABLE,
+        reason: Failure::TsUnacceptable {
+            ours_local: config.local_ts.clone(),
+            ours_remote: config.remote_ts.clone(),
+            theirs_local: request.tsi.clone(),
+            theirs_remote: request.tsr.clone(),
+        },
+    }
+}
+
+fn peer_spi(chosen: &Chosen<EspSuite>) -> Result<Spi, Failure> {
+    chosen.peer_esp_spi().ok_or(Failure::Misbehaved(Misbehaviour::Malformed))
+}
+
+/// The SA payload.
+pub(crate) fn find_sa(payloads: &[Payload]) -> Option<&[Proposal]> {
+    payloads.iter().find_map(|p| match p {
+        Payload::Sa(proposals) => Some(proposals.as_slice()),
+        _ => None,
+    })
+}
+
+fn find_selectors(payloads: &[Payload]) -> Option<Selectors> {
+    let mut tsi: Option<&Vec<TrafficSelector>> = None;
+    let mut tsr = None;
+    for payload in payloads {
+        match payload {
+            Payload::TsI(ts) => tsi = tsi.or(Some(ts)),
+            Payload::TsR(ts) => tsr = tsr.or(Some(ts)),
+            _ => {}
+        }
+    }
+    Some(Selectors { tsi: tsi?.clone(), tsr: tsr?.clone() })
+}
+
+fn mode_in(payloads: &[Payload]) -> Mode {
+    match find_notify(payloads, NotifyType::USE_TRANSPORT_MODE) {
+        Some(_) => Mode::Transport,
+        None => Mode::Tunnel,
+    }
+}
+
+fn name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Transport => "transport",
+        Mode::Tunnel => "tunnel",
+    }
+}
+
+/// A Delete of inbound ESP SAs of this host.
+pub(crate) fn delete_esp(spis: Vec<u32>) -> Payload {
+    Payload::Delete(wire::payload::Delete { protocol: ProtocolId::ESP, spis })
+}
+
+/// REKEY_SA for the child whose inbound SPI is `spi` (RFC 7296 1.3.3).
+pub(crate) fn rekey_sa(spi: Spi) -> Payload {
+    Payload::Notify(Notify {
+        protocol: ProtocolId::ESP,
+        spi: spi.0.to_be_bytes().to_vec(),
+        kind: NotifyType::REKEY_SA,
+        data: Vec::new(),
+    })
+}

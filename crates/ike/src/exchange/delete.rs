@@ -1,0 +1,117 @@
+//! INFORMATIONAL with Deletes (RFC 7296 1.4, 1.4.1, 2.25), and what else may stand in it.
+
+use wire::esp::Spi;
+use wire::payload::{Delete, Payload};
+use wire::registry::{ExchangeType, NotifyType, ProtocolId};
+
+use crate::child_sa::{self, Stage};
+use crate::collide::{self, Reply, Request};
+use crate::context::Context;
+use crate::endpoint::Now;
+use crate::error::{EndReason, Failure};
+use crate::established::{Established, Flow, Life, Own};
+use crate::event::ChildId;
+use crate::exchange::child::delete_esp;
+use crate::ike_sa::{IkeSa, error_notify, find_notify};
+
+/// This host's Delete of a child SA.
+pub(crate) struct Sent {
+    child: Option<ChildId>,
+    reason: EndReason,
+}
+
+/// Deletes a child SA.
+pub(crate) fn start(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, child: ChildId, reason: EndReason) {
+    let Some(c) = cx.children.get_mut(child) else { return };
+    if c.stage == Stage::Lingering {
+        return;
+    }
+    c.stage = Stage::Closing;
+    let spi = c.spi_in;
+    sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &[delete_esp(vec![spi.0])]);
+    up.own = Some(Own::Delete(Sent { child: Some(child), reason }));
+}
+
+/// Deletes what the peer may have, and this host has not.
+pub(crate) fn start_spi(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, spi: Spi) {
+    sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &[delete_esp(vec![spi.0])]);
+    up.own = Some(Own::Delete(Sent { child: None, reason: EndReason::Deleted }));
+}
+
+/// Deletes the IKE SA, or says that the peer's proof was refused.
+pub(crate) fn start_ike(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, notify: Option<NotifyType>) {
+    let payload = match notify {
+        Some(kind) => error_notify(kind),
+        None => Payload::Delete(Delete { protocol: ProtocolId::IKE, spis: Vec::new() }),
+    };
+    sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &[payload]);
+    up.own = Some(Own::DeleteIke);
+}
+
+impl Sent {
+    pub(crate) fn response(self, cx: &mut Context, now: Now) -> Flow {
+        let Some(child) = self.child else { return Flow::Stay };
+        match self.reason {
+            EndReason::Rekeyed => child_sa::retire(cx, now.at, child, EndReason::Rekeyed),
+            reason if cx.children.get(child).is_some_and(|c| c.stage == Stage::Closing) => {
+                child_sa::down(cx, child, Failure::Ended(reason));
+            }
+            _ => {}
+        }
+        Flow::Stay
+    }
+}
+
+/// An INFORMATIONAL request of the peer.
+pub(crate) fn informational(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: &[Payload]) -> Flow {
+    let deletes = || payloads.iter().filter_map(|p| match p {
+        Payload::Delete(delete) => Some(delete),
+        _ => None,
+    });
+    if deletes().any(|d| d.protocol == ProtocolId::IKE) {
+        sa.respond(cx, Vec::new());
+        return Flow::End(Failure::Ended(end_reason(up)));
+    }
+    if find_notify(payloads, NotifyType::AUTHENTICATION_FAILED).is_some() {
+        sa.respond(cx, Vec::new());
+        return Flow::End(Failure::RefusedByPeer);
+    }
+    let mut gone = Vec::new();
+    for delete in deletes().filter(|d| d.protocol == ProtocolId::ESP) {
+        for spi in &delete.spis {
+            gone.extend(child_deleted(up, cx, sa, now, Spi(*spi)));
+        }
+    }
+    let reply = if gone.is_empty() { Vec::new() } else { vec![delete_esp(gone)] };
+    sa.respond(cx, reply);
+    Flow::Stay
+}
+
+fn end_reason(up: &Established) -> EndReason {
+    match up.life {
+        _ if up.redundant || up.heir_of.is_some() => EndReason::Redundant,
+        Life::Replaced(_) => EndReason::Rekeyed,
+        Life::Closing => EndReason::Deleted,
+        Life::Live => EndReason::PeerDeleted,
+    }
+}
+
+/// The peer deletes a child SA; gives this host's SPI for the answer.
+fn child_deleted(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, spi: Spi) -> Option<u32> {
+    let child = cx.children.by_spi_out(up.heir(sa), spi);
+    let doing = up.child_doing(cx, child);
+    let reply = collide::reply(Request::DeleteChild(doing), up.ike_doing(), up.child_busy());
+    let child = child?;
+    let (spi_in, successor, redundant) = {
+        let c = cx.children.get(child)?;
+        (c.spi_in.0, c.successor, c.redundant)
+    };
+    if let Some(successor) = successor {
+        child_sa::complete(cx, successor);
+        child_sa::retire(cx, now.at, child, EndReason::Rekeyed);
+    } else if doing != collide::ChildDoing::Closing {
+        let reason = if redundant { EndReason::Redundant } else { EndReason::PeerDeleted };
+        child_sa::down(cx, child, Failure::Ended(reason));
+    }
+    (reply != Reply::WithoutDelete).then_some(spi_in)
+}

@@ -1,0 +1,522 @@
+//! IKE_SA_INIT (RFC 7296 1.2, 2.6, 2.7, 2.14, 2.23).
+
+use std::sync::Arc;
+
+use crypto::Secret;
+use crypto::kx::{KxError, PrivateKx};
+use wire::message::{IkeSpi, Message};
+use wire::payload::{KePayload, Notify, Payload};
+use wire::proposal::Proposal;
+use wire::registry::{ExchangeType, HashAlg, Ke, NotifyType, ProtocolId};
+use zeroize::Zeroizing;
+
+use crate::config::{Auth, PeerConfig};
+use crate::context::{Context, NATT_PORT};
+use crate::endpoint::Now;
+use crate::error::{Failure, Misbehaviour};
+use crate::exchange::auth::{self, Handshake};
+use crate::ike_sa::{Arrived, Ends, IkeSa, State, find_error, find_notify, plain_notify};
+use crate::job::{Done, JobId, KeyShare, Work};
+use crate::keys;
+use crate::nat;
+use crate::negotiate::{self, Chosen, IkeSuite};
+use crate::timer::Timer;
+
+/// So often an initiator lets itself be asked for a cookie, and for another key exchange method.
+const MAX_RETRIES: u8 = 3;
+
+/// A responder waits so long for IKE_AUTH.
+const HALF_OPEN: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What an initiator keeps through all repetitions of its first request.
+pub(crate) struct Opening {
+    offer: Vec<Proposal>,
+    nonce: Vec<u8>,
+    cookie: Option<Vec<u8>>,
+    cookies: u8,
+    other_ke: u8,
+}
+
+/// Initiator: waits for the private value.
+pub(crate) struct KeyWait {
+    pub(crate) job: JobId,
+    opening: Opening,
+    method: Ke,
+}
+
+/// Initiator: waits for the response.
+pub(crate) struct Sent {
+    opening: Opening,
+    method: Ke,
+    private: Arc<dyn PrivateKx>,
+    public: Vec<u8>,
+    request: Vec<u8>,
+}
+
+/// Initiator: waits for the shared secret.
+pub(crate) struct Agreeing {
+    pub(crate) job: JobId,
+    suite: IkeSuite,
+    handshake: Handshake,
+}
+
+/// Responder: waits for the shared secret.
+pub(crate) struct Answering {
+    pub(crate) job: JobId,
+    chosen: Chosen<IkeSuite>,
+    handshake: Handshake,
+    natt: bool,
+}
+
+/// Starts as initiator.
+pub(crate) fn start(cx: &mut Context, config: Arc<PeerConfig>, ends: Ends, id: crate::IkeSaId) -> IkeSa {
+    let offer = negotiate::offer_ike(&config.ike_proposals, None, &*cx.provider);
+    let method = negotiate::first_ke(&offer);
+    let mut sa = IkeSa::new(id, config, ends, State::Gone);
+    let Some(method) = method else {
+        let reason = "none of the IKE proposals can be done by this host";
+        sa.report_down(cx, Failure::Local(reason.into()));
+        return sa;
+    };
+    let opening = Opening { offer, nonce: cx.nonce(), cookie: None, cookies: 0, other_ke: 0 };
+    sa.state = State::InitKey(Box::new(KeyWait { job: key_share(cx, id, method, None), opening, method }));
+    sa
+}
+
+/// Has a private value made, and agreed with `peer`'s public one.
+pub(crate) fn key_share(cx: &mut Context, id: crate::IkeSaId, method: Ke, peer: Option<Vec<u8>>) -> JobId {
+    let seed = Zeroizing::new(cx.rng.bytes::<64>());
+    cx.job(id, Work::KeyShare { method, seed, peer })
+}
+
+impl KeyWait {
+    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+        let share = match done {
+            Done::KeyShare(Ok(share)) => share,
+            Done::KeyShare(Err(error)) => return sa.end(cx, now, Failure::Local(error.to_string())),
+            _ => return State::InitKey(self),
+        };
+        let sent = Sent {
+            opening: self.opening,
+            method: self.method,
+            private: share.private,
+            public: share.public,
+            request: Vec::new(),
+        };
+        sent.send(cx, sa, now)
+    }
+}
+
+impl Sent {
+    fn send(mut self, cx: &mut Context, sa: &mut IkeSa, now: Now) -> State {
+        let header = sa.header(ExchangeType::IKE_SA_INIT, 0, false);
+        let payloads = match self.payloads(cx, sa) {
+            Ok(payloads) => payloads,
+            Err(failure) => return sa.end(cx, now, failure),
+        };
+        self.request = wire::message::encode_plain(&header, &payloads);
+        cx.transmit(sa.local, sa.remote, &self.request);
+        let messages = vec![self.request.clone()];
+        match sa.window.outstanding() {
+            Some(_) => sa.window.replace(now.at, messages),
+            None => sa.window.sent(now.at, messages, sa.config.retransmit),
+        }
+        sa.arm_retransmit(cx);
+        State::InitSent(Box::new(self))
+    }
+
+    fn payloads(&self, cx: &Context, sa: &IkeSa) -> Result<Vec<Payload>, Failure> {
+        let opening = &self.opening;
+        let mut payloads = Vec::new();
+        if let Some(cookie) = &opening.cookie {
+            payloads.push(Payload::Notify(Notify { data: cookie.clone(), ..plain_notify(NotifyType::COOKIE) }));
+        }
+        payloads.push(Payload::Sa(opening.offer.clone()));
+        payloads.push(Payload::Ke(KePayload { method: self.method, data: self.public.clone() }));
+        payloads.push(Payload::Nonce(opening.nonce.clone()));
+        payloads.extend(nat_payloads(cx, sa)?);
+        payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
+        Ok(payloads)
+    }
+
+    /// What follows from a response: the next state, and what was wrong with a dropped one.
+    pub(crate) fn response(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        arrived: Arrived<'_>,
+    ) -> (State, Result<(), Misbehaviour>) {
+        let header = arrived.header;
+        if header.exchange != ExchangeType::IKE_SA_INIT || header.message_id != 0 {
+            return (State::InitSent(self), Err(Misbehaviour::OutOfOrder));
+        }
+        let message = match wire::message::parse(arrived.bytes) {
+            Ok(message) if message.sk.is_none() => message,
+            _ => return (State::InitSent(self), Err(Misbehaviour::Malformed)),
+        };
+        if let Some(cookie) = find_notify(&message.payloads, NotifyType::COOKIE) {
+            return self.with_cookie(cx, sa, now, &cookie.data.clone());
+        }
+        if let Some(refused) = find_notify(&message.payloads, NotifyType::INVALID_KE_PAYLOAD) {
+            return self.with_other_ke(cx, sa, now, &refused.data.clone());
+        }
+        if let Some(error) = find_error(&message.payloads) {
+            return (self.refused(cx, sa, now, error.kind), Ok(()));
+        }
+        match self.read(cx, &message) {
+            Err(what) => (State::InitSent(self), Err(what)),
+            Ok(answer) => (self.accept(cx, sa, now, arrived, answer), Ok(())),
+        }
+    }
+
+    /// RFC 7296 2.6: the same request again, the cookie first.
+    fn with_cookie(
+        mut self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        cookie: &[u8],
+    ) -> (State, Result<(), Misbehaviour>) {
+        if cookie.is_empty() || cookie.len() > 64 {
+            return (State::InitSent(self), Err(Misbehaviour::Malformed));
+        }
+        self.opening.cookies += 1;
+        if self.opening.cookies > MAX_RETRIES {
+            let what = Misbehaviour::CookieLoop;
+            return (sa.end(cx, now, Failure::Misbehaved(what)), Err(what));
+        }
+        self.opening.cookie = Some(cookie.to_vec());
+        (self.send(cx, sa, now), Ok(()))
+    }
+
+    /// RFC 7296 1.2: the whole offer again, the public value of another method of it.
+    fn with_other_ke(
+        mut self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        data: &[u8],
+    ) -> (State, Result<(), Misbehaviour>) {
+        let Ok(method) = <[u8; 2]>::try_from(data) else {
+            return (State::InitSent(self), Err(Misbehaviour::Malformed));
+        };
+        let method = Ke(u16::from_be_bytes(method));
+        if method == self.method {
+            // An answer to an earlier request, or a confused peer; the retransmission decides.
+            return (State::InitSent(self), Err(Misbehaviour::KeLoop));
+        }
+        self.opening.other_ke += 1;
+        if self.opening.other_ke > MAX_RETRIES || !negotiate::offers_ke(&self.opening.offer, method) {
+            let what = Misbehaviour::KeLoop;
+            return (sa.end(cx, now, Failure::Misbehaved(what)), Err(what));
+        }
+        cx.timers.cancel(sa.id, Timer::Retransmit);
+        let job = key_share(cx, sa.id, method, None);
+        (State::InitKey(Box::new(KeyWait { job, opening: self.opening, method })), Ok(()))
+    }
+
+    fn refused(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, kind: NotifyType) -> State {
+        let failure = match kind {
+            NotifyType::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen {
+                protocol: "IKE",
+                by: "the peer",
+                ours: self.opening.offer,
+                theirs: Vec::new(),
+            },
+            kind => Failure::PeerError(kind),
+        };
+        sa.end(cx, now, failure)
+    }
+
+    fn read(&self, cx: &Context, message: &Message<'_>) -> Result<Answer, Misbehaviour> {
+        let parts = Parts::of(&message.payloads)?;
+        let chosen = negotiate::check_answer_ike(&self.opening.offer, parts.sa)?;
+        if chosen.suite.ke != self.method || parts.ke.method != self.method {
+            return Err(Misbehaviour::ChoseUnoffered);
+        }
+        if message.header.spi_r.0 == 0 {
+            return Err(Misbehaviour::Malformed);
+        }
+        cx.provider
+            .check_public(self.method, &parts.ke.data)
+            .map_err(|_| Misbehaviour::BadPublicValue)?;
+        Ok(Answer {
+            suite: chosen.suite,
+            public: parts.ke.data.clone(),
+            nonce: parts.nonce.to_vec(),
+            hashes: peer_hashes(&message.payloads),
+            spi_r: message.header.spi_r,
+            payloads: message.payloads.clone(),
+        })
+    }
+
+    fn accept(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, arrived: Arrived<'_>, answer: Answer) -> State {
+        let detected = nat::detect(
+            &*cx.provider,
+            &answer.payloads,
+            sa.spi_i,
+            answer.spi_r,
+            arrived.local,
+            arrived.remote,
+        );
+        let natt = match detected {
+            Ok(natt) => natt,
+            Err(error) => return sa.end(cx, now, Failure::Local(error.to_string())),
+        };
+        sa.window.answered(now.at, 0);
+        cx.timers.cancel(sa.id, Timer::Retransmit);
+        sa.spi_r = answer.spi_r;
+        if let Some(nat) = natt {
+            sa.nat = nat;
+            sa.encap = nat.any() || sa.config.force_encap;
+        }
+        if sa.encap {
+            sa.local.set_port(NATT_PORT);
+            sa.remote.set_port(NATT_PORT);
+        }
+        let handshake = Handshake {
+            request: self.request,
+            response: arrived.bytes.to_vec(),
+            ni: self.opening.nonce,
+            nr: answer.nonce,
+            hashes: answer.hashes,
+        };
+        let job = cx.job(sa.id, Work::Agree { private: self.private, peer: answer.public });
+        State::InitAgree(Box::new(Agreeing { job, suite: answer.suite, handshake }))
+    }
+}
+
+/// What a response is read into.
+struct Answer {
+    suite: IkeSuite,
+    public: Vec<u8>,
+    nonce: Vec<u8>,
+    hashes: Option<Vec<HashAlg>>,
+    spi_r: IkeSpi,
+    payloads: Vec<Payload>,
+}
+
+impl Agreeing {
+    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+        let shared = match done {
+            Done::Agree(Ok(shared)) => shared,
+            Done::Agree(Err(_)) => return sa.end(cx, now, Failure::Misbehaved(Misbehaviour::BadPublicValue)),
+            _ => return State::InitAgree(self),
+        };
+        match secure(cx, sa, &self.suite, &self.handshake, &shared) {
+            Ok(()) => auth::start(cx, sa, now, self.handshake),
+            Err(failure) => sa.end(cx, now, failure),
+        }
+    }
+}
+
+/// A first request, looked at without keeping anything.
+pub(crate) struct Request {
+    theirs: Vec<Proposal>,
+    ke: KePayload,
+    pub(crate) nonce: Vec<u8>,
+    pub(crate) cookie: Option<Vec<u8>>,
+    payloads: Vec<Payload>,
+}
+
+/// What a responder does with a first request.
+pub(crate) enum Verdict {
+    /// An IKE SA begins.
+    Accept(Chosen<IkeSuite>),
+    /// Asks for another method (RFC 7296 1.2).
+    OtherKe(Ke),
+    /// NO_PROPOSAL_CHOSEN.
+    NoProposal,
+}
+
+impl Request {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Misbehaviour> {
+        let message = wire::message::parse(bytes).map_err(|error| match error {
+            wire::message::ParseError::UnknownCritical(_) => Misbehaviour::UnknownCritical,
+            _ => Misbehaviour::Malformed,
+        })?;
+        if message.sk.is_some() {
+            return Err(Misbehaviour::UnexpectedPayload);
+        }
+        let parts = Parts::of(&message.payloads)?;
+        Ok(Self {
+            theirs: parts.sa.to_vec(),
+            ke: parts.ke.clone(),
+            nonce: parts.nonce.to_vec(),
+            cookie: find_notify(&message.payloads, NotifyType::COOKIE).map(|n| n.data.clone()),
+            payloads: message.payloads,
+        })
+    }
+
+    pub(crate) fn judge(&self, cx: &Context, config: &PeerConfig) -> Verdict {
+        match negotiate::choose_ike(&config.ike_proposals, &self.theirs, None, &*cx.provider) {
+            None => Verdict::NoProposal,
+            Some(chosen) if chosen.suite.ke != self.ke.method => Verdict::OtherKe(chosen.suite.ke),
+            Some(chosen) => Verdict::Accept(chosen),
+        }
+    }
+
+    pub(crate) fn no_proposal(&self, config: &PeerConfig) -> Failure {
+        Failure::NoProposalChosen {
+            protocol: "IKE",
+            by: "this host",
+            ours: config.ike_proposals.clone(),
+            theirs: self.theirs.clone(),
+        }
+    }
+
+    /// Begins an IKE SA as responder.
+    pub(crate) fn accept(
+        self,
+        cx: &mut Context,
+        config: Arc<PeerConfig>,
+        now: Now,
+        arrived: Arrived<'_>,
+        chosen: Chosen<IkeSuite>,
+    ) -> Result<IkeSa, Misbehaviour> {
+        cx.provider
+            .check_public(chosen.suite.ke, &self.ke.data)
+            .map_err(|_: KxError| Misbehaviour::BadPublicValue)?;
+        let spi_i = arrived.header.spi_i;
+        let natt = nat::detect(&*cx.provider, &self.payloads, spi_i, IkeSpi(0), arrived.local, arrived.remote)
+            .map_err(|_| Misbehaviour::Malformed)?;
+        let id = cx.fresh_ike_id();
+        let ends = Ends {
+            local: arrived.local,
+            remote: arrived.remote,
+            initiator: false,
+            spi_i,
+            spi_r: cx.fresh_ike_spi(id),
+        };
+        let force = config.force_encap;
+        let mut sa = IkeSa::new(id, config, ends, State::Gone);
+        if let Some(nat) = natt {
+            sa.nat = nat;
+            sa.encap = nat.any() || force;
+        }
+        sa.window.begin();
+        cx.timers.set(id, Timer::HalfOpen, now.at + HALF_OPEN);
+        let handshake = Handshake {
+            request: arrived.bytes.to_vec(),
+            response: Vec::new(),
+            ni: self.nonce,
+            nr: cx.nonce(),
+            hashes: peer_hashes(&self.payloads),
+        };
+        let job = key_share(cx, id, chosen.suite.ke, Some(self.ke.data));
+        sa.state = State::InitAnswer(Box::new(Answering { job, chosen, handshake, natt: natt.is_some() }));
+        Ok(sa)
+    }
+}
+
+impl Answering {
+    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+        let share = match done {
+            Done::KeyShare(Ok(share)) => share,
+            Done::KeyShare(Err(_)) => return sa.end(cx, now, Failure::Misbehaved(Misbehaviour::BadPublicValue)),
+            _ => return State::InitAnswer(self),
+        };
+        match self.answer(cx, sa, share) {
+            Ok(handshake) => State::AuthAwait(Box::new(handshake)),
+            Err(failure) => sa.end(cx, now, failure),
+        }
+    }
+
+    fn answer(mut self, cx: &mut Context, sa: &mut IkeSa, share: KeyShare) -> Result<Handshake, Failure> {
+        let Some(shared) = share.shared else {
+            return Err(Failure::Local("the key exchange job gave no shared secret".into()));
+        };
+        let mut payloads = vec![
+            Payload::Sa(vec![self.chosen.proposal.clone()]),
+            Payload::Ke(KePayload { method: self.chosen.suite.ke, data: share.public }),
+            Payload::Nonce(self.handshake.nr.clone()),
+        ];
+        if self.natt {
+            payloads.extend(nat_payloads(cx, sa)?);
+        }
+        if let Auth::Certificate(credentials) = &sa.config.auth {
+            let request = crate::auth::certreq(&*cx.provider, &credentials.trust)
+                .map_err(|e| Failure::Local(e.to_string()))?;
+            payloads.push(Payload::CertReq(request));
+        }
+        if self.handshake.hashes.is_some() {
+            payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
+        }
+        let header = sa.header(ExchangeType::IKE_SA_INIT, 0, true);
+        self.handshake.response = wire::message::encode_plain(&header, &payloads);
+        secure(cx, sa, &self.chosen.suite, &self.handshake, &shared)?;
+        cx.transmit(sa.local, sa.remote, &self.handshake.response);
+        sa.window.responded(vec![self.handshake.response.clone()]);
+        Ok(self.handshake)
+    }
+}
+
+/// An unencrypted refusal of a first request; nothing is kept.
+pub(crate) fn refuse(cx: &mut Context, arrived: Arrived<'_>, kind: NotifyType, data: Vec<u8>) {
+    let mut header = arrived.header;
+    header.flags = wire::message::Flags { initiator: false, version: false, response: true };
+    header.version = wire::message::Header::VERSION;
+    let notify = Notify { protocol: ProtocolId::NONE, spi: Vec::new(), kind, data };
+    let bytes = wire::message::encode_plain(&header, &[Payload::Notify(notify)]);
+    cx.transmit(arrived.local, arrived.remote, &bytes);
+}
+
+fn secure(
+    cx: &Context,
+    sa: &mut IkeSa,
+    suite: &IkeSuite,
+    handshake: &Handshake,
+    shared: &Secret,
+) -> Result<(), Failure> {
+    let keys = keys::derive_initial(
+        &*cx.provider,
+        suite,
+        &handshake.ni,
+        &handshake.nr,
+        shared,
+        sa.spi_i,
+        sa.spi_r,
+    )
+    .map_err(|e| Failure::Local(e.to_string()))?;
+    sa.secure(cx, *suite, keys)
+}
+
+fn nat_payloads(cx: &Context, sa: &IkeSa) -> Result<[Payload; 2], Failure> {
+    nat::notifies(&*cx.provider, sa.spi_i, sa.spi_r, sa.local, sa.remote, sa.config.force_encap)
+        .map(|pair| pair.map(Payload::Notify))
+        .map_err(|e| Failure::Local(e.to_string()))
+}
+
+fn peer_hashes(payloads: &[Payload]) -> Option<Vec<HashAlg>> {
+    find_notify(payloads, NotifyType::SIGNATURE_HASH_ALGORITHMS)
+        .map(|n| crate::auth::parse_hash_algorithms(&n.data))
+}
+
+/// The three payloads that either message must have, once each.
+struct Parts<'a> {
+    sa: &'a [Proposal],
+    ke: &'a KePayload,
+    nonce: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(payloads: &'a [Payload]) -> Result<Self, Misbehaviour> {
+        let (mut sa, mut ke, mut nonce) = (None, None, None);
+        for payload in payloads {
+            let again = match payload {
+                Payload::Sa(p) => sa.replace(p.as_slice()).is_some(),
+                Payload::Ke(p) => ke.replace(p).is_some(),
+                Payload::Nonce(p) => nonce.replace(p.as_slice()).is_some(),
+                _ => false,
+            };
+            if again {
+                return Err(Misbehaviour::UnexpectedPayload);
+            }
+        }
+        match (sa, ke, nonce) {
+            (Some(sa), Some(ke), Some(nonce)) => Ok(Self { sa, ke, nonce }),
+            _ => Err(Misbehaviour::MissingPayload),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One file an exchange, both roles in each.
+
+pub(crate) mod auth;
+pub(crate) mod child;
+pub(crate) mod create_child;
+pub(crate) mod delete;
+pub(crate) mod init;
+pub(crate) mod liveness;
+pub(crate) mod rekey;

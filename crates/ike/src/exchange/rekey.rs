@@ -1,0 +1,346 @@
+//! CREATE_CHILD_SA that replaces the IKE SA (RFC 7296 1.3.2, 2.8.2, 2.18, 2.25.2).
+
+use std::sync::Arc;
+
+use crypto::Secret;
+use crypto::kx::PrivateKx;
+use wire::message::IkeSpi;
+use wire::payload::{KePayload, Notify, Payload};
+use wire::proposal::Proposal;
+use wire::registry::{ExchangeType, Ke, NotifyType};
+
+use crate::collide::{self, Nonces, Reply, Request};
+use crate::context::{After, Context};
+use crate::endpoint::Now;
+use crate::error::{Failure, Misbehaviour};
+use crate::established::{self, Established, Flow, Own, Task, Theirs};
+use crate::event::IkeSaId;
+use crate::exchange::child::find_sa;
+use crate::exchange::create_child::{find_ke, find_nonce};
+use crate::exchange::init::key_share;
+use crate::ike_sa::{Ends, IkeSa, State, error_notify, find_error, plain_notify};
+use crate::job::{Done, JobId, KeyShare, Work};
+use crate::keys;
+use crate::negotiate::{self, Chosen, IkeSuite};
+
+/// So often the peer may ask for another key exchange method.
+const MAX_OTHER_KE: u8 = 2;
+
+/// What this host wants, kept through all steps.
+pub(crate) struct Plan {
+    id: IkeSaId,
+    spi: IkeSpi,
+    offer: Vec<Proposal>,
+    ni: Vec<u8>,
+    method: Ke,
+    other_ke: u8,
+    rival: Option<Rival>,
+}
+
+/// The peer's rekey of the same IKE SA.
+struct Rival {
+    ni: Vec<u8>,
+    nr: Vec<u8>,
+    /// What came of it.
+    new: Option<IkeSaId>,
+}
+
+/// Waits for the private value.
+pub(crate) struct Keying {
+    pub(crate) job: JobId,
+    plan: Plan,
+}
+
+/// Waits for the response.
+pub(crate) struct Sent {
+    plan: Plan,
+    private: Arc<dyn PrivateKx>,
+}
+
+/// Waits for the shared secret.
+pub(crate) struct Agreeing {
+    pub(crate) job: JobId,
+    plan: Plan,
+    chosen: Chosen<IkeSuite>,
+    spi_r: IkeSpi,
+    nr: Vec<u8>,
+}
+
+/// The peer's request waits for the shared secret.
+pub(crate) struct Answering {
+    pub(crate) job: JobId,
+    id: IkeSaId,
+    spi: IkeSpi,
+    chosen: Chosen<IkeSuite>,
+    peer_spi: IkeSpi,
+    ni: Vec<u8>,
+    nr: Vec<u8>,
+}
+
+/// Asks for a successor.
+pub(crate) fn start(up: &mut Established, cx: &mut Context, sa: &mut IkeSa) {
+    let id = cx.fresh_ike_id();
+    let spi = cx.fresh_ike_spi(id);
+    let offer = negotiate::offer_ike(&sa.config.ike_proposals, Some(spi), &*cx.provider);
+    let Some(method) = negotiate::first_ke(&offer) else {
+        cx.by_spi.remove(&spi);
+        return;
+    };
+    let plan = Plan { id, spi, offer, ni: cx.nonce(), method, other_ke: 0, rival: None };
+    prepare(up, cx, sa, plan);
+}
+
+fn prepare(up: &mut Established, cx: &mut Context, sa: &IkeSa, plan: Plan) {
+    let job = key_share(cx, sa.id, plan.method, None);
+    up.own = Some(Own::RekeyKeying(Box::new(Keying { job, plan })));
+}
+
+impl Keying {
+    /// Gives the SPI back.
+    pub(crate) fn drop_plan(&self, cx: &mut Context) {
+        cx.by_spi.remove(&self.plan.spi);
+    }
+
+    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+        let Done::KeyShare(Ok(share)) = done else {
+            self.drop_plan(cx);
+            return Flow::Stay;
+        };
+        let plan = self.plan;
+        let payloads = [
+            Payload::Sa(plan.offer.clone()),
+            Payload::Nonce(plan.ni.clone()),
+            Payload::Ke(KePayload { method: plan.method, data: share.public }),
+        ];
+        sa.send_request(cx, now, ExchangeType::CREATE_CHILD_SA, &payloads);
+        up.own = Some(Own::Rekey(Box::new(Sent { plan, private: share.private })));
+        Flow::Stay
+    }
+}
+
+impl Sent {
+    pub(crate) fn response(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> Flow {
+        let Self { plan, private } = *self;
+        if find_sa(&payloads).is_none() {
+            return refused(up, cx, sa, now, plan, &payloads);
+        }
+        match read_answer(&plan, &payloads) {
+            Ok(read) => {
+                let job = cx.job(sa.id, Work::Agree { private, peer: read.public });
+                let agreeing = Agreeing { job, plan, chosen: read.chosen, spi_r: read.spi_r, nr: read.nr };
+                up.own = Some(Own::RekeyAgreeing(Box::new(agreeing)));
+                Flow::Stay
+            }
+            Err(what) => {
+                cx.by_spi.remove(&plan.spi);
+                Flow::End(Failure::Misbehaved(what))
+            }
+        }
+    }
+}
+
+struct Read {
+    chosen: Chosen<IkeSuite>,
+    spi_r: IkeSpi,
+    nr: Vec<u8>,
+    public: Vec<u8>,
+}
+
+fn read_answer(plan: &Plan, payloads: &[Payload]) -> Result<Read, Misbehaviour> {
+    let theirs = find_sa(payloads).ok_or(Misbehaviour::MissingPayload)?;
+    let chosen = negotiate::check_answer_ike(&plan.offer, theirs)?;
+    let spi_r = chosen.peer_ike_spi().ok_or(Misbehaviour::Malformed)?;
+    let nr = find_nonce(payloads).ok_or(Misbehaviour::MissingPayload)?.to_vec();
+    let ke = find_ke(payloads).ok_or(Misbehaviour::MissingPayload)?;
+    if chosen.suite.ke != plan.method || ke.method != plan.method {
+        return Err(Misbehaviour::ChoseUnoffered);
+    }
+    Ok(Read { chosen, spi_r, nr, public: ke.data.clone() })
+}
+
+fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut plan: Plan, payloads: &[Payload]) -> Flow {
+    let error = find_error(payloads);
+    if let Some(error) = error.filter(|e| e.kind == NotifyType::INVALID_KE_PAYLOAD) {
+        let method = <[u8; 2]>::try_from(error.data.as_slice()).map(|b| Ke(u16::from_be_bytes(b)));
+        plan.other_ke += 1;
+        if let Ok(method) = method
+            && plan.other_ke <= MAX_OTHER_KE
+            && method != plan.method
+            && negotiate::offers_ke(&plan.offer, method)
+        {
+            plan.method = method;
+            prepare(up, cx, sa, plan);
+            return Flow::Stay;
+        }
+    }
+    cx.by_spi.remove(&plan.spi);
+    // Whatever the reason, the old SA serves on; it is tried again until its hard lifetime.
+    up.retry(cx, sa, now, Task::RekeyIke);
+    Flow::Stay
+}
+
+impl Agreeing {
+    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+        let Self { plan, chosen, spi_r, nr, .. } = *self;
+        let Done::Agree(Ok(shared)) = done else {
+            cx.by_spi.remove(&plan.spi);
+            return Flow::End(Failure::Misbehaved(Misbehaviour::BadPublicValue));
+        };
+        let ends = Ends { local: sa.local, remote: sa.remote, initiator: true, spi_i: plan.spi, spi_r };
+        let new = New { id: plan.id, ends, suite: chosen.suite };
+        if let Err(failure) = spawn(up, cx, sa, now, new, (&plan.ni, &nr), &shared, None) {
+            cx.by_spi.remove(&plan.spi);
+            return Flow::End(failure);
+        }
+        settle(up, cx, sa, now, &plan, &nr);
+        Flow::Stay
+    }
+}
+
+/// This host's own rekey is through: who inherits, who deletes what (RFC 7296 2.8.2).
+fn settle(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, plan: &Plan, nr: &[u8]) {
+    let Some(rival) = &plan.rival else {
+        return established::replaced(up, cx, sa, now, plan.id, true);
+    };
+    let own = Nonces { ni: &plan.ni, nr };
+    let settled = collide::settle(own, Nonces { ni: &rival.ni, nr: &rival.nr });
+    if !settled.close_own {
+        return established::replaced(up, cx, sa, now, plan.id, true);
+    }
+    cx.after.push_back(After::CloseRedundant(plan.id));
+    if let Some(new) = rival.new {
+        established::replaced(up, cx, sa, now, new, false);
+    }
+}
+
+/// The peer asks for a successor.
+pub(crate) fn request(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> Flow {
+    let reply = collide::reply(Request::RekeyIke, up.ike_doing(), up.child_busy());
+    if reply == Reply::TemporaryFailure {
+        sa.respond(cx, vec![error_notify(NotifyType::TEMPORARY_FAILURE)]);
+        return Flow::Stay;
+    }
+    let _ = now;
+    if let Err(notify) = consider(up, cx, sa, &payloads) {
+        sa.respond(cx, vec![Payload::Notify(notify)]);
+    }
+    Flow::Stay
+}
+
+fn consider(up: &mut Established, cx: &mut Context, sa: &IkeSa, payloads: &[Payload]) -> Result<(), Notify> {
+    let syntax = || plain_notify(NotifyType::INVALID_SYNTAX);
+    let theirs = find_sa(payloads).ok_or_else(syntax)?;
+    let ni = find_nonce(payloads).ok_or_else(syntax)?.to_vec();
+    let ke = find_ke(payloads).ok_or_else(syntax)?;
+    let id = cx.fresh_ike_id();
+    let spi = cx.fresh_ike_spi(id);
+    let chosen = negotiate::choose_ike(&sa.config.ike_proposals, theirs, Some(spi), &*cx.provider);
+    let refusal = match &chosen {
+        None => Some(plain_notify(NotifyType::NO_PROPOSAL_CHOSEN)),
+        Some(chosen) if chosen.suite.ke != ke.method => Some(Notify {
+            data: chosen.suite.ke.0.to_be_bytes().to_vec(),
+            ..plain_notify(NotifyType::INVALID_KE_PAYLOAD)
+        }),
+        Some(chosen) if chosen.peer_ike_spi().is_none() => Some(syntax()),
+        Some(_) => None,
+    };
+    let (Some(chosen), None) = (chosen, &refusal) else {
+        cx.by_spi.remove(&spi);
+        return Err(refusal.unwrap_or_else(syntax));
+    };
+    let peer_spi = chosen.peer_ike_spi().ok_or_else(syntax)?;
+    let nr = cx.nonce();
+    if let Some(plan) = own_plan(up) {
+        plan.rival = Some(Rival { ni: ni.clone(), nr: nr.clone(), new: None });
+    }
+    let job = key_share(cx, sa.id, ke.method, Some(ke.data.clone()));
+    let answering = Answering { job, id, spi, chosen, peer_spi, ni, nr };
+    up.theirs = Some(Theirs::Rekey(Box::new(answering)));
+    Ok(())
+}
+
+fn own_plan(up: &mut Established) -> Option<&mut Plan> {
+    match &mut up.own {
+        Some(Own::Rekey(sent)) => Some(&mut sent.plan),
+        Some(Own::RekeyAgreeing(agreeing)) => Some(&mut agreeing.plan),
+        _ => None,
+    }
+}
+
+impl Answering {
+    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+        let share = match done {
+            Done::KeyShare(Ok(KeyShare { public, shared: Some(shared), .. })) => (public, shared),
+            _ => {
+                cx.by_spi.remove(&self.spi);
+                sa.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]);
+                return Flow::Stay;
+            }
+        };
+        let (public, shared) = share;
+        let ends = Ends {
+            local: sa.local,
+            remote: sa.remote,
+            initiator: false,
+            spi_i: self.peer_spi,
+            spi_r: self.spi,
+        };
+        let method = self.chosen.suite.ke;
+        let new = New { id: self.id, ends, suite: self.chosen.suite };
+        let heir_of = own_plan(up).is_some().then_some(sa.id);
+        if let Err(failure) = spawn(up, cx, sa, now, new, (&self.ni, &self.nr), &shared, heir_of) {
+            cx.by_spi.remove(&self.spi);
+            return Flow::End(failure);
+        }
+        let payloads = vec![
+            Payload::Sa(vec![self.chosen.proposal.clone()]),
+            Payload::Nonce(self.nr.clone()),
+            Payload::Ke(KePayload { method, data: public }),
+        ];
+        sa.respond(cx, payloads);
+        match own_plan(up) {
+            Some(Plan { rival: Some(rival), .. }) => rival.new = Some(self.id),
+            _ if up.life == established::Life::Live => {
+                established::replaced(up, cx, sa, now, self.id, false);
+            }
+            // This host's own rekey won meanwhile: the peer closes what came of its own.
+            _ => {}
+        }
+        Flow::Stay
+    }
+}
+
+/// A new IKE SA's names and algorithms.
+struct New {
+    id: IkeSaId,
+    ends: Ends,
+    suite: IkeSuite,
+}
+
+#[expect(clippy::too_many_arguments, reason = "the exchange's outcome, and where it goes")]
+fn spawn(up: &Established, cx: &mut Context, old: &IkeSa, now: Now, new: New, nonces: (&[u8], &[u8]), shared: &Secret, heir_of: Option<IkeSaId>) -> Result<(), Failure> {
+    let secured = old.secured.as_ref().ok_or_else(|| Failure::Local("the IKE SA has no keys".into()))?;
+    let keys = keys::derive_rekeyed(
+        &*cx.provider,
+        &new.suite,
+        secured.suite.prf,
+        &secured.keys.sk_d,
+        shared,
+        nonces.0,
+        nonces.1,
+        new.ends.spi_i,
+        new.ends.spi_r,
+    )
+    .map_err(|e| Failure::Local(e.to_string()))?;
+    let mut sa = IkeSa::new(new.id, old.config.clone(), new.ends, State::Gone);
+    sa.nat = old.nat;
+    sa.encap = old.encap;
+    // Not reported before it inherits; then its end is.
+    sa.silent = true;
+    sa.secure(cx, new.suite, keys)?;
+    let mut fresh = Established::new(&sa, now, up.local_id.clone(), up.remote_id.clone(), None);
+    fresh.heir_of = heir_of.or(Some(old.id));
+    sa.state = State::Up(Box::new(fresh));
+    cx.after.push_back(After::Spawn(Box::new(sa)));
+    Ok(())
+}

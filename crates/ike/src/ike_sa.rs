@@ -1,0 +1,476 @@
+//! One IKE SA: its addresses, keys and window, and the state that the next message consumes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use wire::message::{Flags, Header, IkeSpi, ParseError};
+use wire::payload::{Notify, Payload};
+use wire::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
+
+use crate::config::PeerConfig;
+use crate::context::Context;
+use crate::endpoint::Now;
+use crate::error::{EndReason, Failure, Misbehaviour};
+use crate::established::{self, Established};
+use crate::event::{Event, IkeSaId};
+use crate::exchange::{auth, init};
+use crate::job::{Done, JobId};
+use crate::keys::IkeKeys;
+use crate::nat::NatState;
+use crate::negotiate::IkeSuite;
+use crate::sk::{self, SkCiphers, SkError};
+use crate::timer::Timer;
+use crate::window::{Due, Inbound, Window};
+
+/// A closed SA answers repeats of the peer's last request for so long.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// One IKE SA.
+pub(crate) struct IkeSa {
+    pub(crate) id: IkeSaId,
+    pub(crate) config: Arc<PeerConfig>,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// Whether this host is its original initiator.
+    pub(crate) initiator: bool,
+    pub(crate) spi_i: IkeSpi,
+    pub(crate) spi_r: IkeSpi,
+    pub(crate) nat: NatState,
+    /// Child SAs go in UDP.
+    pub(crate) encap: bool,
+    /// Its end is, or was, nobody's business any more: already reported, or never reported as up.
+    pub(crate) silent: bool,
+    pub(crate) window: Window,
+    pub(crate) secured: Option<Box<Secured>>,
+    pub(crate) state: State,
+    reply_to: Option<ReplyTo>,
+}
+
+/// Keys and ciphers, once there are any.
+pub(crate) struct Secured {
+    pub(crate) suite: IkeSuite,
+    pub(crate) keys: IkeKeys,
+    ciphers: SkCiphers,
+    sealed: u64,
+}
+
+/// What an IKE SA waits for. Each variant's struct holds what this wait needs and no more.
+pub(crate) enum State {
+    /// Initiator: the job that makes the private value.
+    InitKey(Box<init::KeyWait>),
+    /// Initiator: the IKE_SA_INIT response.
+    InitSent(Box<init::Sent>),
+    /// Initiator: the job that agrees.
+    InitAgree(Box<init::Agreeing>),
+    /// Responder: the job that makes the private value and agrees.
+    InitAnswer(Box<init::Answering>),
+    /// Initiator: the job that signs.
+    AuthSign(Box<auth::Signing>),
+    /// Initiator: the IKE_AUTH response.
+    AuthSent(Box<auth::Sent>),
+    /// Initiator: the job that verifies.
+    AuthVerify(Box<auth::Verifying>),
+    /// Responder: the IKE_AUTH request.
+    AuthAwait(Box<auth::Handshake>),
+    /// Responder: the job that verifies.
+    AuthCheck(Box<auth::Checking>),
+    /// Responder: the job that signs.
+    AuthAnswer(Box<auth::Answering>),
+    /// Both authenticated.
+    Up(Box<Established>),
+    /// Closed; answers repeats.
+    Lingering,
+    /// Over: to be taken out of the tables.
+    Gone,
+}
+
+/// A datagram with its header read.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrived<'a> {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) header: Header,
+    /// The IKE message, without non-ESP marker.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// Where and as what the response in the making goes.
+#[derive(Clone, Copy)]
+struct ReplyTo {
+    message_id: u32,
+    exchange: ExchangeType,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+/// Who an IKE SA is between, and by which SPIs.
+pub(crate) struct Ends {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) initiator: bool,
+    pub(crate) spi_i: IkeSpi,
+    pub(crate) spi_r: IkeSpi,
+}
+
+impl IkeSa {
+    pub(crate) fn new(id: IkeSaId, config: Arc<PeerConfig>, ends: Ends, state: State) -> Self {
+        Self {
+            id,
+            config,
+            local: ends.local,
+            remote: ends.remote,
+            initiator: ends.initiator,
+            spi_i: ends.spi_i,
+            spi_r: ends.spi_r,
+            nat: NatState::default(),
+            encap: false,
+            silent: false,
+            window: Window::new(),
+            secured: None,
+            state,
+            reply_to: None,
+        }
+    }
+
+    /// The SPI by which the peer's messages find this SA.
+    pub(crate) fn local_spi(&self) -> IkeSpi {
+        if self.initiator { self.spi_i } else { self.spi_r }
+    }
+
+    pub(crate) fn peer_spi(&self) -> IkeSpi {
+        if self.initiator { self.spi_r } else { self.spi_i }
+    }
+
+    /// Gives the SA its keys.
+    pub(crate) fn secure(&mut self, cx: &Context, suite: IkeSuite, keys: IkeKeys) -> Result<(), Failure> {
+        let ciphers = SkCiphers::new(&*cx.provider, &suite, &keys, self.initiator)
+            .map_err(|e| Failure::Local(e.to_string()))?;
+        self.secured = Some(Box::new(Secured { suite, keys, ciphers, sealed: 0 }));
+        Ok(())
+    }
+
+    /// A message for this SA.
+    pub(crate) fn receive(&mut self, cx: &mut Context, now: Now, arrived: Arrived<'_>) {
+        let checked = match (&self.secured, arrived.header.flags.response) {
+            (None, true) => self.receive_plain(cx, now, arrived),
+            (None, false) => Err(Misbehaviour::OutOfOrder),
+            (Some(_), true) => self.receive_response(cx, now, arrived),
+            (Some(_), false) => self.receive_request(cx, now, arrived),
+        };
+        if let Err(what) = checked {
+            cx.dropped(arrived.remote, what);
+        }
+    }
+
+    fn receive_plain(&mut self, cx: &mut Context, now: Now, arrived: Arrived<'_>) -> Result<(), Misbehaviour> {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::InitSent(sent) => {
+                let (state, result) = sent.response(cx, self, now, arrived);
+                self.state = state;
+                result
+            }
+            other => {
+                self.state = other;
+                Err(Misbehaviour::OutOfOrder)
+            }
+        }
+    }
+
+    fn receive_request(&mut self, cx: &mut Context, now: Now, arrived: Arrived<'_>) -> Result<(), Misbehaviour> {
+        let header = arrived.header;
+        let opened = self.open(arrived)?;
+        match self.window.classify(header.message_id) {
+            Inbound::New => {}
+            Inbound::Repeat(messages) => {
+                for bytes in messages {
+                    cx.transmit(arrived.local, arrived.remote, bytes);
+                }
+                return Ok(());
+            }
+            Inbound::InProgress => return Ok(()),
+            Inbound::OutOfWindow => return Err(Misbehaviour::MessageId),
+        }
+        let expected = match self.state {
+            State::AuthAwait(_) => header.exchange == ExchangeType::IKE_AUTH,
+            State::Up(_) => matches!(
+                header.exchange,
+                ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL
+            ),
+            _ => false,
+        };
+        if !expected {
+            return Err(Misbehaviour::OutOfOrder);
+        }
+        self.window.begin();
+        self.reply_to = Some(ReplyTo {
+            message_id: header.message_id,
+            exchange: header.exchange,
+            local: arrived.local,
+            remote: arrived.remote,
+        });
+        self.follow(cx, arrived);
+        match opened {
+            Ok(payloads) => self.request(cx, now, header.exchange, payloads),
+            Err(error) => return self.refuse_syntax(cx, now, &error),
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, cx: &mut Context, now: Now, exchange: ExchangeType, payloads: Vec<Payload>) {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::AuthAwait(handshake) => self.state = handshake.request(cx, self, now, payloads),
+            State::Up(up) => self.state = established::request(up, cx, self, now, exchange, payloads),
+            other => self.state = other,
+        }
+    }
+
+    fn receive_response(&mut self, cx: &mut Context, now: Now, arrived: Arrived<'_>) -> Result<(), Misbehaviour> {
+        let header = arrived.header;
+        let opened = self.open(arrived)?;
+        if self.window.outstanding() != Some(header.message_id) {
+            return Err(Misbehaviour::MessageId);
+        }
+        if !self.awaits(header.exchange) {
+            return Err(Misbehaviour::OutOfOrder);
+        }
+        let Some(answered) = self.window.answered(now.at, header.message_id) else {
+            return Err(Misbehaviour::MessageId);
+        };
+        cx.timers.cancel(self.id, Timer::Retransmit);
+        self.follow(cx, arrived);
+        if let State::Up(up) = &mut self.state {
+            up.last_alive = now.at;
+            cx.event(Event::Alive { id: self.id, rtt: answered.rtt });
+        }
+        let payloads = match opened {
+            Ok(payloads) => payloads,
+            Err(_) => {
+                self.fail(cx, now, Failure::Misbehaved(Misbehaviour::Malformed));
+                return Err(Misbehaviour::Malformed);
+            }
+        };
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::AuthSent(sent) => self.state = sent.response(cx, self, now, payloads),
+            State::Up(up) => self.state = established::response(up, cx, self, now, payloads),
+            other => self.state = other,
+        }
+        Ok(())
+    }
+
+    /// Whether a response of this exchange is waited for.
+    fn awaits(&self, exchange: ExchangeType) -> bool {
+        match &self.state {
+            State::AuthSent(_) => exchange == ExchangeType::IKE_AUTH,
+            State::Up(up) => up.own_exchange() == Some(exchange),
+            _ => false,
+        }
+    }
+
+    /// Verifies and reads the SK payload. The outer error means: no word of the peer, drop it.
+    fn open(&self, arrived: Arrived<'_>) -> Result<Result<Vec<Payload>, ParseError>, Misbehaviour> {
+        let message = wire::message::parse(arrived.bytes).map_err(|_| Misbehaviour::Malformed)?;
+        let (Some(frame), Some(secured)) = (message.sk, &self.secured) else {
+            return Err(Misbehaviour::MissingPayload);
+        };
+        if frame.fragment.is_some() {
+            return Err(Misbehaviour::UnexpectedPayload);
+        }
+        match sk::open(&frame, &*secured.ciphers.r#in) {
+            Ok(payloads) => Ok(Ok(payloads)),
+            Err(SkError::BadIcv) => Err(Misbehaviour::BadIcv),
+            Err(SkError::BadPadding) => Ok(Err(ParseError::BadLength("padding"))),
+            Err(SkError::Parse(error)) => Ok(Err(error)),
+        }
+    }
+
+    /// A verified request that cannot be read (RFC 7296 2.21.3, 2.5): the first ends the SA, the second does not.
+    fn refuse_syntax(&mut self, cx: &mut Context, now: Now, error: &ParseError) -> Result<(), Misbehaviour> {
+        if let ParseError::UnknownCritical(kind) = error {
+            let notify = Notify {
+                protocol: ProtocolId::NONE,
+                spi: Vec::new(),
+                kind: NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+                data: vec![*kind],
+            };
+            self.respond(cx, vec![Payload::Notify(notify)]);
+            return Err(Misbehaviour::UnknownCritical);
+        }
+        self.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]);
+        self.fail(cx, now, Failure::Misbehaved(Misbehaviour::Malformed));
+        Err(Misbehaviour::Malformed)
+    }
+
+    /// A verified, fresh message says where the peer is (RFC 7296 2.23): its port floats to 4500
+    /// while the SA is half-open; later it is followed only if the peer is behind a NAT and this host is not.
+    fn follow(&mut self, cx: &mut Context, arrived: Arrived<'_>) {
+        if self.remote == arrived.remote && self.local == arrived.local {
+            return;
+        }
+        let half_open = !matches!(self.state, State::Up(_));
+        let same_hosts = self.remote.ip() == arrived.remote.ip();
+        if half_open && same_hosts {
+            self.local = arrived.local;
+            self.remote = arrived.remote;
+        } else if self.nat.remote_behind && !self.nat.local_behind && self.local == arrived.local {
+            self.remote = arrived.remote;
+            let sas = established::move_children(cx, self.id, arrived.remote.ip());
+            cx.event(Event::PeerMoved { id: self.id, remote: arrived.remote, sas });
+        }
+    }
+
+    /// A job of this SA is done.
+    pub(crate) fn job_done(&mut self, cx: &mut Context, now: Now, job: JobId, done: Done) {
+        self.state = match std::mem::replace(&mut self.state, State::Gone) {
+            State::InitKey(s) if s.job == job => s.done(cx, self, now, done),
+            State::InitAgree(s) if s.job == job => s.done(cx, self, now, done),
+            State::InitAnswer(s) if s.job == job => s.done(cx, self, now, done),
+            State::AuthSign(s) if s.job == job => s.done(cx, self, now, done),
+            State::AuthVerify(s) if s.job == job => s.done(cx, self, now, done),
+            State::AuthCheck(s) if s.job == job => s.done(cx, self, now, done),
+            State::AuthAnswer(s) if s.job == job => s.done(cx, self, now, done),
+            State::Up(up) => established::job_done(up, cx, self, now, job, done),
+            other => other,
+        };
+    }
+
+    /// Sends a request in an SK payload. The window must be free.
+    pub(crate) fn send_request(&mut self, cx: &mut Context, now: Now, exchange: ExchangeType, payloads: &[Payload]) {
+        let Some(message_id) = self.window.next_id() else { return };
+        let bytes = self.seal(exchange, message_id, false, payloads);
+        cx.transmit(self.local, self.remote, &bytes);
+        self.window.sent(now.at, vec![bytes], self.config.retransmit);
+        self.arm_retransmit(cx);
+    }
+
+    /// Answers the request in hand, and stores the answer for its repeats.
+    pub(crate) fn respond(&mut self, cx: &mut Context, payloads: Vec<Payload>) {
+        let Some(to) = self.reply_to.take() else { return };
+        let bytes = self.seal(to.exchange, to.message_id, true, &payloads);
+        cx.transmit(to.local, to.remote, &bytes);
+        self.window.responded(vec![bytes]);
+    }
+
+    fn seal(&mut self, exchange: ExchangeType, message_id: u32, response: bool, payloads: &[Payload]) -> Vec<u8> {
+        let header = self.header(exchange, message_id, response);
+        let Some(secured) = &mut self.secured else { return Vec::new() };
+        secured.sealed += 1;
+        sk::seal(&header, payloads, &*secured.ciphers.out, secured.sealed)
+    }
+
+    /// A header of this SA.
+    pub(crate) fn header(&self, exchange: ExchangeType, message_id: u32, response: bool) -> Header {
+        Header {
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            next_payload: PayloadType::NONE,
+            version: Header::VERSION,
+            exchange,
+            flags: Flags { initiator: self.initiator, version: false, response },
+            message_id,
+            length: 0,
+        }
+    }
+
+    pub(crate) fn arm_retransmit(&self, cx: &mut Context) {
+        match self.window.next_timeout() {
+            Some(at) => cx.timers.set(self.id, Timer::Retransmit, at),
+            None => cx.timers.cancel(self.id, Timer::Retransmit),
+        }
+    }
+
+    /// The retransmission timer fired.
+    pub(crate) fn retransmit(&mut self, cx: &mut Context, now: Now) {
+        match self.window.due(now.at) {
+            Due::Nothing => {}
+            Due::Resend { messages, attempt } => {
+                for bytes in messages {
+                    cx.transmit(self.local, self.remote, bytes);
+                }
+                cx.event(Event::Retransmitted { id: self.id, remote: self.remote.ip(), attempt });
+            }
+            Due::GiveUp { tries, elapsed } => {
+                let during = self.during();
+                let failure = Failure::Timeout { during, tries, seconds: elapsed.as_secs() };
+                return self.fail(cx, now, failure);
+            }
+        }
+        self.arm_retransmit(cx);
+    }
+
+    /// The exchange that is going on, for people.
+    fn during(&self) -> &'static str {
+        match &self.state {
+            State::InitKey(_) | State::InitSent(_) | State::InitAgree(_) | State::InitAnswer(_) => "IKE_SA_INIT",
+            State::Up(up) => up.during(),
+            State::Lingering | State::Gone => "INFORMATIONAL",
+            _ => "IKE_AUTH",
+        }
+    }
+
+    /// Ends the SA without a message: children first, then itself.
+    pub(crate) fn fail(&mut self, cx: &mut Context, now: Now, reason: Failure) {
+        self.state = self.end(cx, now, reason);
+    }
+
+    /// As [`fail`](Self::fail); gives the state to be in from now on.
+    pub(crate) fn end(&mut self, cx: &mut Context, now: Now, reason: Failure) -> State {
+        for child in cx.children.of(self.id) {
+            established::child_goes(cx, now, child, &reason);
+        }
+        self.report_down(cx, reason);
+        cx.timers.cancel_all(self.id);
+        self.window.forget();
+        if self.secured.is_none() {
+            return State::Gone;
+        }
+        cx.timers.set(self.id, Timer::Linger, now.at + LINGER);
+        State::Lingering
+    }
+
+    /// Reports the end, once.
+    pub(crate) fn report_down(&mut self, cx: &mut Context, reason: Failure) {
+        if !std::mem::replace(&mut self.silent, true) {
+            cx.event(Event::IkeDown { id: self.id, remote: self.remote.ip(), reason });
+        }
+    }
+
+    /// Deletes the SA as far as its state allows a message; the children go at once.
+    pub(crate) fn delete(&mut self, cx: &mut Context, now: Now, reason: EndReason) {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Up(up) => self.state = established::close(up, cx, self, now, reason),
+            State::AuthSent(sent) => {
+                // The peer may have the SA up already: it is told once its answer shows that it has.
+                self.report_down(cx, Failure::Ended(reason));
+                self.state = State::AuthSent(sent);
+            }
+            State::Lingering => self.state = State::Lingering,
+            _ => self.state = self.end(cx, now, Failure::Ended(reason)),
+        }
+    }
+}
+
+/// A notify without SPI or data.
+pub(crate) fn plain_notify(kind: NotifyType) -> Notify {
+    Notify { protocol: ProtocolId::NONE, spi: Vec::new(), kind, data: Vec::new() }
+}
+
+/// The same, as a payload.
+pub(crate) fn error_notify(kind: NotifyType) -> Payload {
+    Payload::Notify(plain_notify(kind))
+}
+
+/// The data of the first notify of a kind.
+pub(crate) fn find_notify(payloads: &[Payload], kind: NotifyType) -> Option<&Notify> {
+    payloads.iter().find_map(|p| match p {
+        Payload::Notify(n) if n.kind == kind => Some(n),
+        _ => None,
+    })
+}
+
+/// The first error notify.
+pub(crate) fn find_error(payloads: &[Payload]) -> Option<&Notify> {
+    payloads.iter().find_map(|p| match p {
+        Payload::Notify(n) if n.kind.is_error() => Some(n),
+        _ => None,
+    })
+}
