@@ -14,8 +14,9 @@ use crate::config::ChildConfig;
 use crate::context::Context;
 use crate::error::{EndReason, Failure};
 use crate::event::{ChildId, ChildInfo, Event, IkeSaId};
-use crate::negotiate::{self, EspSuite};
+use crate::negotiate::EspSuite;
 use crate::rng::Rng;
+use crate::suite;
 use crate::timer::Timer;
 
 /// Child SAs of one IKE SA, at most; more are refused with NO_ADDITIONAL_SAS.
@@ -165,7 +166,7 @@ impl Child {
             spi_in: self.spi_in,
             spi_out: self.spi_out,
             mode: self.mode,
-            suite: negotiate::suite_text_esp(&self.suite),
+            suite: suite::suite_text_esp(&self.suite),
             local_ts: self.local_ts.to_vec(),
             remote_ts: self.remote_ts.to_vec(),
             encap: self.encap,

@@ -127,12 +127,11 @@ impl Context {
         IkeSaId(self.last_ike)
     }
 
-    /// A local SPI that no IKE SA has, entered for `id`.
-    pub(crate) fn fresh_ike_spi(&mut self, id: IkeSaId) -> IkeSpi {
+    /// A local SPI that no IKE SA has.
+    pub(crate) fn fresh_ike_spi(&mut self) -> IkeSpi {
         loop {
             let spi = IkeSpi(self.rng.u64());
             if spi.0 != 0 && !self.by_spi.contains_key(&spi) {
-                self.by_spi.insert(spi, id);
                 return spi;
             }
         }

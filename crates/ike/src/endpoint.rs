@@ -4,16 +4,40 @@
 //! `rekey_child`, …), time (`tick`, not before `next_timeout`), and `poll`, which must be called
 //! after each of the others until it gives `None`: its outputs are to be carried out in that order.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crypto::{Provider, Secret};
 use ipsec::Instant;
-use wire::message::IkeSpi;
+use wire::message::{Header, IkeSpi};
+use wire::registry::{ExchangeType, NotifyType};
 
+use crate::child_sa::{self, Stage};
+use crate::collide::{self, Nonces, Side};
 use crate::config::{ChildConfig, Directory, PeerConfig};
+use crate::context::{After, Context, NATT_PORT};
+use crate::cookie::{Claim, CookieJar};
+use crate::error::{EndReason, Failure, Misbehaviour};
+use crate::established::{Established, Life, Task};
 use crate::event::{ChildId, ChildInfo, Event, IkeInfo, IkeSaId};
+use crate::exchange::init::{self, Request, Verdict};
+use crate::ike_sa::{Arrived, Ends, IkeSa, State};
 use crate::job::{Done, Job, JobId};
+use crate::rng::Rng;
+use crate::timer::Timer;
+
+/// The port of IKE; every IKE SA starts there (RFC 7296 2.23).
+const IKE_PORT: u16 = 500;
+
+/// Half-open SAs of one address, at most.
+const MAX_HALF_OPEN_PER_PEER: usize = 16;
+
+/// The loser of two IKE SAs that were initiated at once is closed after this long by its initiator …
+const CLOSE_OWN_TWIN: Duration = Duration::from_secs(2);
+/// … and, if the peer does not, after this long by the other side.
+const CLOSE_PEER_TWIN: Duration = Duration::from_secs(30);
 
 /// The two clocks: one for timers, one for certificates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,122 +134,483 @@ pub struct EndpointConfig {
 
 /// All IKE SAs of one host.
 pub struct Endpoint {
-    provider: Arc<dyn Provider>,
+    limits: EndpointConfig,
+    cx: Context,
+    cookies: CookieJar,
+    sas: BTreeMap<IkeSaId, Box<IkeSa>>,
+    /// First requests that an SA came of: a repeat is not a new peer.
+    inits: BTreeMap<(SocketAddr, IkeSpi), IkeSaId>,
+    /// Half-open SAs as responder, and whether the peer was known.
+    half_open: BTreeMap<IkeSaId, bool>,
 }
 
 impl Endpoint {
     /// An endpoint without SAs.
     pub fn new(config: EndpointConfig, provider: Arc<dyn Provider>, seed: [u8; 32]) -> Self {
-        let _ = (config, seed);
-        Self { provider }
+        let mut rng = Rng::new(seed);
+        let cookies = CookieJar::new(rng.bytes());
+        Self {
+            limits: config,
+            cx: Context::new(provider, rng),
+            cookies,
+            sas: BTreeMap::new(),
+            inits: BTreeMap::new(),
+            half_open: BTreeMap::new(),
+        }
     }
 
     /// A datagram arrived on port 500 or 4500 (ESP in UDP is not for here; it is ignored).
     pub fn datagram(&mut self, now: Now, datagram: Datagram, directory: &dyn Directory) {
-        let _ = (now, datagram, directory, &self.provider);
-        todo!()
+        let Datagram { local, remote, bytes } = &datagram;
+        let bytes = match local.port() {
+            NATT_PORT => match wire::datagram::classify(bytes) {
+                wire::datagram::Datagram::Ike(ike) => ike,
+                wire::datagram::Datagram::Esp(..) | wire::datagram::Datagram::Keepalive => return,
+                wire::datagram::Datagram::Malformed => {
+                    return self.cx.dropped(*remote, Misbehaviour::Malformed);
+                }
+            },
+            _ => bytes.as_slice(),
+        };
+        if let Err(what) = self.message(now, *local, *remote, bytes, directory) {
+            self.cx.dropped(*remote, what);
+        }
+    }
+
+    fn message(
+        &mut self,
+        now: Now,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+        directory: &dyn Directory,
+    ) -> Result<(), Misbehaviour> {
+        let header = Header::parse(bytes).map_err(|_| Misbehaviour::Malformed)?;
+        let arrived = Arrived { local, remote, header, bytes };
+        if header.version >> 4 != Header::VERSION >> 4 {
+            if header.version >> 4 > Header::VERSION >> 4 && !header.flags.response && directory.is_known(remote.ip()) {
+                init::refuse(&mut self.cx, arrived, NotifyType::INVALID_MAJOR_VERSION, Vec::new());
+            }
+            return Err(Misbehaviour::Version);
+        }
+        if usize::try_from(header.length) != Ok(bytes.len()) {
+            return Err(Misbehaviour::Malformed);
+        }
+        if header.exchange == ExchangeType::IKE_SA_INIT && !header.flags.response {
+            return self.first_request(now, arrived, directory);
+        }
+        let (here, there) = match header.flags.initiator {
+            true => (header.spi_r, header.spi_i),
+            false => (header.spi_i, header.spi_r),
+        };
+        let id = *self.cx.by_spi.get(&here).ok_or(Misbehaviour::UnknownSpi)?;
+        let sa = self.sas.get(&id).ok_or(Misbehaviour::UnknownSpi)?;
+        let peer_fits = sa.secured.is_none() || sa.peer_spi() == there;
+        if sa.initiator == header.flags.initiator || !peer_fits {
+            return Err(Misbehaviour::UnknownSpi);
+        }
+        self.with(now, id, |cx, sa| sa.receive(cx, now, arrived));
+        Ok(())
+    }
+
+    /// IKE_SA_INIT from a peer: nothing is kept before all that is cheap has been checked.
+    fn first_request(&mut self, now: Now, arrived: Arrived<'_>, directory: &dyn Directory) -> Result<(), Misbehaviour> {
+        let header = arrived.header;
+        if header.spi_i.0 == 0 || header.spi_r.0 != 0 || header.message_id != 0 || !header.flags.initiator {
+            return Err(Misbehaviour::Malformed);
+        }
+        if let Some(id) = self.inits.get(&(arrived.remote, header.spi_i)).copied() {
+            let mut result = Ok(());
+            self.with(now, id, |cx, sa| result = sa.repeat_init(cx, arrived));
+            return result;
+        }
+        let request = Request::read(arrived.bytes)?;
+        let config = directory
+            .responder(arrived.local.ip(), arrived.remote)
+            .ok_or(Misbehaviour::NotAPeer)?;
+        let known = directory.is_known(arrived.remote.ip());
+        self.admit(now, arrived, &request, known)?;
+        match request.judge(&self.cx, &config) {
+            Verdict::Accept(chosen) => {
+                let sa = request.accept(&mut self.cx, config, now, arrived, chosen)?;
+                self.inits.insert((arrived.remote, header.spi_i), sa.id);
+                self.half_open.insert(sa.id, known);
+                self.insert(Box::new(sa));
+            }
+            Verdict::OtherKe(ke) => {
+                let data = ke.0.to_be_bytes().to_vec();
+                init::refuse(&mut self.cx, arrived, NotifyType::INVALID_KE_PAYLOAD, data);
+            }
+            Verdict::NoProposal => {
+                init::refuse(&mut self.cx, arrived, NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
+                let id = self.cx.fresh_ike_id();
+                let reason = request.no_proposal(&config);
+                self.cx.event(Event::IkeDown { id, remote: arrived.remote.ip(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bounds of half-open SAs, and the cookie (RFC 7296 2.6). A known peer is asked for one only when
+    /// half of all that is allowed is taken, which honest members do not do.
+    fn admit(&mut self, now: Now, arrived: Arrived<'_>, request: &Request, known: bool) -> Result<(), Misbehaviour> {
+        let total = self.half_open.len();
+        let of_peer = self
+            .half_open
+            .keys()
+            .filter(|id| self.sas.get(id).is_some_and(|sa| sa.remote.ip() == arrived.remote.ip()))
+            .count();
+        let full = total >= self.limits.max_half_open || self.sas.len() >= self.limits.max_ike_sas;
+        if full || of_peer >= MAX_HALF_OPEN_PER_PEER {
+            return Err(Misbehaviour::HalfOpenLimit);
+        }
+        let strangers = self.half_open.values().filter(|known| !**known).count();
+        let wanted = if known {
+            total >= self.limits.max_half_open.div_ceil(2)
+        } else {
+            strangers >= self.limits.cookie_threshold
+        };
+        if !wanted {
+            return Ok(());
+        }
+        let claim = Claim { ni: &request.nonce, ip: arrived.remote.ip(), spi_i: arrived.header.spi_i };
+        let provider = self.cx.provider.clone();
+        match &request.cookie {
+            Some(cookie) if self.cookies.check(&*provider, now.at, claim, cookie) => Ok(()),
+            _ => {
+                if let Ok(cookie) = self.cookies.issue(&*provider, now.at, claim) {
+                    init::refuse(&mut self.cx, arrived, NotifyType::COOKIE, cookie);
+                }
+                Err(Misbehaviour::HalfOpenLimit)
+            }
+        }
     }
 
     /// A job is done.
     pub fn job_done(&mut self, now: Now, id: JobId, done: Done, directory: &dyn Directory) {
-        let _ = (now, id, done, directory);
-        todo!()
+        let _ = directory;
+        if let Some(sa) = self.cx.finished(id) {
+            self.with(now, sa, |cx, sa| sa.job_done(cx, now, id, done));
+        }
     }
 
     /// Time passed.
     pub fn tick(&mut self, now: Now) {
-        let _ = now;
-        todo!()
+        while let Some((id, timer)) = self.cx.timers.pop(now.at) {
+            match timer {
+                Timer::RemoveChild(child) => child_sa::remove_retired(&mut self.cx, child),
+                Timer::Redundant if !self.has_confirmed_twin(id) => {
+                    self.cx.timers.set(id, timer, now.at + CLOSE_OWN_TWIN);
+                }
+                _ => self.with(now, id, |cx, sa| sa.timer(cx, now, timer)),
+            }
+        }
     }
 
     /// The next output.
     pub fn poll(&mut self) -> Option<Output> {
-        todo!()
+        self.cx.poll()
     }
 
     /// When `tick` is due, and why.
     pub fn next_timeout(&self) -> Option<(Instant, Why)> {
-        todo!()
+        self.cx.timers.next()
     }
 
     /// Starts an IKE SA with its first child SA. Ends in `IkeUp` and `ChildUp`, or in `IkeDown`.
     pub fn initiate(&mut self, now: Now, config: Arc<PeerConfig>) -> IkeSaId {
-        let _ = (now, config);
-        todo!()
+        let id = self.cx.fresh_ike_id();
+        let remote = config.remote;
+        if self.sas.len() >= self.limits.max_ike_sas {
+            let reason = Failure::Local("this host has as many IKE SAs as it may".into());
+            self.cx.event(Event::IkeDown { id, remote, reason });
+            return id;
+        }
+        let ends = Ends {
+            local: SocketAddr::new(config.local, IKE_PORT),
+            remote: SocketAddr::new(remote, IKE_PORT),
+            initiator: true,
+            spi_i: self.cx.fresh_ike_spi(),
+            spi_r: IkeSpi(0),
+        };
+        let sa = init::start(&mut self.cx, config, ends, id);
+        if !matches!(sa.state, State::Gone) {
+            self.insert(Box::new(sa));
+        }
+        let _ = now;
+        id
     }
 
     /// One more child SA.
     pub fn create_child(&mut self, now: Now, ike: IkeSaId, child: Arc<ChildConfig>) -> Result<(), CommandError> {
-        let _ = (now, ike, child);
-        todo!()
+        self.task(now, ike, Task::NewChild(child))
     }
 
     /// Replaces a child SA now.
     pub fn rekey_child(&mut self, now: Now, child: ChildId) -> Result<(), CommandError> {
-        let _ = (now, child);
-        todo!()
+        let ike = self.ike_of(child)?;
+        self.task(now, ike, Task::RekeyChild(child))
     }
 
     /// Replaces an IKE SA now, its children move over.
     pub fn rekey_ike(&mut self, now: Now, ike: IkeSaId) -> Result<(), CommandError> {
-        let _ = (now, ike);
-        todo!()
+        self.task(now, ike, Task::RekeyIke)
     }
 
     /// Deletes a child SA in agreement with the peer.
     pub fn delete_child(&mut self, now: Now, child: ChildId) -> Result<(), CommandError> {
-        let _ = (now, child);
-        todo!()
+        let ike = self.ike_of(child)?;
+        self.task(now, ike, Task::DeleteChild(child, EndReason::Deleted))
     }
 
     /// Deletes an IKE SA with its children in agreement with the peer; in any state, half-open included. The children go at once.
     pub fn delete_ike(&mut self, now: Now, ike: IkeSaId) -> Result<(), CommandError> {
-        let _ = (now, ike);
-        todo!()
+        self.visible(ike)?;
+        self.with(now, ike, |cx, sa| sa.delete(cx, now, EndReason::Deleted));
+        Ok(())
     }
 
     /// Forgets an IKE SA and its children without a message.
     pub fn abandon(&mut self, now: Now, ike: IkeSaId) -> Result<(), CommandError> {
-        let _ = (now, ike);
-        todo!()
+        self.visible(ike)?;
+        self.with(now, ike, |cx, sa| {
+            sa.fail(cx, now, Failure::Ended(EndReason::Deleted));
+            sa.state = State::Gone;
+        });
+        Ok(())
     }
 
     /// Asks the peer for a sign of life now (an empty INFORMATIONAL).
     pub fn probe(&mut self, now: Now, ike: IkeSaId) -> Result<(), CommandError> {
-        let _ = (now, ike);
-        todo!()
+        self.task(now, ike, Task::Probe)
     }
 
     /// Verified ESP traffic of the peer came: as good as a sign of life (RFC 7296 2.4).
     pub fn note_inbound_traffic(&mut self, now: Now, child: ChildId) {
-        let _ = (now, child);
-        todo!()
+        let ike = self.cx.children.get(child).map(|c| c.ike);
+        if let Some(up) = ike.and_then(|id| self.sas.get_mut(&id)).and_then(|sa| sa.up_mut()) {
+            up.last_alive = up.last_alive.max(now.at);
+        }
     }
 
     /// The data plane saw the first packet on a new inbound SA: the peer sends through it, so may we.
     pub fn note_first_use(&mut self, now: Now, spi_in: ipsec::Spi) {
-        let _ = (now, spi_in);
-        todo!()
+        let Some(child) = self.cx.children.by_spi_in(spi_in) else { return };
+        child_sa::complete(&mut self.cx, child);
+        let ike = self.cx.children.get(child).map(|c| c.ike);
+        if let Some(up) = ike.and_then(|id| self.sas.get_mut(&id)).and_then(|sa| sa.up_mut()) {
+            up.confirmed = true;
+            up.last_alive = up.last_alive.max(now.at);
+        }
     }
 
     /// Established IKE SAs, in the order of their ids.
     pub fn ike_sas(&self) -> Vec<IkeInfo> {
-        todo!()
+        let live = self.sas.values().filter_map(|sa| sa.up().map(|up| (sa, up)));
+        live.filter(|(_, up)| up.live()).map(|(sa, up)| up.info(sa)).collect()
     }
 
-    /// Complete child SAs, in the order of their ids.
+    /// Complete child SAs, in the order of their ids; without those that are replaced, redundant or on their way down.
     pub fn children(&self) -> Vec<ChildInfo> {
-        todo!()
+        let shown = self.cx.children.iter().filter(|c| {
+            let owner = self.sas.get(&c.ike).and_then(|sa| sa.up());
+            c.stage == Stage::Up && c.successor.is_none() && owner.is_some_and(|up| !up.redundant)
+        });
+        shown.map(child_sa::Child::info).collect()
     }
 
     /// Half-open IKE SAs: id, peer, whether this host initiated.
     pub fn half_open(&self) -> Vec<(IkeSaId, IpAddr, bool)> {
-        todo!()
+        let open = self.sas.values().filter(|sa| {
+            !sa.silent && !matches!(sa.state, State::Up(_) | State::Lingering | State::Gone)
+        });
+        open.map(|sa| (sa.id, sa.remote.ip(), sa.initiator)).collect()
     }
 
     /// Keys for Wireshark.
     pub fn export_keys(&self, ike: IkeSaId) -> Option<ExportedKeys> {
-        let _ = ike;
-        todo!()
+        let sa = self.sas.get(&ike)?;
+        let secured = sa.secured.as_ref()?;
+        let keys = &secured.keys;
+        Some(ExportedKeys {
+            spi_i: sa.spi_i,
+            spi_r: sa.spi_r,
+            cipher: secured.suite.cipher,
+            sk_ei: keys.sk_ei.clone(),
+            sk_er: keys.sk_er.clone(),
+            sk_ai: keys.sk_ai.clone(),
+            sk_ar: keys.sk_ar.clone(),
+        })
+    }
+
+    /// Queues a task on an established SA.
+    fn task(&mut self, now: Now, ike: IkeSaId, task: Task) -> Result<(), CommandError> {
+        let up = self.visible(ike)?.up().ok_or(CommandError::NotEstablished)?;
+        if up.life != Life::Live || up.heir_of.is_some() || !up.has_room() {
+            return Err(CommandError::NotEstablished);
+        }
+        self.with(now, ike, |cx, sa| {
+            sa.proceed(cx, now, |up| up.push(task));
+        });
+        Ok(())
+    }
+
+    fn visible(&self, ike: IkeSaId) -> Result<&IkeSa, CommandError> {
+        match self.sas.get(&ike) {
+            Some(sa) if !matches!(sa.state, State::Lingering | State::Gone) => Ok(sa),
+            _ => Err(CommandError::NotFound),
+        }
+    }
+
+    fn ike_of(&self, child: ChildId) -> Result<IkeSaId, CommandError> {
+        match self.cx.children.get(child) {
+            Some(c) if matches!(c.stage, Stage::Up | Stage::Inbound) => Ok(c.ike),
+            Some(_) => Err(CommandError::NotEstablished),
+            None => Err(CommandError::NotFound),
+        }
+    }
+
+    fn insert(&mut self, sa: Box<IkeSa>) {
+        self.cx.by_spi.insert(sa.local_spi(), sa.id);
+        *self.cx.peers.entry(sa.config.remote).or_default() += 1;
+        self.sas.insert(sa.id, sa);
+    }
+
+    /// Handles one SA, then what that means for others.
+    fn with(&mut self, now: Now, id: IkeSaId, f: impl FnOnce(&mut Context, &mut IkeSa)) {
+        self.with_one(id, f);
+        while let Some(after) = self.cx.after.pop_front() {
+            self.after(now, after);
+        }
+    }
+
+    fn with_one(&mut self, id: IkeSaId, f: impl FnOnce(&mut Context, &mut IkeSa)) {
+        let Some(mut sa) = self.sas.remove(&id) else { return };
+        f(&mut self.cx, &mut sa);
+        match sa.state {
+            State::Gone => return self.forget(&sa),
+            State::Up(_) | State::Lingering => {
+                self.half_open.remove(&id);
+            }
+            _ => {}
+        }
+        self.sas.insert(id, sa);
+    }
+
+    fn forget(&mut self, sa: &IkeSa) {
+        self.cx.timers.cancel_all(sa.id);
+        self.cx.by_spi.remove(&sa.local_spi());
+        self.half_open.remove(&sa.id);
+        self.inits.retain(|_, id| *id != sa.id);
+        if let Some(count) = self.cx.peers.get_mut(&sa.config.remote) {
+            *count -= 1;
+            if *count == 0 {
+                self.cx.peers.remove(&sa.config.remote);
+            }
+        }
+    }
+
+    fn after(&mut self, now: Now, after: After) {
+        match after {
+            After::Spawn(sa) => self.insert(sa),
+            After::Inherit { old, new } => self.inherit(now, old, new),
+            After::Established { id, peer_contact, own_contact } => {
+                self.established(now, id, peer_contact, own_contact);
+            }
+            After::CloseRedundant(id) => {
+                self.with_one(id, |cx, sa| sa.delete(cx, now, EndReason::Redundant));
+            }
+            After::CloseReplaced(id) => self.with_one(id, |cx, sa| sa.delete(cx, now, EndReason::Rekeyed)),
+        }
+    }
+
+    /// `new` takes over what `old` has (RFC 7296 2.8).
+    fn inherit(&mut self, now: Now, old: IkeSaId, new: IkeSaId) {
+        if !self.sas.contains_key(&new) {
+            return;
+        }
+        let mut tasks = Vec::new();
+        let mut addresses = None;
+        self.with_one(old, |_, sa| {
+            addresses = Some((sa.local, sa.remote));
+            if let State::Up(up) = &mut sa.state {
+                tasks = up.take_tasks();
+            }
+        });
+        for child in self.cx.children.of(old) {
+            child_sa::hand_over(&mut self.cx, child, new);
+        }
+        self.with_one(new, |cx, sa| {
+            if let Some((local, remote)) = addresses {
+                (sa.local, sa.remote) = (local, remote);
+            }
+            sa.silent = false;
+            sa.inherit(cx, now, old, tasks);
+        });
+    }
+
+    /// An IKE SA is up: INITIAL_CONTACT voids what the peer had before (RFC 7296 2.4); of two that were
+    /// initiated at once, one goes.
+    fn established(&mut self, now: Now, id: IkeSaId, peer_contact: bool, own_contact: bool) {
+        let Some(remote) = self.sas.get(&id).map(|sa| sa.remote.ip()) else { return };
+        let twins = self.twins(id);
+        if peer_contact {
+            for twin in twins {
+                let reason = Failure::Ended(EndReason::InitialContact);
+                self.with_one(twin, |cx, sa| sa.fail(cx, now, reason));
+            }
+            self.cx.event(Event::InitialContact { id, remote });
+        } else if own_contact {
+            // The peer dropped everything older when it read our INITIAL_CONTACT; what came up since is redundant.
+            for twin in twins {
+                self.with_one(twin, |cx, sa| sa.delete(cx, now, EndReason::Redundant));
+            }
+        } else {
+            for twin in twins {
+                self.settle_twins(now, id, twin);
+            }
+        }
+    }
+
+    /// Other live IKE SAs of the same two hosts under the same identities.
+    fn twins(&self, id: IkeSaId) -> Vec<IkeSaId> {
+        let Some((sa, up)) = self.sas.get(&id).and_then(|sa| Some((sa, sa.up()?))) else { return Vec::new() };
+        let same = |other: &IkeSa, o: &Established| {
+            other.id != id
+                && (o.live() || o.redundant)
+                && o.life == Life::Live
+                && other.local.ip() == sa.local.ip()
+                && other.remote.ip() == sa.remote.ip()
+                && (&o.local_id, &o.remote_id) == (&up.local_id, &up.remote_id)
+        };
+        let others = self.sas.values().filter(|other| other.up().is_some_and(|o| same(other, o)));
+        others.map(|other| other.id).collect()
+    }
+
+    fn settle_twins(&mut self, now: Now, a: IkeSaId, b: IkeSaId) {
+        let (Some(sa_a), Some(sa_b)) = (self.sas.get(&a), self.sas.get(&b)) else { return };
+        let (own, peer) = match (sa_a.initiator, sa_b.initiator) {
+            (true, false) => (sa_a, sa_b),
+            (false, true) => (sa_b, sa_a),
+            _ => return,
+        };
+        let (Some((oi, or)), Some((pi, pr))) = (own.nonces(), peer.nonces()) else { return };
+        let stays = collide::duplicate(Nonces { ni: oi, nr: or }, Nonces { ni: pi, nr: pr });
+        let (loser, wait) = match stays {
+            Side::Own => (peer.id, CLOSE_PEER_TWIN),
+            Side::Peer => (own.id, CLOSE_OWN_TWIN),
+        };
+        if let Some(up) = self.sas.get_mut(&loser).and_then(|sa| sa.up_mut()) {
+            up.redundant = true;
+            self.cx.timers.set(loser, Timer::Redundant, now.at + wait);
+        }
+    }
+
+    /// Whether another IKE SA serves for this one, which the peer is known to have.
+    fn has_confirmed_twin(&self, id: IkeSaId) -> bool {
+        let confirmed = |twin: &IkeSaId| {
+            self.sas.get(twin).and_then(|sa| sa.up()).is_some_and(|up| up.confirmed && !up.redundant)
+        };
+        self.twins(id).iter().any(confirmed)
     }
 }

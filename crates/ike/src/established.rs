@@ -23,7 +23,7 @@ use crate::exchange::child::{self, Answer, Keying, Refusal, find_sa};
 use crate::exchange::{create_child, delete, liveness, rekey};
 use crate::ike_sa::{IkeSa, State};
 use crate::job::{Done, JobId};
-use crate::negotiate;
+use crate::suite;
 use crate::timer::Timer;
 
 /// Tasks that may wait on one IKE SA.
@@ -181,7 +181,7 @@ impl Established {
             local: sa.local,
             remote: sa.remote,
             remote_id: self.remote_id.clone(),
-            suite: sa.secured.as_ref().map(|s| negotiate::suite_text(&s.suite)).unwrap_or_default(),
+            suite: sa.secured.as_ref().map(|s| suite::suite_text(&s.suite)).unwrap_or_default(),
             since: self.since,
             rekey_at: self.rekey_at,
         }

@@ -57,6 +57,14 @@ pub enum Event {
     },
     /// A child SA is complete.
     ChildUp(ChildInfo),
+    /// Another child SA serves instead of this one: take its outbound SA away now. The inbound one stays
+    /// for packets under way; `ChildDown` follows some seconds later.
+    RemoveOutbound {
+        /// Of which child SA.
+        child: ChildId,
+        /// The SA.
+        key: SaKey,
+    },
     /// A child SA is gone: take both SAs away.
     ChildDown {
         /// Which.

@@ -11,8 +11,9 @@ use crate::config::PeerConfig;
 use crate::context::Context;
 use crate::endpoint::Now;
 use crate::error::{EndReason, Failure, Misbehaviour};
-use crate::established::{self, Established};
+use crate::established::{self, Established, Task};
 use crate::event::{Event, IkeSaId};
+use crate::exchange::init::HALF_OPEN;
 use crate::exchange::{auth, init};
 use crate::job::{Done, JobId};
 use crate::keys::IkeKeys;
@@ -318,6 +319,80 @@ impl IkeSa {
         }
     }
 
+    /// A first request again: the stored response, or patience.
+    pub(crate) fn repeat_init(&self, cx: &mut Context, arrived: Arrived<'_>) -> Result<(), Misbehaviour> {
+        match &self.state {
+            State::InitAnswer(_) => Ok(()),
+            State::AuthAwait(handshake) if handshake.request == arrived.bytes => {
+                cx.transmit(arrived.local, arrived.remote, &handshake.response);
+                Ok(())
+            }
+            _ => Err(Misbehaviour::OutOfOrder),
+        }
+    }
+
+    /// A timer of this SA fired.
+    pub(crate) fn timer(&mut self, cx: &mut Context, now: Now, timer: Timer) {
+        if timer == Timer::Retransmit {
+            return self.retransmit(cx, now);
+        }
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Up(up) => self.state = established::timer(up, cx, self, now, timer),
+            State::Lingering if timer == Timer::Linger => {}
+            other => {
+                self.state = other;
+                if timer == Timer::HalfOpen {
+                    let during = self.during();
+                    self.fail(cx, now, Failure::Timeout { during, tries: 0, seconds: HALF_OPEN.as_secs() });
+                }
+            }
+        }
+    }
+
+    /// The established part, if it is established.
+    pub(crate) fn up(&self) -> Option<&Established> {
+        match &self.state {
+            State::Up(up) => Some(up),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn up_mut(&mut self) -> Option<&mut Established> {
+        match &mut self.state {
+            State::Up(up) => Some(up),
+            _ => None,
+        }
+    }
+
+    /// Nonces of IKE_SA_INIT.
+    pub(crate) fn nonces(&self) -> Option<(&[u8], &[u8])> {
+        self.up()?.nonces.as_ref().map(|(ni, nr)| (ni.as_slice(), nr.as_slice()))
+    }
+
+    /// Changes the established part, then goes on with its tasks.
+    pub(crate) fn proceed(&mut self, cx: &mut Context, now: Now, change: impl FnOnce(&mut Established)) {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Up(mut up) => {
+                change(&mut up);
+                self.state = established::proceed(up, cx, self, now);
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Takes over from `old`, whose children are here already.
+    pub(crate) fn inherit(&mut self, cx: &mut Context, now: Now, old: IkeSaId, tasks: Vec<Task>) {
+        if let State::Up(up) = &mut self.state {
+            up.heir_of = None;
+            up.queue.extend(tasks);
+        }
+        if let State::Up(up) = &self.state {
+            up.arm(cx, self);
+            cx.event(Event::IkeRekeyed { old, new: up.info(self) });
+        }
+        self.proceed(cx, now, |_| {});
+    }
+
     /// A job of this SA is done.
     pub(crate) fn job_done(&mut self, cx: &mut Context, now: Now, job: JobId, done: Done) {
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
@@ -438,10 +513,10 @@ impl IkeSa {
     pub(crate) fn delete(&mut self, cx: &mut Context, now: Now, reason: EndReason) {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::Up(up) => self.state = established::close(up, cx, self, now, reason),
-            State::AuthSent(sent) => {
-                // The peer may have the SA up already: it is told once its answer shows that it has.
+            // The peer may have the SA up already: it is told once its answer shows that it has.
+            state @ (State::AuthSent(_) | State::AuthVerify(_)) => {
                 self.report_down(cx, Failure::Ended(reason));
-                self.state = State::AuthSent(sent);
+                self.state = state;
             }
             State::Lingering => self.state = State::Lingering,
             _ => self.state = self.end(cx, now, Failure::Ended(reason)),

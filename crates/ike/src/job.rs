@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crypto::chain::{Certificate, Credentials};
+use crypto::chain::{Certificate, ChainError, Credentials, TrustStore};
 use crypto::kx::{KxError, PrivateKx};
 use crypto::sign::{Scheme, SignError, SigningKey};
 use crypto::{Provider, Secret};
@@ -95,7 +95,51 @@ pub struct KeyShare {
 impl Work {
     /// Does it. Takes from microseconds to some milliseconds.
     pub fn run(self, provider: &dyn Provider) -> Done {
-        let _ = provider;
-        todo!()
+        match self {
+            Self::KeyShare { method, seed, peer } => Done::KeyShare(key_share(provider, method, &seed, peer)),
+            Self::Agree { private, peer } => Done::Agree(private.agree(&peer)),
+            Self::Sign { key, scheme, octets } => Done::Sign(key.sign(scheme, &octets)),
+            Self::Verify { credentials, certificates, identity, scheme, octets, signature, unix_now } => {
+                let claim = Claim { identity, scheme, octets, signature };
+                Done::Verify(verify(provider, &credentials.trust, &certificates, &claim, unix_now))
+            }
+        }
     }
+}
+
+fn key_share(provider: &dyn Provider, method: Ke, seed: &[u8; 64], peer: Option<Vec<u8>>) -> Result<KeyShare, KxError> {
+    // A method that the provider lacks is never offered and never chosen.
+    let private: Arc<dyn PrivateKx> = provider.kx(method, seed).map_err(|_| KxError::Invalid)?.into();
+    let shared = peer.map(|public| private.agree(&public)).transpose()?;
+    Ok(KeyShare { public: private.public(), private, shared })
+}
+
+/// What a peer says of itself.
+struct Claim {
+    identity: Identity,
+    scheme: Scheme,
+    octets: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+fn verify(
+    provider: &dyn Provider,
+    trust: &TrustStore,
+    certificates: &[Vec<u8>],
+    claim: &Claim,
+    unix_now: u64,
+) -> Result<Box<Certificate>, AuthError> {
+    let (leaf, others) = certificates.split_first().ok_or(AuthError::NoCertificate)?;
+    let intermediates: Vec<_> = others.iter().map(Vec::as_slice).collect();
+    let leaf = provider.verify_chain(trust, leaf, &intermediates, unix_now)?;
+    if !leaf.carries(&claim.identity) {
+        return Err(AuthError::Chain(ChainError::IdentityNotInCertificate {
+            subject: leaf.subject_text,
+            identity: claim.identity.to_string(),
+        }));
+    }
+    provider
+        .verify(claim.scheme, &leaf.spki, &claim.octets, &claim.signature)
+        .map_err(|e| AuthError::BadProof(e.to_string()))?;
+    Ok(Box::new(leaf))
 }

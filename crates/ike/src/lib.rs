@@ -5,12 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+mod child_sa;
 pub mod collide;
 pub mod config;
+mod context;
 pub mod cookie;
 pub mod endpoint;
 pub mod error;
+mod established;
 pub mod event;
+mod exchange;
+mod ike_sa;
 pub mod job;
 pub mod keys;
 pub mod narrow;
@@ -18,6 +23,7 @@ pub mod nat;
 pub mod negotiate;
 pub mod rng;
 pub mod sk;
+mod timer;
 pub mod suite;
 pub mod window;
 

@@ -13,7 +13,7 @@ use crate::child_sa;
 use crate::config::Auth;
 use crate::context::{After, Context};
 use crate::endpoint::Now;
-use crate::error::{AuthError, Failure, Misbehaviour};
+use crate::error::{AuthError, EndReason, Failure, Misbehaviour};
 use crate::established::{self, Established, Task};
 use crate::event::Event;
 use crate::exchange::child::{self, Answer, Keying, Offer, find_sa};
@@ -144,9 +144,7 @@ impl Sent {
             _ => return self.refused(cx, sa, now, &payloads),
         };
         if sa.silent {
-            // Deleted here while the peer was asked: it has the SA up, and is told.
-            let up = Established::new(sa, now, self.local_id, id, None);
-            return established::close(Box::new(up), cx, sa, now, crate::error::EndReason::Deleted);
+            return self.unwanted(cx, sa, now, id);
         }
         let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Responder };
         match check(cx, sa, now, &self.handshake, claim) {
@@ -156,6 +154,12 @@ impl Sent {
             }
             Err(error) => self.reject(cx, sa, now, id, error),
         }
+    }
+
+    /// Deleted here while the peer was asked: it has the SA up, and is told.
+    fn unwanted(self, cx: &mut Context, sa: &mut IkeSa, now: Now, id: Identity) -> State {
+        let up = Established::new(sa, now, self.local_id, id, None);
+        established::close(Box::new(up), cx, sa, now, EndReason::Deleted)
     }
 
     fn refused(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: &[Payload]) -> State {
@@ -176,7 +180,7 @@ impl Sent {
             cx,
             sa,
             now,
-            crate::error::EndReason::Deleted,
+            EndReason::Deleted,
             Some(NotifyType::AUTHENTICATION_FAILED),
         )
     }
@@ -218,6 +222,7 @@ impl Sent {
 impl Verifying {
     pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
         match done {
+            Done::Verify(Ok(_)) if sa.silent => self.sent.unwanted(cx, sa, now, self.remote_id),
             Done::Verify(Ok(_)) => {
                 let Self { sent, remote_id, payloads, .. } = *self;
                 Box::new(sent).finish(cx, sa, now, remote_id, &payloads)

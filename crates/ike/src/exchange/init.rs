@@ -26,7 +26,7 @@ use crate::timer::Timer;
 const MAX_RETRIES: u8 = 3;
 
 /// A responder waits so long for IKE_AUTH.
-const HALF_OPEN: std::time::Duration = std::time::Duration::from_secs(30);
+pub(crate) const HALF_OPEN: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// What an initiator keeps through all repetitions of its first request.
 pub(crate) struct Opening {
@@ -387,7 +387,7 @@ impl Request {
             remote: arrived.remote,
             initiator: false,
             spi_i,
-            spi_r: cx.fresh_ike_spi(id),
+            spi_r: cx.fresh_ike_spi(),
         };
         let force = config.force_encap;
         let mut sa = IkeSa::new(id, config, ends, State::Gone);

@@ -80,10 +80,9 @@ pub(crate) struct Answering {
 /// Asks for a successor.
 pub(crate) fn start(up: &mut Established, cx: &mut Context, sa: &mut IkeSa) {
     let id = cx.fresh_ike_id();
-    let spi = cx.fresh_ike_spi(id);
+    let spi = cx.fresh_ike_spi();
     let offer = negotiate::offer_ike(&sa.config.ike_proposals, Some(spi), &*cx.provider);
     let Some(method) = negotiate::first_ke(&offer) else {
-        cx.by_spi.remove(&spi);
         return;
     };
     let plan = Plan { id, spi, offer, ni: cx.nonce(), method, other_ke: 0, rival: None };
@@ -96,16 +95,8 @@ fn prepare(up: &mut Established, cx: &mut Context, sa: &IkeSa, plan: Plan) {
 }
 
 impl Keying {
-    /// Gives the SPI back.
-    pub(crate) fn drop_plan(&self, cx: &mut Context) {
-        cx.by_spi.remove(&self.plan.spi);
-    }
-
     pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
-        let Done::KeyShare(Ok(share)) = done else {
-            self.drop_plan(cx);
-            return Flow::Stay;
-        };
+        let Done::KeyShare(Ok(share)) = done else { return Flow::Stay };
         let plan = self.plan;
         let payloads = [
             Payload::Sa(plan.offer.clone()),
@@ -132,7 +123,6 @@ impl Sent {
                 Flow::Stay
             }
             Err(what) => {
-                cx.by_spi.remove(&plan.spi);
                 Flow::End(Failure::Misbehaved(what))
             }
         }
@@ -173,7 +163,6 @@ fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut
             return Flow::Stay;
         }
     }
-    cx.by_spi.remove(&plan.spi);
     // Whatever the reason, the old SA serves on; it is tried again until its hard lifetime.
     up.retry(cx, sa, now, Task::RekeyIke);
     Flow::Stay
@@ -183,13 +172,11 @@ impl Agreeing {
     pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
         let Self { plan, chosen, spi_r, nr, .. } = *self;
         let Done::Agree(Ok(shared)) = done else {
-            cx.by_spi.remove(&plan.spi);
             return Flow::End(Failure::Misbehaved(Misbehaviour::BadPublicValue));
         };
         let ends = Ends { local: sa.local, remote: sa.remote, initiator: true, spi_i: plan.spi, spi_r };
         let new = New { id: plan.id, ends, suite: chosen.suite };
         if let Err(failure) = spawn(up, cx, sa, now, new, (&plan.ni, &nr), &shared, None) {
-            cx.by_spi.remove(&plan.spi);
             return Flow::End(failure);
         }
         settle(up, cx, sa, now, &plan, &nr);
@@ -233,7 +220,7 @@ fn consider(up: &mut Established, cx: &mut Context, sa: &IkeSa, payloads: &[Payl
     let ni = find_nonce(payloads).ok_or_else(syntax)?.to_vec();
     let ke = find_ke(payloads).ok_or_else(syntax)?;
     let id = cx.fresh_ike_id();
-    let spi = cx.fresh_ike_spi(id);
+    let spi = cx.fresh_ike_spi();
     let chosen = negotiate::choose_ike(&sa.config.ike_proposals, theirs, Some(spi), &*cx.provider);
     let refusal = match &chosen {
         None => Some(plain_notify(NotifyType::NO_PROPOSAL_CHOSEN)),
@@ -245,7 +232,6 @@ fn consider(up: &mut Established, cx: &mut Context, sa: &IkeSa, payloads: &[Payl
         Some(_) => None,
     };
     let (Some(chosen), None) = (chosen, &refusal) else {
-        cx.by_spi.remove(&spi);
         return Err(refusal.unwrap_or_else(syntax));
     };
     let peer_spi = chosen.peer_ike_spi().ok_or_else(syntax)?;
@@ -272,7 +258,6 @@ impl Answering {
         let share = match done {
             Done::KeyShare(Ok(KeyShare { public, shared: Some(shared), .. })) => (public, shared),
             _ => {
-                cx.by_spi.remove(&self.spi);
                 sa.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]);
                 return Flow::Stay;
             }
@@ -289,7 +274,6 @@ impl Answering {
         let new = New { id: self.id, ends, suite: self.chosen.suite };
         let heir_of = own_plan(up).is_some().then_some(sa.id);
         if let Err(failure) = spawn(up, cx, sa, now, new, (&self.ni, &self.nr), &shared, heir_of) {
-            cx.by_spi.remove(&self.spi);
             return Flow::End(failure);
         }
         let payloads = vec![
@@ -298,14 +282,12 @@ impl Answering {
             Payload::Ke(KePayload { method, data: public }),
         ];
         sa.respond(cx, payloads);
-        match own_plan(up) {
-            Some(Plan { rival: Some(rival), .. }) => rival.new = Some(self.id),
-            _ if up.life == established::Life::Live => {
-                established::replaced(up, cx, sa, now, self.id, false);
-            }
-            // This host's own rekey won meanwhile: the peer closes what came of its own.
-            _ => {}
+        if let Some(Plan { rival: Some(rival), .. }) = own_plan(up) {
+            rival.new = Some(self.id);
+        } else if up.life == established::Life::Live {
+            established::replaced(up, cx, sa, now, self.id, false);
         }
+        // Else this host's own rekey won meanwhile: the peer closes what came of its own.
         Flow::Stay
     }
 }

@@ -1,0 +1,339 @@
+//! Two endpoints on virtual time, a link between them, and a data plane that counts what it loses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crypto::{Provider, Secret};
+use ike::endpoint::{Datagram, EndpointConfig};
+use ike::{Directory, Done, Endpoint, Event, IkeSaId, JobId, Now, Output, PeerConfig};
+use ipsec::Instant;
+use ipsec::sa::{Sa, SaKey};
+
+/// What happens to the n-th message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It arrives after the link's delay.
+    Deliver,
+    /// It is lost.
+    Lose,
+    /// It arrives twice.
+    Twice,
+    /// It arrives late.
+    Late(Duration),
+}
+
+/// One host.
+pub struct Host {
+    pub endpoint: Endpoint,
+    pub directory: Dir,
+    pub events: Vec<Event>,
+    inbound: BTreeMap<SaKey, Sa>,
+    outbound: Vec<(SaKey, Sa)>,
+    seen: BTreeSet<SaKey>,
+}
+
+/// Whom a host answers.
+pub struct Dir {
+    pub config: Arc<PeerConfig>,
+    pub known: bool,
+}
+
+impl Directory for Dir {
+    fn responder(&self, local: IpAddr, remote: SocketAddr) -> Option<Arc<PeerConfig>> {
+        (local == self.config.local && remote.ip() == self.config.remote).then(|| self.config.clone())
+    }
+
+    fn is_known(&self, _: IpAddr) -> bool {
+        self.known
+    }
+}
+
+enum Item {
+    Datagram(usize, Datagram),
+    Job(usize, JobId, Done),
+    Packet(usize, SaKey, Secret),
+}
+
+/// Both hosts and what is between them.
+pub struct World {
+    pub hosts: [Host; 2],
+    pub now: Instant,
+    pub ladder: Vec<String>,
+    /// Messages sent so far.
+    pub sent: usize,
+    /// Data packets sent and lost.
+    pub packets: u64,
+    pub lost: u64,
+    pub fates: BTreeMap<usize, Fate>,
+    pub delay: Duration,
+    pub job_time: Duration,
+    /// Whether data flows all the time, and the data planes report first use.
+    pub traffic: bool,
+    /// A middlebox' eye on messages: may change their bytes.
+    pub tamper: Option<Box<dyn FnMut(usize, &mut Datagram)>>,
+    provider: Arc<dyn Provider>,
+    items: BTreeMap<(Instant, u64), Item>,
+    serial: u64,
+    next_packet: Instant,
+}
+
+pub const LIMITS: EndpointConfig = EndpointConfig { cookie_threshold: 30, max_half_open: 100, max_ike_sas: 1000 };
+const UNIX: u64 = 1_800_000_000;
+const PACKET_EVERY: Duration = Duration::from_millis(5);
+
+impl World {
+    pub fn new(provider: Arc<dyn Provider>, seed: u8, a: PeerConfig, b: PeerConfig) -> Self {
+        Self::with_limits(provider, seed, a, b, LIMITS)
+    }
+
+    pub fn with_limits(provider: Arc<dyn Provider>, seed: u8, a: PeerConfig, b: PeerConfig, limits: EndpointConfig) -> Self {
+        let host = |n: u8, config: PeerConfig| Host {
+            endpoint: Endpoint::new(limits, provider.clone(), [seed.wrapping_mul(2).wrapping_add(n); 32]),
+            directory: Dir { config: Arc::new(config), known: true },
+            events: Vec::new(),
+            inbound: BTreeMap::new(),
+            outbound: Vec::new(),
+            seen: BTreeSet::new(),
+        };
+        Self {
+            hosts: [host(0, a), host(1, b)],
+            now: Instant::from_nanos(1_000_000_000),
+            ladder: Vec::new(),
+            sent: 0,
+            packets: 0,
+            lost: 0,
+            fates: BTreeMap::new(),
+            delay: Duration::from_millis(10),
+            job_time: Duration::from_millis(1),
+            traffic: false,
+            tamper: None,
+            provider,
+            items: BTreeMap::new(),
+            serial: 0,
+            next_packet: Instant::ZERO,
+        }
+    }
+
+    pub fn at(&self) -> Now {
+        Now { at: self.now, unix: UNIX }
+    }
+
+    /// Host `n` initiates.
+    pub fn initiate(&mut self, n: usize) -> IkeSaId {
+        let now = self.at();
+        let config = self.hosts[n].directory.config.clone();
+        let id = self.hosts[n].endpoint.initiate(now, config);
+        self.drain(n);
+        id
+    }
+
+    /// A command to host `n`.
+    pub fn command<R>(&mut self, n: usize, f: impl FnOnce(&mut Endpoint, Now) -> R) -> R {
+        let now = self.at();
+        let result = f(&mut self.hosts[n].endpoint, now);
+        self.drain(n);
+        result
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) = self.next_due().filter(|at| *at <= end) {
+            self.now = self.now.max(next);
+            self.step();
+        }
+        self.now = end;
+    }
+
+    pub fn run_secs(&mut self, seconds: u64) {
+        self.run(Duration::from_secs(seconds));
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let items = self.items.keys().next().map(|(at, _)| *at);
+        let timers = self.hosts.iter().filter_map(|h| h.endpoint.next_timeout()).map(|(at, _)| at).min();
+        let packets = self.traffic.then_some(self.next_packet);
+        [items, timers, packets].into_iter().flatten().min()
+    }
+
+    fn step(&mut self) {
+        let now = self.at();
+        if let Some((key, item)) = self.items.first_key_value().map(|(k, _)| *k).filter(|k| k.0 <= now.at).and_then(|k| self.items.remove_entry(&k)) {
+            let _ = key;
+            return self.deliver(now, item);
+        }
+        for n in 0..2 {
+            if self.hosts[n].endpoint.next_timeout().is_some_and(|(at, _)| at <= now.at) {
+                self.hosts[n].endpoint.tick(now);
+                self.drain(n);
+                return;
+            }
+        }
+        if self.traffic && self.next_packet <= now.at {
+            self.next_packet = now.at + PACKET_EVERY;
+            for n in 0..2 {
+                if let Some((key, sa)) = self.hosts[n].outbound.last().cloned() {
+                    self.packets += 1;
+                    self.push(self.delay, Item::Packet(1 - n, key, sa.encr_key));
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, now: Now, item: Item) {
+        match item {
+            Item::Datagram(n, datagram) => {
+                let host = &mut self.hosts[n];
+                host.endpoint.datagram(now, datagram, &host.directory);
+                self.drain(n);
+            }
+            Item::Job(n, id, done) => {
+                let host = &mut self.hosts[n];
+                host.endpoint.job_done(now, id, done, &host.directory);
+                self.drain(n);
+            }
+            Item::Packet(n, key, secret) => {
+                let host = &mut self.hosts[n];
+                match host.inbound.get(&key) {
+                    Some(sa) if sa.encr_key == secret => {
+                        if host.seen.insert(key) {
+                            host.endpoint.note_first_use(now, key.spi);
+                            self.drain(n);
+                        }
+                    }
+                    _ => {
+                        self.lost += 1;
+                        self.ladder.push(format!("{} packet lost at {}: {:?}", now.at, name(n), key.spi));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries the outputs of host `n` out, in order.
+    fn drain(&mut self, n: usize) {
+        while let Some(output) = self.hosts[n].endpoint.poll() {
+            match output {
+                Output::Job(job) => {
+                    let done = job.work.run(&*self.provider);
+                    self.push(self.job_time, Item::Job(n, job.id, done));
+                }
+                Output::Transmit(datagram) => self.transmit(n, datagram),
+                Output::Event(event) => self.event(n, event),
+            }
+        }
+    }
+
+    fn transmit(&mut self, n: usize, mut datagram: Datagram) {
+        let index = self.sent;
+        self.sent += 1;
+        if let Some(tamper) = &mut self.tamper {
+            tamper(index, &mut datagram);
+        }
+        let fate = self.fates.get(&index).copied().unwrap_or(Fate::Deliver);
+        let text = self.describe(n, &datagram);
+        self.ladder.push(format!("{} #{index} {} {text} {fate:?}", self.now, if n == 0 { "A -> B" } else { "A <- B" }));
+        let flipped = Datagram { local: datagram.remote, remote: datagram.local, bytes: datagram.bytes };
+        let delays = match fate {
+            Fate::Lose => vec![],
+            Fate::Deliver => vec![self.delay],
+            Fate::Late(more) => vec![self.delay + more],
+            Fate::Twice => vec![self.delay, self.delay * 2],
+        };
+        for delay in delays {
+            self.push(delay, Item::Datagram(1 - n, flipped.clone()));
+        }
+    }
+
+    fn describe(&self, n: usize, datagram: &Datagram) -> String {
+        super::decrypt::describe(&self.hosts[n].endpoint, &*self.provider, datagram)
+    }
+
+    fn event(&mut self, n: usize, event: Event) {
+        let host = &mut self.hosts[n];
+        match &event {
+            Event::InstallInbound { sa, .. } => {
+                let old = host.inbound.insert(sa.key(), (**sa).clone());
+                assert!(old.is_none(), "an inbound SPI twice");
+            }
+            Event::InstallOutbound { sa, .. } => host.outbound.push((sa.key(), (**sa).clone())),
+            Event::RemoveOutbound { key, .. } => host.outbound.retain(|(k, _)| k != key),
+            Event::ChildDown { remove, .. } => {
+                host.outbound.retain(|(k, _)| !remove.contains(k));
+                host.inbound.retain(|k, _| !remove.contains(k));
+            }
+            _ => {}
+        }
+        self.ladder.push(format!("{}    {}: {}", self.now, name(n), short(&event)));
+        self.hosts[n].events.push(event);
+    }
+
+    fn push(&mut self, delay: Duration, item: Item) {
+        self.serial += 1;
+        self.items.insert((self.now + delay, self.serial), item);
+    }
+
+    /// The story so far, for a failing test.
+    pub fn story(&self) -> String {
+        self.ladder.join("\n")
+    }
+
+    /// Both hosts have exactly one IKE SA and one child SA, and the same ones; the data planes hold these alone.
+    pub fn assert_settled(&self) {
+        let [a, b] = &self.hosts;
+        let (ia, ib) = (a.endpoint.ike_sas(), b.endpoint.ike_sas());
+        assert_eq!((ia.len(), ib.len()), (1, 1), "IKE SAs\n{}", self.story());
+        assert_eq!((ia[0].spi_i, ia[0].spi_r), (ib[0].spi_i, ib[0].spi_r), "{}", self.story());
+        let (ca, cb) = (a.endpoint.children(), b.endpoint.children());
+        assert_eq!((ca.len(), cb.len()), (1, 1), "child SAs\n{}", self.story());
+        assert_eq!((ca[0].spi_in, ca[0].spi_out), (cb[0].spi_out, cb[0].spi_in), "{}", self.story());
+        assert_eq!((ca[0].mode, &ca[0].suite), (cb[0].mode, &cb[0].suite));
+        assert_eq!((&ca[0].local_ts, &ca[0].remote_ts), (&cb[0].remote_ts, &cb[0].local_ts));
+        for (host, child, peer) in [(a, &ca[0], b), (b, &cb[0], a)] {
+            assert_eq!(host.inbound.len(), 1, "inbound SAs\n{}", self.story());
+            assert_eq!(host.outbound.len(), 1, "outbound SAs\n{}", self.story());
+            let out = &host.outbound[0].1;
+            assert_eq!(out.spi, child.spi_out);
+            let other = peer.inbound.get(&out.key()).expect("the peer has the inbound SA");
+            assert_eq!((&other.encr_key, &other.integ_key), (&out.encr_key, &out.integ_key));
+            assert_eq!((other.mode, other.cipher, other.esn), (out.mode, out.cipher, out.esn));
+        }
+    }
+
+    /// No data packet was lost.
+    pub fn assert_no_loss(&self) {
+        assert!(self.packets > 0, "no traffic at all\n{}", self.story());
+        assert_eq!(self.lost, 0, "of {} packets\n{}", self.packets, self.story());
+    }
+}
+
+impl Host {
+    pub fn inbound(&self) -> Vec<&Sa> {
+        self.inbound.values().collect()
+    }
+
+    pub fn outbound(&self) -> Vec<&Sa> {
+        self.outbound.iter().map(|(_, sa)| sa).collect()
+    }
+
+    pub fn count(&self, f: impl Fn(&Event) -> bool) -> usize {
+        self.events.iter().filter(|e| f(e)).count()
+    }
+}
+
+fn name(n: usize) -> &'static str {
+    if n == 0 { "A" } else { "B" }
+}
+
+fn short(event: &Event) -> String {
+    match event {
+        Event::InstallInbound { child, sa } => format!("install inbound {} ({child:?})", sa.spi),
+        Event::InstallOutbound { child, sa } => format!("install outbound {} ({child:?})", sa.spi),
+        Event::ChildUp(info) => format!("child up {:?} in {} out {}", info.id, info.spi_in, info.spi_out),
+        Event::IkeUp(info) => format!("IKE up {:?} {} {}", info.id, info.spi_i, info.suite),
+        Event::IkeRekeyed { old, new } => format!("IKE rekeyed {old:?} -> {:?} {}", new.id, new.spi_i),
+        other => format!("{other:?}"),
+    }
+}
