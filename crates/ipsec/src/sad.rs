@@ -143,7 +143,8 @@ impl Sad {
         }
     }
 
-    /// The newest SA that may carry a packet of this host.
+    /// The newest SA that may carry a packet of this host; one with the packet's destination itself comes
+    /// before those with gateways to it.
     pub fn outbound(
         &self,
         now: Instant,
@@ -154,8 +155,11 @@ impl Sad {
         let usable = |entry: &&Arc<Entry>| {
             entry.sa.mode == mode && !entry.is_expired(now) && entry.sa.admits_out(packet)
         };
-        if mode == Mode::Transport {
-            return self.outbound.get(&(reqid, packet.dst))?.iter().find(usable);
+        // Between two hosts the peer is the packet's destination, in tunnel mode too.
+        let direct = self.outbound.get(&(reqid, packet.dst));
+        let direct = direct.and_then(|entries| entries.iter().find(usable));
+        if mode == Mode::Transport || direct.is_some() {
+            return direct;
         }
         let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let highest = IpAddr::V6(Ipv6Addr::from(u128::MAX));

@@ -459,3 +459,19 @@ fn the_toy_provider_serves_as_well() {
     assert!(matches!(sent[..], [Emit::Esp(_)]));
     assert_eq!(memory.snapshot(NOW).sas[0].packets, 1);
 }
+
+#[test]
+fn peers_that_share_a_reqid_are_told_apart() {
+    for mode in [Mode::Transport, Mode::Tunnel] {
+        let setup = Setup::new(mode);
+        let one = Pipeline::new(Arc::new(Native));
+        for peer in 2..6 {
+            apply(&one, setup.policies(1, peer));
+            apply(&one, vec![add(setup.sa(Direction::Out, 1, peer, 0x1000 + u32::from(peer)))]);
+        }
+        for peer in 2..6u8 {
+            let Emit::Esp(outer) = send_one(&one, &setup.udp(1, peer, b"x")) else { panic!() };
+            assert_eq!((outer.dst, outer.esp[3]), (setup.outer(peer), peer));
+        }
+    }
+}
