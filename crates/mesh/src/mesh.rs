@@ -4,20 +4,40 @@
 //! [`Output::Sleep`]. Outputs are carried out in the order in which they were polled; that order is
 //! part of the meaning: an inbound SA is applied before the message that lets the peer use it is sent.
 
+mod commands;
+mod data_plane;
+mod ike_events;
+mod manifest_change;
+mod reminders;
+mod shown;
+mod tunnels;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ike::endpoint::Datagram;
-use ike::{Done, Job, JobId, Now, Provider};
+use ike::endpoint::{Datagram, EndpointConfig};
+use ike::rng::Rng;
+use ike::{Done, Endpoint, IkeSaId, Job, JobId, Now, Provider};
 use ipsec::Instant;
-use ipsec::change::{Batch, Refusal};
-use ipsec::dataplane::{DataplaneEvent, PacketInfo, Snapshot};
+use ipsec::change::{Batch, Change, Refusal};
+use ipsec::dataplane::{DataplaneEvent, Snapshot};
 
-use crate::command::{Command, CommandError, Reply, Target};
-use crate::event::Event;
+use crate::budget::Budget;
+use crate::directory::View;
+use crate::event::{Event, Kind, Level};
+use crate::fleet::Fleet;
 use crate::loaded::Loaded;
-use crate::metrics::Sample;
-use crate::status::{DataPlane, Explanation, PeerStatus, Status};
+use crate::metrics::Counters;
+use crate::peers::Peers;
+use crate::reconcile::Reconciler;
+use crate::status::DataPlane;
+
+/// Handshakes that this host begins at once.
+const HANDSHAKES: usize = 64;
+/// Time between two looks at the data plane: a lost SA is found within this.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Who this host is.
 #[derive(Clone, Debug)]
@@ -84,62 +104,164 @@ pub enum Why {
 /// One host's view of its fleet.
 pub struct Mesh {
     identity: Identity,
+    started: u64,
+    endpoint: Endpoint,
+    fleet: Option<Fleet>,
+    peers: Peers,
+    /// Whose an IKE SA is.
+    ikes: BTreeMap<IkeSaId, IpAddr>,
+    budget: Budget,
+    reconciler: Reconciler,
+    rng: Rng,
+    outbox: VecDeque<Output>,
+    changes: Vec<Change>,
+    look_at: Instant,
+    reminders: reminders::Reminders,
+    counters: Counters,
+    /// Which peer last gave a sign of life that could not be forged.
+    last_heard: Option<(Instant, IpAddr)>,
 }
 
 impl Mesh {
     /// A host without a manifest: it answers nobody and changes nothing. `seed` comes from the OS
     /// on a real host; with the same seed and inputs the outputs are the same.
     pub fn new(identity: Identity, provider: Arc<dyn Provider>, seed: [u8; 32], now: Now) -> Self {
-        let _ = (provider, seed, now);
-        Self { identity }
+        let mut rng = Rng::new(seed);
+        // Hosts of one fleet that start together are no flood: cookies only for what exceeds one.
+        let limits =
+            EndpointConfig { cookie_threshold: 256, max_half_open: 4096, max_ike_sas: 2 * crate::peers::MAX_PEERS };
+        Self {
+            identity,
+            started: now.unix,
+            endpoint: Endpoint::new(limits, provider, rng.bytes()),
+            fleet: None,
+            peers: Peers::default(),
+            ikes: BTreeMap::new(),
+            budget: Budget::new(HANDSHAKES),
+            reconciler: Reconciler::default(),
+            rng,
+            outbox: VecDeque::new(),
+            changes: Vec::new(),
+            look_at: Instant::NEVER,
+            reminders: reminders::Reminders::default(),
+            counters: Counters::default(),
+            last_heard: None,
+        }
     }
 
     /// Something happened.
     pub fn handle(&mut self, now: Now, input: Input) {
-        let _ = (now, input);
-    }
-
-    /// An operator's command. Poll afterwards, as after `handle`.
-    pub fn command(&mut self, now: Now, command: Command) -> Result<Reply, CommandError> {
-        let _ = (now, command);
-        Err(CommandError::NoManifest)
+        match input {
+            Input::Datagram(datagram) => self.on_datagram(now, datagram),
+            Input::Manifest(loaded) => self.on_manifest(now, *loaded),
+            Input::Applied(batch, refusals) => self.on_refusals(now, &batch, &refusals),
+            Input::Snapshot(snapshot) => self.on_snapshot(now, &snapshot),
+            Input::Kernel(event) => self.on_kernel(now, event),
+            Input::JobDone(id, done) => self.on_job_done(now, id, done),
+            Input::Tick => {}
+        }
+        self.run(now);
     }
 
     /// The next output; the last is always `Sleep`.
     pub fn poll(&mut self) -> Output {
-        Output::Sleep(Instant::NEVER, Why::Nothing)
+        if let Some(output) = self.outbox.pop_front() {
+            return output;
+        }
+        if !self.changes.is_empty() {
+            return Output::Apply(Batch(std::mem::take(&mut self.changes)));
+        }
+        let (at, why) = self.next_wake();
+        Output::Sleep(at, why)
     }
 
-    /// What `status --json` shows.
-    pub fn status(&self, now: Now) -> Status {
-        let _ = (now, &self.identity);
-        unreachable!("filled in next")
+    fn on_datagram(&mut self, now: Now, datagram: Datagram) {
+        self.counters.datagrams_in += 1;
+        let salt = self.rng.u64();
+        match &self.fleet {
+            Some(fleet) => {
+                let view = View { fleet, peers: &self.peers, salt };
+                self.endpoint.datagram(now, datagram, &view);
+            }
+            None => self.counters.before_manifest += 1,
+        }
     }
 
-    /// The same for one peer.
-    pub fn peer_status(&self, now: Now, target: &Target) -> Result<PeerStatus, CommandError> {
-        let _ = (now, target);
-        Err(CommandError::NoManifest)
+    fn on_job_done(&mut self, now: Now, id: JobId, done: Done) {
+        let salt = self.rng.u64();
+        if let Some(fleet) = &self.fleet {
+            let view = View { fleet, peers: &self.peers, salt };
+            self.endpoint.job_done(now, id, done, &view);
+        }
     }
 
-    /// What decides on a packet. Direction follows from which of its addresses is this host's.
-    pub fn explain(&self, now: Now, packet: PacketInfo) -> Result<Explanation, CommandError> {
-        let _ = (now, packet);
-        Err(CommandError::NoManifest)
+    /// Does everything that is due, until nothing is.
+    fn run(&mut self, now: Now) {
+        self.drain(now);
+        if self.endpoint.next_timeout().is_some_and(|(at, _)| at <= now.at) {
+            self.endpoint.tick(now);
+            self.drain(now);
+        }
+        self.peers.arm();
+        while let Some((_, address)) = self.peers.first().filter(|(at, _)| *at <= now.at) {
+            self.peer_due(now, address);
+            self.drain(now);
+            self.peers.arm();
+        }
+        while let Some(address) = self.budget.take() {
+            self.begin(now, address);
+            self.drain(now);
+        }
+        self.peers.arm();
+        self.remind(now);
+        if self.look_at <= now.at {
+            self.look_at = now.at + LOOK_EVERY;
+            self.reconciler.begin_look();
+            self.push(Output::Inspect);
+        }
     }
 
-    /// Gauges and counters.
-    pub fn metrics(&self, now: Now) -> Vec<Sample> {
-        let _ = now;
-        Vec::new()
+    /// Takes what the endpoint has to say, in its order.
+    fn drain(&mut self, now: Now) {
+        while let Some(output) = self.endpoint.poll() {
+            match output {
+                ike::Output::Transmit(datagram) => {
+                    self.counters.datagrams_out += 1;
+                    self.push(Output::Transmit(datagram));
+                }
+                ike::Output::Job(job) => self.push(Output::Job(job)),
+                ike::Output::Event(event) => self.on_ike(now, event),
+            }
+        }
     }
 
-    /// Keys of a peer's IKE SAs, for Wireshark.
-    pub fn export_keys(
-        &self,
-        target: &Target,
-    ) -> Result<Vec<ike::endpoint::ExportedKeys>, CommandError> {
-        let _ = target;
-        Err(CommandError::NoManifest)
+    /// Changes collect until something else is to be done after them.
+    fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    fn push(&mut self, output: Output) {
+        // A report waits for nothing and nothing waits for it: it does not cut a batch in two.
+        let orders = !matches!(output, Output::Report(_));
+        if orders && !self.changes.is_empty() {
+            let batch = Batch(std::mem::take(&mut self.changes));
+            self.outbox.push_back(Output::Apply(batch));
+        }
+        self.outbox.push_back(output);
+    }
+
+    fn report(&mut self, now: Now, level: Level, peer: Option<IpAddr>, kind: Kind, text: impl Into<String>) {
+        let name = peer.and_then(|p| self.fleet.as_ref()?.name(p)).map(str::to_owned);
+        let event = Event { time: now.unix, level, peer, name, kind, text: text.into() };
+        self.push(Output::Report(event));
+    }
+
+    fn next_wake(&self) -> (Instant, Why) {
+        let ike = self.endpoint.next_timeout().map(|(at, why)| (at, Why::Ike(why)));
+        let peer = self.peers.first().map(|(at, address)| (at, Why::Peer(address)));
+        let look = Some((self.look_at, Why::Inspect));
+        let remind = Some((self.reminders.at, Why::Remind));
+        let due = [ike, peer, look, remind].into_iter().flatten().min_by_key(|(at, _)| *at);
+        due.filter(|(at, _)| *at != Instant::NEVER).unwrap_or((Instant::NEVER, Why::Nothing))
     }
 }

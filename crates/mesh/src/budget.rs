@@ -1,0 +1,130 @@
+//! How many handshakes at once, and who is next.
+//!
+//! A slot is held by a peer that answers: a peer that stays silent gives it back after its first
+//! retransmission ([`Budget::release`]), so that dead hosts cannot starve living ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Who goes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Urgency {
+    /// A packet or an operator waits.
+    Waiting,
+    /// Nobody waits yet.
+    Ahead,
+}
+
+/// Handshakes in flight, and a queue that is first come first served within each urgency.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    running: BTreeSet<IpAddr>,
+    queue: BTreeMap<(Urgency, u64), IpAddr>,
+    queued: BTreeMap<IpAddr, (Urgency, u64)>,
+    next: u64,
+}
+
+impl Budget {
+    /// At most `limit` at once; at least 1.
+    pub fn new(limit: usize) -> Self {
+        let (running, queue, queued) = Default::default();
+        Self { limit: limit.max(1), running, queue, queued, next: 0 }
+    }
+
+    /// Queues a peer. One that is queued already keeps its place unless it became more urgent;
+    /// one that is running stays as it is.
+    pub fn request(&mut self, peer: IpAddr, urgency: Urgency) {
+        if self.running.contains(&peer) {
+            return;
+        }
+        match self.queued.get(&peer) {
+            Some((old, _)) if *old <= urgency => return,
+            Some(place) => self.queue.remove(place),
+            None => None,
+        };
+        let place = (urgency, self.next);
+        self.next += 1;
+        self.queue.insert(place, peer);
+        self.queued.insert(peer, place);
+    }
+
+    /// The next peer that may start now.
+    pub fn take(&mut self) -> Option<IpAddr> {
+        if self.running.len() >= self.limit {
+            return None;
+        }
+        let (_, peer) = self.queue.pop_first()?;
+        self.queued.remove(&peer);
+        self.running.insert(peer);
+        Some(peer)
+    }
+
+    /// A handshake is over, or is not waited for.
+    pub fn release(&mut self, peer: IpAddr) {
+        self.running.remove(&peer);
+    }
+
+    /// Neither queued nor running any more.
+    pub fn cancel(&mut self, peer: IpAddr) {
+        self.release(peer);
+        if let Some(place) = self.queued.remove(&peer) {
+            self.queue.remove(&place);
+        }
+    }
+
+    /// Whether it waits for its turn.
+    pub fn is_queued(&self, peer: IpAddr) -> bool {
+        self.queued.contains_key(&peer)
+    }
+
+    /// How many run, and how many wait.
+    pub fn load(&self) -> (usize, usize) {
+        (self.running.len(), self.queue.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(n: u8) -> IpAddr {
+        [10, 0, 0, n].into()
+    }
+
+    #[test]
+    fn waiting_goes_before_ahead_and_first_before_second() {
+        let mut budget = Budget::new(2);
+        for n in 1..=3 {
+            budget.request(host(n), Urgency::Ahead);
+        }
+        budget.request(host(4), Urgency::Waiting);
+        budget.request(host(3), Urgency::Waiting);
+        assert_eq!([budget.take(), budget.take(), budget.take()], [Some(host(4)), Some(host(3)), None]);
+        budget.release(host(4));
+        assert_eq!([budget.take(), budget.take()], [Some(host(1)), None]);
+        assert_eq!(budget.load(), (2, 1));
+    }
+
+    #[test]
+    fn asking_twice_is_asking_once() {
+        let mut budget = Budget::new(8);
+        budget.request(host(1), Urgency::Waiting);
+        budget.request(host(1), Urgency::Ahead);
+        budget.request(host(1), Urgency::Waiting);
+        assert_eq!([budget.take(), budget.take()], [Some(host(1)), None]);
+        budget.request(host(1), Urgency::Waiting);
+        assert_eq!(budget.load(), (1, 0), "it runs already");
+    }
+
+    #[test]
+    fn a_cancelled_peer_neither_waits_nor_runs() {
+        let mut budget = Budget::new(1);
+        budget.request(host(1), Urgency::Ahead);
+        budget.request(host(2), Urgency::Ahead);
+        assert_eq!(budget.take(), Some(host(1)));
+        budget.cancel(host(2));
+        budget.cancel(host(1));
+        assert_eq!((budget.load(), budget.take()), ((0, 0), None));
+    }
+}

@@ -1,0 +1,39 @@
+//! Who may talk to this host: the plan and the peers as IKE sees them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ike::{Directory, PeerConfig};
+
+use crate::fleet::Fleet;
+use crate::peer::Wanted;
+use crate::peers::Peers;
+
+/// What is looked up during one call.
+pub struct View<'a> {
+    /// The manifest in force.
+    pub fleet: &'a Fleet,
+    /// The peers.
+    pub peers: &'a Peers,
+    /// Fresh randomness for the spread of lifetimes.
+    pub salt: u64,
+}
+
+impl Directory for View<'_> {
+    fn responder(&self, local: IpAddr, remote: SocketAddr) -> Option<Arc<PeerConfig>> {
+        let address = remote.ip();
+        let peer = self.peers.get(address);
+        let refused = peer.is_some_and(|p| p.wanted == Wanted::Down);
+        let room = peer.is_some() || self.peers.has_room();
+        if local != self.fleet.local() || refused || !room {
+            return None;
+        }
+        self.fleet.config(address, self.salt, false)
+    }
+
+    /// Named in the manifest, or proven to be who it is: an address that merely lies in a protected
+    /// subnet can be forged by anybody.
+    fn is_known(&self, remote: IpAddr) -> bool {
+        self.peers.get(remote).is_some_and(|p| p.listed || p.last_heard.is_some())
+    }
+}

@@ -1,0 +1,293 @@
+//! What IKE tells, and what follows from it for peer, data plane and report.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ike::error::{EndReason, Failure};
+use ike::event::{ChildInfo, Event, IkeInfo};
+use ike::{ChildId, IkeSaId, Now};
+use ipsec::change::Change;
+use ipsec::sa::{Direction, Sa, SaKey};
+
+use super::Mesh;
+use crate::event::{Kind, Level};
+use crate::fleet::OnDeath;
+use crate::peer::{Child, Ike, Wanted};
+use crate::status::Verdict;
+
+impl Mesh {
+    pub(super) fn on_ike(&mut self, now: Now, event: Event) {
+        match event {
+            Event::IkeUp(info) => self.ike_up(now, &info),
+            Event::IkeRekeyed { old, new } => self.ike_rekeyed(now, old, &new),
+            Event::IkeDown { id, remote, reason } => self.ike_down(now, id, remote, &reason),
+            Event::InstallInbound { child, sa } | Event::InstallOutbound { child, sa } => {
+                self.install(now, child, sa);
+            }
+            Event::ChildUp(info) => self.child_up(now, &info),
+            Event::ChildDown { child, remote, remove, reason, .. } => {
+                self.child_down(now, child, remote, &remove, &reason);
+            }
+            Event::ChildFailed { remote, replaces, reason, .. } => {
+                self.child_failed(now, remote, replaces, &reason);
+            }
+            Event::InitialContact { remote, .. } => {
+                let text = "the peer started anew; what it had before is gone";
+                self.report(now, Level::Info, Some(remote), Kind::InitialContact, text);
+            }
+            Event::PeerMoved { id, remote, sas } => self.peer_moved(now, id, remote, &sas),
+            Event::Alive { id, .. } => self.alive(now, id),
+            Event::Retransmitted { id, remote, attempt } => self.retransmitted(now, id, remote, attempt),
+            Event::Dropped { remote, what } => {
+                *self.counters.dropped.entry(what).or_default() += 1;
+                self.report(now, Level::Debug, Some(remote.ip()), Kind::Dropped, format!("dropped: {what}"));
+            }
+        }
+    }
+
+    /// A sign of life that could not be forged.
+    pub(super) fn heard(&mut self, now: Now, address: IpAddr) {
+        self.last_heard = Some((now.at, address));
+        if let Some(peer) = self.peers.get_mut(address) {
+            peer.last_heard = Some(now.at);
+            peer.last_active = now.at;
+        }
+    }
+
+    fn ike_up(&mut self, now: Now, info: &IkeInfo) {
+        let address = info.remote.ip();
+        let wanted = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
+        let peer = self.peers.entry(self.identity.address, address, now.at);
+        self.ikes.insert(info.id, address);
+        let ike = Ike { id: info.id, initiated: info.initiator, since: Some(now.at), closing: false };
+        match peer.ikes.iter_mut().find(|i| i.id == info.id) {
+            Some(known) => known.since = Some(now.at),
+            None => peer.ikes.push(ike),
+        }
+        peer.stale = false;
+        if !wanted || peer.wanted == Wanted::Down {
+            self.close_all(now, address);
+            return;
+        }
+        self.counters.ike_established += 1;
+        self.heard(now, address);
+        self.expect_tidy(now, address);
+        let text = format!("IKE SA {} {} with `{}`, {}", info.spi_i, info.spi_r, info.remote_id, info.suite);
+        self.report(now, Level::Info, Some(address), Kind::IkeUp, text);
+    }
+
+    fn ike_rekeyed(&mut self, now: Now, old: IkeSaId, new: &IkeInfo) {
+        let address = self.ikes.get(&old).copied().unwrap_or(new.remote.ip());
+        self.ikes.insert(new.id, address);
+        self.counters.ike_rekeyed += 1;
+        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let mut initiated = new.initiator;
+        if let Some(ike) = peer.ikes.iter_mut().find(|i| i.id == old) {
+            initiated = ike.initiated;
+            ike.closing = true;
+        }
+        peer.ikes.retain(|i| i.id != new.id);
+        peer.ikes.push(Ike { id: new.id, initiated, since: Some(now.at), closing: false });
+        for child in peer.children.iter_mut().filter(|c| c.ike == Some(old)) {
+            child.ike = Some(new.id);
+        }
+        self.heard(now, address);
+        self.expect_tidy(now, address);
+        let text = format!("IKE SA {} {} replaces the old one, {}", new.spi_i, new.spi_r, new.suite);
+        self.report(now, Level::Info, Some(address), Kind::IkeRekey, text);
+    }
+
+    fn ike_down(&mut self, now: Now, id: IkeSaId, remote: IpAddr, reason: &Failure) {
+        let address = self.ikes.remove(&id).unwrap_or(remote);
+        let ike = self.peers.get_mut(address).and_then(|peer| {
+            let at = peer.ikes.iter().position(|i| i.id == id)?;
+            Some(peer.ikes.remove(at))
+        });
+        self.rehome_children(address, id);
+        match ike {
+            Some(ike) if ike.since.is_some() => self.established_down(now, address, &ike, reason),
+            Some(_) => self.attempt_down(now, address, reason),
+            None => self.peers_attempt_down(now, address, reason),
+        }
+    }
+
+    /// An IKE SA that was established is gone.
+    fn established_down(&mut self, now: Now, address: IpAddr, ike: &Ike, reason: &Failure) {
+        let level = match reason {
+            Failure::Ended(_) => Level::Info,
+            _ => Level::Warn,
+        };
+        self.report(now, level, Some(address), Kind::IkeDown, format!("IKE SA is gone: {reason}"));
+        let restart_dead = self.fleet.as_ref().is_some_and(|f| f.on_death() == OnDeath::Restart);
+        match reason {
+            Failure::Ended(EndReason::Expired) => self.after_loss(now, address, true),
+            Failure::Ended(_) => {
+                self.budget.release(address);
+                self.after_loss(now, address, false);
+            }
+            Failure::Timeout { .. } => {
+                let verdict = self.judge(now, address, reason).1;
+                self.note_trouble(now, address, verdict, &reason.to_string());
+                self.report(now, Level::Warn, Some(address), Kind::RetransmitTimeout, reason.to_string());
+                self.after_loss(now, address, restart_dead);
+            }
+            _ if ike.closing => self.after_loss(now, address, false),
+            _ => {
+                let (kind, verdict) = self.judge(now, address, reason);
+                self.failed(now, address, kind, verdict, &reason.to_string());
+            }
+        }
+    }
+
+    /// A handshake that this host had begun came to nothing.
+    fn attempt_down(&mut self, now: Now, address: IpAddr, reason: &Failure) {
+        self.budget.release(address);
+        let other_way = self.peers.get(address).is_some_and(|p| p.keeper().is_some() && !p.stale);
+        match reason {
+            // The operator, or a handshake that the peer had begun at the same time.
+            Failure::Ended(_) => {
+                if self.peers.get(address).is_some_and(|p| p.demanded(now.at) && !p.connecting()) {
+                    self.after_loss(now, address, true);
+                }
+            }
+            _ if other_way => {
+                let text = format!("a second handshake failed, the first one stands: {reason}");
+                self.report(now, Level::Debug, Some(address), Kind::ExchangeFailed, text);
+            }
+            _ => {
+                let (kind, verdict) = self.judge(now, address, reason);
+                self.failed(now, address, kind, verdict, &reason.to_string());
+            }
+        }
+    }
+
+    /// A handshake that the peer had begun came to nothing: worth knowing, but nothing to retry here.
+    fn peers_attempt_down(&mut self, now: Now, address: IpAddr, reason: &Failure) {
+        if matches!(reason, Failure::Timeout { .. } | Failure::Ended(_)) {
+            return;
+        }
+        let (kind, verdict) = self.judge(now, address, reason);
+        let flowing = self.peers.get(address).is_some_and(super::super::peer::Peer::flowing);
+        let peer_here = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
+        if !flowing && peer_here && (self.peers.get(address).is_some() || self.peers.has_room()) {
+            self.peers.entry(self.identity.address, address, now.at);
+            self.note_trouble(now, address, verdict, &reason.to_string());
+        }
+        let text = format!("a handshake that the peer began failed: {reason}");
+        self.report(now, Level::Warn, Some(address), kind, text);
+    }
+
+    fn install(&mut self, now: Now, child: ChildId, sa: Box<Sa>) {
+        let address = if sa.direction == Direction::In { sa.src } else { sa.dst };
+        let (key, direction) = (sa.key(), sa.direction);
+        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let entry = match peer.children.iter().position(|c| c.id == child) {
+            Some(at) => &mut peer.children[at],
+            None => peer.children.push_mut(Child::new(child)),
+        };
+        let slot = if direction == Direction::In { &mut entry.inbound } else { &mut entry.outbound };
+        let old = slot.replace(key).filter(|old| *old != key);
+        let change = self.reconciler.add_sa(sa, address, child);
+        self.change(change);
+        if let Some(old) = old {
+            let change = self.reconciler.remove_sa(old);
+            self.change(change);
+        }
+    }
+
+    fn child_up(&mut self, now: Now, info: &ChildInfo) {
+        let address = info.remote;
+        self.budget.release(address);
+        let peer = self.peers.entry(self.identity.address, address, now.at);
+        if !peer.children.iter().any(|c| c.id == info.id) {
+            peer.children.push(Child::new(info.id));
+        }
+        for child in &mut peer.children {
+            if child.id == info.id {
+                (child.ike, child.up) = (Some(info.ike), true);
+            }
+            child.superseded |= Some(child.id) == info.replaces;
+        }
+        peer.succeed(now.at);
+        self.heard(now, address);
+        self.expect_tidy(now, address);
+        let text = format!("child SA {} in, {} out, {}", info.spi_in, info.spi_out, info.suite);
+        if info.replaces.is_some() {
+            self.counters.child_rekeyed += 1;
+            self.report(now, Level::Info, Some(address), Kind::ChildRekey, text);
+        } else {
+            self.counters.child_established += 1;
+            self.report(now, Level::Info, Some(address), Kind::ChildUp, text);
+        }
+    }
+
+    fn child_down(&mut self, now: Now, id: ChildId, remote: IpAddr, remove: &[SaKey], reason: &Failure) {
+        let mut address = remote;
+        for key in remove {
+            address = self.reconciler.owner(*key).map_or(address, |o| o.peer);
+            let change = self.reconciler.remove_sa(*key);
+            self.change(change);
+        }
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        let was_last = peer.children.iter().any(|c| c.id == id && c.up && !c.superseded);
+        peer.children.retain(|c| c.id != id);
+        if was_last && !peer.children.iter().any(|c| c.up) {
+            let text = format!("child SA is gone: {reason}");
+            self.report(now, Level::Info, Some(address), Kind::ChildDown, text);
+        }
+        // What becomes of the peer when the IKE SA goes as well is decided there.
+        let stands = self.peers.get(address).is_some_and(|p| p.keeper().is_some());
+        let by_peer = matches!(reason, Failure::Ended(EndReason::PeerDeleted | EndReason::Deleted));
+        if stands {
+            self.after_loss(now, address, !by_peer);
+        }
+    }
+
+    fn child_failed(&mut self, now: Now, remote: IpAddr, replaces: Option<ChildId>, reason: &Failure) {
+        let (kind, verdict) = self.judge(now, remote, reason);
+        if let Some(peer) = self.peers.get_mut(remote) {
+            peer.rekey_again |= replaces.is_some();
+            let window = super::tunnels::REPAIR_WINDOW;
+            peer.demand_until = peer.demand_until.max(now.at + window);
+        }
+        self.failed(now, remote, kind, verdict, &reason.to_string());
+    }
+
+    fn peer_moved(&mut self, now: Now, id: IkeSaId, remote: SocketAddr, sas: &[SaKey]) {
+        for key in sas {
+            self.change(Change::MoveSa { key: *key, remote });
+        }
+        let peer = self.ikes.get(&id).copied().unwrap_or(remote.ip());
+        self.report(now, Level::Info, Some(peer), Kind::IkeUpdate, format!("the peer is at {remote} now"));
+    }
+
+    fn alive(&mut self, now: Now, id: IkeSaId) {
+        if let Some(address) = self.ikes.get(&id).copied() {
+            self.heard(now, address);
+        }
+    }
+
+    fn retransmitted(&mut self, now: Now, id: IkeSaId, remote: IpAddr, attempt: u32) {
+        self.counters.retransmits += 1;
+        let address = self.ikes.get(&id).copied().unwrap_or(remote);
+        // Who is silent does not keep others waiting.
+        self.budget.release(address);
+        let text = format!("no answer yet, sent for the {attempt}. time");
+        self.report(now, Level::Debug, Some(address), Kind::RetransmitSend, text);
+    }
+
+    fn note_trouble(&mut self, now: Now, address: IpAddr, verdict: Verdict, text: &str) {
+        if let Some(peer) = self.peers.get_mut(address) {
+            peer.last_active = now.at;
+            peer.trouble = Some(crate::peer::Trouble { text: text.into(), verdict, at: now.at });
+        }
+    }
+
+    /// Children that outlive their IKE SA moved to its successor.
+    fn rehome_children(&mut self, address: IpAddr, gone: IkeSaId) {
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        let keeper = peer.keeper();
+        for child in peer.children.iter_mut().filter(|c| c.ike == Some(gone)) {
+            child.ike = keeper;
+        }
+    }
+}

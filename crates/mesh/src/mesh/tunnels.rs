@@ -1,0 +1,278 @@
+//! When a tunnel is begun, what follows a failure, and how two tunnels become one.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ike::Now;
+use ike::error::Failure;
+use ipsec::change::Change;
+
+use super::Mesh;
+use crate::budget::Urgency;
+use crate::directory::View;
+use crate::event::{Kind, Level};
+use crate::pair;
+use crate::peer::{Peer, Trouble, Wanted};
+use crate::status::Verdict;
+
+/// Why a tunnel is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Demand {
+    /// A packet waits for it.
+    Traffic,
+    /// The manifest says so.
+    Eager,
+    /// The operator says so.
+    Operator,
+    /// It was there, and is not any more.
+    Lost,
+    /// It is there, but a part of it is broken: only this host can know.
+    Repair,
+}
+
+/// How long a packet keeps a failing peer being retried.
+const TRAFFIC_WINDOW: Duration = Duration::from_secs(180);
+/// How long a lost tunnel is tried for, where nobody sends.
+const LOST_WINDOW: Duration = Duration::from_secs(3600);
+/// The owner goes first where both have traffic.
+const GRACE_TRAFFIC: Duration = Duration::from_millis(50);
+/// The owner goes first where nobody waits.
+const GRACE_CALM: Duration = Duration::from_secs(3);
+/// A handshake that the peer has begun is given so long before one of our own, this many times.
+const YIELD: Duration = Duration::from_millis(500);
+const YIELDS: u8 = 4;
+/// Starts without a waiting packet are spread by this much for each peer, up to a bound.
+const SPREAD_PER_PEER: Duration = Duration::from_millis(5);
+const SPREAD_MAX: Duration = Duration::from_secs(10);
+/// Of two tunnels one is closed after this, by the owner of the pair …
+const TIDY_OWNER: Duration = Duration::from_secs(1);
+/// … or by the other one, if the owner did not.
+const TIDY_OTHER: Duration = Duration::from_secs(5);
+
+impl Mesh {
+    /// A tunnel is wanted. False if there is no room for the peer.
+    pub(super) fn demand(&mut self, now: Now, address: IpAddr, why: Demand) -> bool {
+        if self.peers.get(address).is_none() && !self.peers.has_room() {
+            self.counters.table_full += 1;
+            return false;
+        }
+        let spread = self.spread(address);
+        let jitter = Duration::from_micros(self.rng.below(200_000));
+        let peer = self.peers.entry(self.identity.address, address, now.at);
+        peer.last_active = now.at;
+        if peer.wanted == Wanted::Down {
+            return true;
+        }
+        let window = match why {
+            Demand::Traffic => TRAFFIC_WINDOW,
+            _ => LOST_WINDOW,
+        };
+        peer.demand_until = peer.demand_until.max(now.at + window);
+        peer.urgent |= matches!(why, Demand::Traffic | Demand::Operator);
+        if (peer.flowing() && !peer.stale) || peer.connecting() || self.budget.is_queued(address) {
+            return true;
+        }
+        let delay = match (why, peer.owner) {
+            (Demand::Repair | Demand::Operator, _) | (Demand::Traffic, true) => Duration::ZERO,
+            (Demand::Traffic, false) => GRACE_TRAFFIC,
+            (Demand::Eager, true) => spread,
+            (Demand::Eager, false) => spread + GRACE_CALM,
+            (Demand::Lost, true) => jitter,
+            (Demand::Lost, false) => jitter + GRACE_CALM,
+        };
+        let at = (now.at + delay).max(peer.not_before);
+        peer.start_at = Some(peer.start_at.map_or(at, |old| old.min(at)));
+        true
+    }
+
+    /// A peer's timer is due.
+    pub(super) fn peer_due(&mut self, now: Now, address: IpAddr) {
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        if peer.start_at.is_some_and(|at| at <= now.at) {
+            peer.start_at = None;
+            let urgency = if peer.urgent { Urgency::Waiting } else { Urgency::Ahead };
+            self.budget.request(address, urgency);
+        }
+        if peer.tidy_at.is_some_and(|at| at <= now.at) {
+            peer.tidy_at = None;
+            self.tidy(now, address);
+        }
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        if peer.forgettable() && peer.wake() <= now.at && !self.budget.is_queued(address) {
+            self.peers.remove(address);
+        }
+    }
+
+    /// A peer's turn has come.
+    pub(super) fn begin(&mut self, now: Now, address: IpAddr) {
+        let salt = self.rng.u64();
+        let fresh = self.peers.get(address).is_some_and(|p| p.keeper().is_none());
+        let config = self.fleet.as_ref().and_then(|f| f.config(address, salt, fresh));
+        let (Some(config), Some(peer)) = (config, self.peers.get_mut(address)) else {
+            return self.budget.cancel(address);
+        };
+        if peer.connecting() || !peer.demanded(now.at) || (peer.flowing() && !peer.stale && !peer.rekey_again) {
+            return self.budget.release(address);
+        }
+        match peer.keeper() {
+            Some(ike) if !peer.stale => {
+                peer.rekey_again = false;
+                let broken = peer.children.iter().find(|c| c.up && !c.superseded).map(|c| c.id);
+                let begun = match broken {
+                    Some(child) => self.endpoint.rekey_child(now, child),
+                    None => self.endpoint.create_child(now, ike, config.child.clone()),
+                };
+                if begun.is_err() {
+                    let text = "the tunnel could not be repaired; it is built anew";
+                    let _ = self.endpoint.delete_ike(now, ike);
+                    self.failed(now, address, Kind::ExchangeFailed, Verdict::IpsecBroken, text);
+                }
+            }
+            _ if self.yields_to(address, now) => {}
+            _ => self.initiate(now, address, config),
+        }
+    }
+
+    /// An exchange with a peer failed.
+    pub(super) fn failed(&mut self, now: Now, address: IpAddr, kind: Kind, verdict: Verdict, text: &str) {
+        self.budget.release(address);
+        let per_mille = self.rng.below(1000);
+        self.counters.failures += 1;
+        let Some(peer) = self.peers.get_mut(address) else {
+            return self.report(now, Level::Warn, Some(address), kind, text);
+        };
+        peer.fail(now.at, Trouble { text: text.into(), verdict, at: now.at }, per_mille);
+        peer.last_active = now.at;
+        let again = peer.demanded(now.at) && (!peer.flowing() || peer.stale || peer.rekey_again);
+        peer.start_at = again.then_some(peer.not_before);
+        let wait = peer.not_before.since(now.at).as_secs_f64();
+        let next = if again { format!("; next try in {wait:.1} s") } else { String::new() };
+        if !peer.flowing() {
+            self.change(Change::DropQueued(address));
+        }
+        self.report(now, Level::Warn, Some(address), kind, format!("{text}{next}"));
+    }
+
+    /// A tunnel that was there is not whole any more.
+    pub(super) fn after_loss(&mut self, now: Now, address: IpAddr, restart: bool) {
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        if peer.flowing() {
+            return;
+        }
+        if restart || peer.wanted == Wanted::Up {
+            let half = peer.keeper().is_some();
+            self.demand(now, address, if half { Demand::Repair } else { Demand::Lost });
+        }
+    }
+
+    /// Closes what is redundant: first nothing is sent through it any more, here and (by the same
+    /// rule) there; a while later it is deleted. So no packet is lost.
+    fn tidy(&mut self, now: Now, address: IpAddr) {
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        let (keep_child, children) = peer.redundant_children();
+        let ikes = peer.redundant_ikes();
+        let kept = peer.children.iter().any(|c| Some(c.id) == keep_child && c.flowing());
+        if (ikes.is_empty() && children.is_empty()) || !kept {
+            return;
+        }
+        let mut muted = Vec::new();
+        for child in &mut peer.children {
+            if children.contains(&child.id) || child.ike.is_some_and(|i| ikes.contains(&i)) {
+                muted.extend(child.outbound.take());
+            }
+        }
+        if !muted.is_empty() {
+            peer.tidy_at = Some(now.at + if peer.owner { TIDY_OWNER } else { TIDY_OTHER });
+            for key in muted {
+                let change = self.reconciler.remove_sa(key);
+                self.change(change);
+            }
+            return;
+        }
+        for ike in &mut peer.ikes {
+            ike.closing |= ikes.contains(&ike.id);
+        }
+        for ike in ikes {
+            let _ = self.endpoint.delete_ike(now, ike);
+            self.report(now, Level::Info, Some(address), Kind::UniqueReplace, "closing a second IKE SA; one is kept");
+        }
+        for child in children {
+            let _ = self.endpoint.delete_child(now, child);
+            self.report(now, Level::Info, Some(address), Kind::UniqueReplace, "closing a second child SA; one is kept");
+        }
+    }
+
+    /// Sees to it that duplicates are looked for soon, if there may be any.
+    pub(super) fn expect_tidy(&mut self, now: Now, address: IpAddr) {
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        let several = peer.ikes.iter().filter(|i| i.established()).count() > 1
+            || !peer.redundant_children().1.is_empty();
+        if several && peer.tidy_at.is_none() {
+            peer.tidy_at = Some(now.at + TIDY_OWNER);
+        }
+    }
+
+    /// Whether a handshake of the peer's own is under way; ours then waits, a bounded number of times.
+    fn yields_to(&mut self, address: IpAddr, now: Now) -> bool {
+        let theirs = self.endpoint.half_open().iter().any(|(_, a, ours)| *a == address && !ours);
+        let Some(peer) = self.peers.get_mut(address) else { return true };
+        if !theirs || peer.yields >= YIELDS {
+            return false;
+        }
+        peer.yields += 1;
+        peer.start_at = Some(now.at + YIELD);
+        self.budget.release(address);
+        true
+    }
+
+    fn initiate(&mut self, now: Now, address: IpAddr, config: std::sync::Arc<ike::PeerConfig>) {
+        let id = self.endpoint.initiate(now, config);
+        self.counters.initiated += 1;
+        self.ikes.insert(id, address);
+        if let Some(peer) = self.peers.get_mut(address) {
+            peer.yields = 0;
+            peer.last_active = now.at;
+            peer.ikes.push(crate::peer::Ike { id, initiated: true, since: None, closing: false });
+        }
+        self.report(now, Level::Info, Some(address), Kind::Connecting, "building a tunnel");
+    }
+
+    /// Where in the spread of starts this pair has its place.
+    fn spread(&self, address: IpAddr) -> Duration {
+        let whole = SPREAD_PER_PEER.saturating_mul(self.peers.len() as u32).min(SPREAD_MAX);
+        whole * pair::slot(self.identity.address, address) as u32 / 1000
+    }
+
+    /// What a failure says, of the protocol and of the network.
+    pub(super) fn judge(&self, now: Now, address: IpAddr, failure: &Failure) -> (Kind, Verdict) {
+        match failure {
+            Failure::Timeout { during, seconds, .. } => {
+                let others = self.last_heard.filter(|(_, who)| *who != address);
+                let window = Duration::from_secs(seconds + 30);
+                let verdict = match others {
+                    _ if during.contains("AUTH") => Verdict::IpsecBroken,
+                    Some((at, _)) if now.at.since(at) <= window => Verdict::PeerDown,
+                    _ if self.others_are_silent(address) => Verdict::NetworkDown,
+                    _ => Verdict::Unknown,
+                };
+                (Kind::PeerInitUnreachable, verdict)
+            }
+            Failure::NoProposalChosen { protocol: "IKE", .. } => (Kind::ProposalMismatchIke, Verdict::IpsecBroken),
+            Failure::NoProposalChosen { .. } => (Kind::ProposalMismatchChild, Verdict::IpsecBroken),
+            Failure::TsUnacceptable { .. } => (Kind::TsMismatch, Verdict::IpsecBroken),
+            Failure::PeerAuth(_) => (Kind::PeerAuthFailed, Verdict::IpsecBroken),
+            Failure::RefusedByPeer => (Kind::LocalAuthFailed, Verdict::IpsecBroken),
+            _ => (Kind::ExchangeFailed, Verdict::IpsecBroken),
+        }
+    }
+
+    /// Whether there are other peers that ought to be there, and none of them is.
+    fn others_are_silent(&self, address: IpAddr) -> bool {
+        let mut others = self.peers.iter().filter(|(a, p)| *a != address && troubled_or_up(p)).peekable();
+        others.peek().is_some() && others.all(|(_, p)| !p.flowing())
+    }
+}
+
+fn troubled_or_up(peer: &Peer) -> bool {
+    peer.trouble.is_some() || peer.flowing()
+}

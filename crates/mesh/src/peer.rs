@@ -1,0 +1,422 @@
+//! One peer: what is wanted, what there is, what failed; and which of two tunnels is kept.
+
+use std::time::Duration;
+
+use ike::{ChildId, IkeSaId};
+use ipsec::Instant;
+use ipsec::sa::SaKey;
+
+use crate::status::{State, Verdict};
+
+/// First wait after a failure.
+pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait between two attempts, before jitter.
+pub const BACKOFF_CAP: Duration = Duration::from_secs(60);
+/// A tunnel that was up for so long has proven itself: failures before it are forgotten.
+pub const PROVEN_AFTER: Duration = Duration::from_secs(60);
+/// A peer that is not in the manifest by name and does nothing is forgotten after this.
+pub const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// What the operator or the manifest wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// A tunnel when there is traffic.
+    OnDemand,
+    /// Always a tunnel.
+    Up,
+    /// No tunnel until further notice.
+    Down,
+}
+
+/// Everything that is known of one peer.
+#[derive(Debug)]
+pub struct Peer {
+    /// Whether this host initiates and rekeys first.
+    pub owner: bool,
+    /// Named in the manifest: never forgotten.
+    pub listed: bool,
+    /// What is wanted.
+    pub wanted: Wanted,
+    /// Until when a lost or failed tunnel is tried again.
+    pub demand_until: Instant,
+    /// A packet or the operator waits for it.
+    pub urgent: bool,
+    /// Its tunnel was negotiated under an older manifest and is to be replaced.
+    pub stale: bool,
+    /// IKE SAs, and half-open ones that this host initiated.
+    pub ikes: Vec<Ike>,
+    /// Child SAs.
+    pub children: Vec<Child>,
+    /// Attempts that failed in a row.
+    pub failures: u32,
+    /// The last failure; cleared when the tunnel is up.
+    pub trouble: Option<Trouble>,
+    /// No attempt before this.
+    pub not_before: Instant,
+    /// The next attempt.
+    pub start_at: Option<Instant>,
+    /// How often an attempt waited for a handshake that the peer has begun.
+    pub yields: u8,
+    /// When duplicates are closed.
+    pub tidy_at: Option<Instant>,
+    /// Child SAs whose rekey failed, to be tried again with the next attempt.
+    pub rekey_again: bool,
+    /// When packets began to flow.
+    pub up_since: Option<Instant>,
+    /// Last sign of life that could not be forged.
+    pub last_heard: Option<Instant>,
+    /// Last time that anything concerned it.
+    pub last_active: Instant,
+    /// ESP for unknown SPIs while a tunnel is up: how often, and since when.
+    pub strays: (u8, Instant),
+}
+
+/// One IKE SA.
+#[derive(Debug)]
+pub struct Ike {
+    /// Its name.
+    pub id: IkeSaId,
+    /// Begun by this host. A rekeyed SA inherits it, whoever rekeyed.
+    pub initiated: bool,
+    /// When it was established; `None` while half-open.
+    pub since: Option<Instant>,
+    /// On its way down.
+    pub closing: bool,
+}
+
+/// One child SA.
+#[derive(Debug)]
+pub struct Child {
+    /// Its name.
+    pub id: ChildId,
+    /// Its IKE SA, once it is known.
+    pub ike: Option<IkeSaId>,
+    /// Its inbound SA, while that is installed.
+    pub inbound: Option<SaKey>,
+    /// Its outbound SA, while that is installed.
+    pub outbound: Option<SaKey>,
+    /// Complete.
+    pub up: bool,
+    /// Replaced by a newer one or on its way down.
+    pub superseded: bool,
+    /// Counters of the last look.
+    pub usage: Usage,
+}
+
+/// An SA pair's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Plaintext bytes received.
+    pub bytes_in: u64,
+    /// Plaintext bytes sent.
+    pub bytes_out: u64,
+    /// Packets received.
+    pub packets_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
+}
+
+/// What failed last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// In words, with the remedy.
+    pub text: Box<str>,
+    /// What that says of network and peer.
+    pub verdict: Verdict,
+    /// When.
+    pub at: Instant,
+}
+
+impl Peer {
+    /// A peer of which nothing is known.
+    pub fn new(owner: bool, now: Instant) -> Self {
+        Self {
+            owner,
+            listed: false,
+            wanted: Wanted::OnDemand,
+            demand_until: Instant::ZERO,
+            urgent: false,
+            stale: false,
+            ikes: Vec::new(),
+            children: Vec::new(),
+            failures: 0,
+            trouble: None,
+            not_before: Instant::ZERO,
+            start_at: None,
+            yields: 0,
+            tidy_at: None,
+            rekey_again: false,
+            up_since: None,
+            last_heard: None,
+            last_active: now,
+            strays: (0, Instant::ZERO),
+        }
+    }
+
+    /// Whether packets flow in both directions.
+    pub fn flowing(&self) -> bool {
+        self.children.iter().any(Child::flowing)
+    }
+
+    /// The established IKE SA that is to be used.
+    pub fn keeper(&self) -> Option<IkeSaId> {
+        let live = self.ikes.iter().filter(|i| i.established());
+        live.max_by_key(|i| self.rank(i)).map(|i| i.id)
+    }
+
+    /// Whether this host has an IKE SA under way.
+    pub fn connecting(&self) -> bool {
+        self.ikes.iter().any(|i| i.since.is_none() && !i.closing)
+    }
+
+    /// Whether a tunnel is to be there at `now`.
+    pub fn demanded(&self, now: Instant) -> bool {
+        match self.wanted {
+            Wanted::Up => true,
+            Wanted::OnDemand => now < self.demand_until,
+            Wanted::Down => false,
+        }
+    }
+
+    /// Where the tunnel stands. `pending`: a handshake is under way that is not in `ikes` (the
+    /// peer's), or waits in the budget.
+    pub fn state(&self, now: Instant, pending: bool) -> State {
+        if self.wanted == Wanted::Down {
+            State::Down
+        } else if self.children.iter().any(|c| c.up && !c.superseded) {
+            State::Up
+        } else if self.keeper().is_some() {
+            State::HalfUp
+        } else if self.connecting() || pending {
+            State::Connecting
+        } else if self.failures > 0 && self.demanded(now) {
+            State::Down
+        } else if self.start_at.is_some() {
+            State::Connecting
+        } else {
+            State::Idle
+        }
+    }
+
+    /// Notes a failure: no attempt before the end of a wait that doubles up to its cap.
+    /// `per_mille` (0..1000) spreads it by ±20 %.
+    pub fn fail(&mut self, now: Instant, trouble: Trouble, per_mille: u64) {
+        if self.up_since.take().is_some_and(|up| now.since(up) >= PROVEN_AFTER) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.trouble = Some(trouble);
+        self.not_before = now + backoff(self.failures, per_mille);
+    }
+
+    /// Packets flow.
+    pub fn succeed(&mut self, now: Instant) {
+        self.up_since.get_or_insert(now);
+        self.trouble = None;
+        self.start_at = None;
+        self.urgent = false;
+        self.yields = 0;
+    }
+
+    /// Drops everything that is scheduled and every memory of failures.
+    pub fn settle(&mut self) {
+        self.start_at = None;
+        self.tidy_at = None;
+        self.rekey_again = false;
+        self.stale = false;
+        self.urgent = false;
+        self.yields = 0;
+        self.failures = 0;
+        self.not_before = Instant::ZERO;
+        self.demand_until = Instant::ZERO;
+    }
+
+    /// Live IKE SAs that are not the one to be kept.
+    pub fn redundant_ikes(&self) -> Vec<IkeSaId> {
+        let keep = self.keeper();
+        let live = self.ikes.iter().filter(|i| i.established() && Some(i.id) != keep);
+        live.map(|i| i.id).collect()
+    }
+
+    /// Live child SAs of the kept IKE SA beyond the one to be kept; and that one.
+    pub fn redundant_children(&self) -> (Option<ChildId>, Vec<ChildId>) {
+        let keeper = self.keeper();
+        let mut live: Vec<_> =
+            self.children.iter().filter(|c| c.up && !c.superseded && c.ike == keeper).collect();
+        live.sort_by_key(|c| c.spis());
+        let keep = live.pop().map(|c| c.id);
+        (keep, live.iter().map(|c| c.id).collect())
+    }
+
+    /// When something is due.
+    pub fn wake(&self) -> Instant {
+        let forget = if self.forgettable() { self.last_active + FORGET_AFTER } else { Instant::NEVER };
+        let times = [self.start_at, self.tidy_at, Some(forget)];
+        times.into_iter().flatten().min().unwrap_or(Instant::NEVER)
+    }
+
+    /// Whether nothing would be lost with it.
+    pub fn forgettable(&self) -> bool {
+        !self.listed
+            && self.wanted == Wanted::OnDemand
+            && self.ikes.is_empty()
+            && self.children.is_empty()
+            && self.start_at.is_none()
+    }
+
+    /// Which of two IKE SAs is kept, the greater: one that carries packets; then the one that the
+    /// owner of the pair began; then the newer one. Both ends come to the same answer once both
+    /// SAs are complete.
+    fn rank(&self, ike: &Ike) -> (bool, bool, Option<Instant>, IkeSaId) {
+        let carries = self.children.iter().any(|c| c.up && !c.superseded && c.ike == Some(ike.id));
+        (carries, ike.initiated == self.owner, ike.since, ike.id)
+    }
+}
+
+impl Ike {
+    /// Established and to stay.
+    pub fn established(&self) -> bool {
+        self.since.is_some() && !self.closing
+    }
+}
+
+impl Child {
+    /// A child SA of which nothing is installed yet.
+    pub fn new(id: ChildId) -> Self {
+        let (ike, inbound, outbound, up, superseded) = Default::default();
+        Self { id, ike, inbound, outbound, up, superseded, usage: Usage::default() }
+    }
+
+    /// Whether packets flow through it both ways.
+    pub fn flowing(&self) -> bool {
+        self.up && self.inbound.is_some() && self.outbound.is_some()
+    }
+
+    /// Both SPIs in an order that both ends see alike.
+    fn spis(&self) -> [Option<u32>; 2] {
+        let mut spis = [self.inbound, self.outbound].map(|k| k.map(|k| k.spi.0));
+        spis.sort_unstable();
+        spis
+    }
+}
+
+/// The wait after so many failures in a row, spread by ±20 %.
+pub fn backoff(failures: u32, per_mille: u64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let wait = BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_CAP);
+    let percent = 80 + (per_mille.min(999) * 41 / 1000) as u32;
+    wait * percent / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
+
+    fn at(seconds: u64) -> Instant {
+        NOW + Duration::from_secs(seconds)
+    }
+
+    fn trouble() -> Trouble {
+        Trouble { text: "no common proposal".into(), verdict: Verdict::IpsecBroken, at: NOW }
+    }
+
+    fn ike(id: u64, initiated: bool, since: u64) -> Ike {
+        Ike { id: IkeSaId(id), initiated, since: Some(at(since)), closing: false }
+    }
+
+    fn child(id: u64, ike: u64) -> Child {
+        let key = |n| Some(SaKey { dst: [10, 0, 0, 1].into(), spi: ipsec::Spi(n) });
+        let (inbound, outbound) = (key(id as u32 * 2 + 1000), key(id as u32 * 2 + 1001));
+        Child { ike: Some(IkeSaId(ike)), inbound, outbound, up: true, ..Child::new(ChildId(id)) }
+    }
+
+    #[test]
+    fn backoff_doubles_to_its_cap_and_never_leaves_its_spread() {
+        let seconds = |n, j| backoff(n, j).as_secs_f64();
+        assert_eq!(backoff(1, 500), Duration::from_secs(1));
+        for (failures, middle) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (40, 60.0), (u32::MAX, 60.0)] {
+            for jitter in [0, 500, 999, 5000] {
+                let s = seconds(failures, jitter);
+                assert!((middle * 0.8..=middle * 1.2).contains(&s), "{failures}: {s}");
+            }
+        }
+    }
+
+    #[test]
+    fn failures_count_until_a_tunnel_has_proven_itself() {
+        let mut peer = Peer::new(true, NOW);
+        peer.fail(NOW, trouble(), 500);
+        peer.fail(at(1), trouble(), 500);
+        assert_eq!((peer.failures, peer.not_before), (2, at(3)));
+        peer.succeed(at(3));
+        peer.fail(at(4), trouble(), 500);
+        assert_eq!(peer.failures, 3, "up for a second proves nothing");
+        peer.succeed(at(10));
+        peer.fail(at(100), trouble(), 500);
+        assert_eq!(peer.failures, 1);
+    }
+
+    #[test]
+    fn both_ends_keep_the_same_of_two_tunnels() {
+        for owner_first in [true, false] {
+            let (a, b) = if owner_first { (1, 2) } else { (2, 1) };
+            let mut owner = Peer::new(true, NOW);
+            owner.ikes = vec![ike(1, true, a), ike(2, false, b)];
+            let mut other = Peer::new(false, NOW);
+            other.ikes = vec![ike(11, false, b), ike(12, true, a)];
+            assert_eq!((owner.keeper(), other.keeper()), (Some(IkeSaId(1)), Some(IkeSaId(11))));
+            assert_eq!(owner.redundant_ikes(), [IkeSaId(2)]);
+        }
+    }
+
+    #[test]
+    fn a_tunnel_that_carries_packets_is_kept_before_one_that_does_not() {
+        let mut peer = Peer::new(true, NOW);
+        peer.ikes = vec![ike(1, true, 1), ike(2, false, 2)];
+        peer.children = vec![child(7, 2)];
+        assert_eq!(peer.keeper(), Some(IkeSaId(2)));
+        peer.children.push(child(8, 1));
+        assert_eq!(peer.keeper(), Some(IkeSaId(1)));
+        peer.ikes[0].closing = true;
+        assert_eq!(peer.keeper(), Some(IkeSaId(2)));
+    }
+
+    #[test]
+    fn one_child_is_kept_by_its_spis() {
+        let mut peer = Peer::new(true, NOW);
+        peer.ikes = vec![ike(1, true, 1)];
+        peer.children = vec![child(9, 1), child(8, 1)];
+        assert_eq!(peer.redundant_children(), (Some(ChildId(9)), vec![ChildId(8)]));
+        peer.children[0].superseded = true;
+        assert_eq!(peer.redundant_children(), (Some(ChildId(8)), vec![]));
+    }
+
+    #[test]
+    fn states() {
+        let mut peer = Peer::new(true, NOW);
+        assert_eq!(peer.state(NOW, false), State::Idle);
+        assert_eq!(peer.state(NOW, true), State::Connecting);
+        peer.demand_until = at(60);
+        peer.fail(NOW, trouble(), 0);
+        assert_eq!(peer.state(NOW, false), State::Down);
+        assert_eq!(peer.state(at(61), false), State::Idle);
+        peer.ikes = vec![Ike { since: None, ..ike(1, true, 0) }];
+        assert_eq!(peer.state(NOW, false), State::Connecting);
+        peer.ikes = vec![ike(1, true, 0)];
+        assert_eq!(peer.state(NOW, false), State::HalfUp);
+        peer.children = vec![child(1, 1)];
+        assert_eq!(peer.state(NOW, false), State::Up);
+        peer.wanted = Wanted::Down;
+        assert_eq!(peer.state(NOW, false), State::Down);
+    }
+
+    #[test]
+    fn an_idle_peer_is_forgotten_and_a_listed_one_is_not() {
+        let mut peer = Peer::new(true, NOW);
+        assert_eq!(peer.wake(), NOW + FORGET_AFTER);
+        peer.listed = true;
+        assert_eq!(peer.wake(), Instant::NEVER);
+    }
+}
