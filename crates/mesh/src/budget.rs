@@ -33,11 +33,9 @@ impl Budget {
     }
 
     /// Queues a peer. One that is queued already keeps its place unless it became more urgent;
-    /// one that is running stays as it is.
+    /// one that is running gives its slot back first.
     pub fn request(&mut self, peer: IpAddr, urgency: Urgency) {
-        if self.running.contains(&peer) {
-            return;
-        }
+        self.release(peer);
         match self.queued.get(&peer) {
             Some((old, _)) if *old <= urgency => return,
             Some(place) => self.queue.remove(place),
@@ -114,7 +112,7 @@ mod tests {
         budget.request(host(1), Urgency::Waiting);
         assert_eq!([budget.take(), budget.take()], [Some(host(1)), None]);
         budget.request(host(1), Urgency::Waiting);
-        assert_eq!(budget.load(), (1, 0), "it runs already");
+        assert_eq!(budget.load(), (0, 1), "never in two places");
     }
 
     #[test]

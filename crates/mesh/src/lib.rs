@@ -4,18 +4,25 @@
 //! it touches nothing itself. Knows fleets, and nothing of IKE payloads.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod command;
+pub mod directory;
 pub mod event;
+pub mod fleet;
 pub mod loaded;
 pub mod manifest;
 pub mod mesh;
 pub mod metrics;
+pub mod pair;
+pub mod peer;
+pub mod peers;
 pub mod plan;
+pub mod reconcile;
 pub mod status;
 pub mod time;
 
 pub use command::{Command, CommandError, Reply, Target};
 pub use event::{Event, Kind};
-pub use loaded::{CertificateFact, CertificateRole, Loaded, Periods};
+pub use loaded::{CertificateFact, CertificateRole, Loaded};
 pub use mesh::{Identity, Input, Mesh, Output, Why};
 pub use status::Status;

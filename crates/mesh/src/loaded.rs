@@ -1,8 +1,6 @@
 //! An accepted manifest as the program hands it over: parsed, checked, its credentials resolved.
 
-use std::sync::Arc;
-
-use ike::{Credentials, Secret};
+use crate::plan::Plan;
 
 /// An accepted manifest; a refused one never gets here.
 #[derive(Clone)]
@@ -11,10 +9,10 @@ pub struct Loaded {
     pub path: String,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
-    /// This host's certificate, key and CAs; absent with a PSK.
-    pub credentials: Option<Arc<Credentials>>,
-    /// The pre-shared key of the fleet.
-    pub psk: Option<Secret>,
+    /// What it means for this host; of the same address as the mesh's identity.
+    pub plan: Plan,
+    /// What this host proves itself with, made from the manifest's credentials.
+    pub auth: ike::Auth,
     /// Certificates in use, for `status` and for warnings.
     pub certificates: Vec<CertificateFact>,
 }
@@ -40,23 +38,4 @@ pub enum CertificateRole {
     Leaf,
     /// A root or an intermediate.
     Ca,
-}
-
-/// Days before a certificate's end at which it is spoken of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Periods {
-    /// `[INFO]`.
-    pub info: u32,
-    /// `[WARN]`.
-    pub warn: u32,
-    /// `[ERROR]`.
-    pub error: u32,
-    /// `[CRITICAL]`.
-    pub critical: u32,
-}
-
-impl Default for Periods {
-    fn default() -> Self {
-        Self { info: 30, warn: 14, error: 7, critical: 3 }
-    }
 }

@@ -105,6 +105,7 @@ pub enum Why {
 pub struct Mesh {
     identity: Identity,
     started: u64,
+    loaded_at: u64,
     endpoint: Endpoint,
     fleet: Option<Fleet>,
     peers: Peers,
@@ -118,6 +119,8 @@ pub struct Mesh {
     look_at: Instant,
     reminders: reminders::Reminders,
     counters: Counters,
+    /// Peers that lost a child SA in what is being drained, and whether it is to be restored.
+    torn: BTreeMap<IpAddr, bool>,
     /// Which peer last gave a sign of life that could not be forged.
     last_heard: Option<(Instant, IpAddr)>,
 }
@@ -133,6 +136,7 @@ impl Mesh {
         Self {
             identity,
             started: now.unix,
+            loaded_at: now.unix,
             endpoint: Endpoint::new(limits, provider, rng.bytes()),
             fleet: None,
             peers: Peers::default(),
@@ -145,6 +149,7 @@ impl Mesh {
             look_at: Instant::NEVER,
             reminders: reminders::Reminders::default(),
             counters: Counters::default(),
+            torn: BTreeMap::new(),
             last_heard: None,
         }
     }
@@ -231,6 +236,12 @@ impl Mesh {
                 }
                 ike::Output::Job(job) => self.push(Output::Job(job)),
                 ike::Output::Event(event) => self.on_ike(now, event),
+            }
+        }
+        for (address, restart) in std::mem::take(&mut self.torn) {
+            // Where the IKE SA went as well, that has decided already.
+            if self.peers.get(address).is_some_and(|p| p.keeper().is_some()) {
+                self.after_loss(now, address, restart);
             }
         }
     }

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+/// One.
+pub const MILLION: u64 = 1_000_000;
+
 /// Whether `local` initiates and rekeys first. Of each pair exactly one does; over a fleet the
 /// work is spread evenly, which "the lower address" would not do.
 pub fn owns(local: IpAddr, remote: IpAddr) -> bool {
@@ -21,9 +24,9 @@ pub fn hash(a: IpAddr, b: IpAddr) -> u64 {
     mix_address(mix_address(0x5741_5252_454e, low), high)
 }
 
-/// `hash` as a share of one thousand, for slots within a period.
+/// `hash` as parts per million, for slots within a period.
 pub fn slot(a: IpAddr, b: IpAddr) -> u64 {
-    (hash(a, b) >> 1) % 1000
+    (hash(a, b) >> 1) % MILLION
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.

@@ -17,10 +17,10 @@ pub const PROVEN_AFTER: Duration = Duration::from_secs(60);
 /// A peer that is not in the manifest by name and does nothing is forgotten after this.
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// What the operator or the manifest wants.
+/// What the operator wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wanted {
-    /// A tunnel when there is traffic.
+    /// Nothing special: a tunnel when there is traffic, or as the manifest says.
     OnDemand,
     /// Always a tunnel.
     Up,
@@ -35,6 +35,8 @@ pub struct Peer {
     pub owner: bool,
     /// Named in the manifest: never forgotten.
     pub listed: bool,
+    /// Its tunnel is to be there without traffic, says the manifest.
+    pub eager: bool,
     /// What is wanted.
     pub wanted: Wanted,
     /// Until when a lost or failed tunnel is tried again.
@@ -133,6 +135,7 @@ impl Peer {
         Self {
             owner,
             listed: false,
+            eager: false,
             wanted: Wanted::OnDemand,
             demand_until: Instant::ZERO,
             urgent: false,
@@ -173,7 +176,7 @@ impl Peer {
     pub fn demanded(&self, now: Instant) -> bool {
         match self.wanted {
             Wanted::Up => true,
-            Wanted::OnDemand => now < self.demand_until,
+            Wanted::OnDemand => self.eager || now < self.demand_until,
             Wanted::Down => false,
         }
     }

@@ -44,6 +44,17 @@ impl Peers {
         self.table.len() < MAX_PEERS
     }
 
+    /// Whether `address` has a place; where the table is full, one that would not be missed gives
+    /// its own up.
+    pub fn make_room(&mut self, address: IpAddr) -> bool {
+        if self.table.contains_key(&address) || self.has_room() {
+            return true;
+        }
+        let spare = self.table.iter().find(|(_, p)| p.forgettable() && p.last_heard.is_none());
+        let spare = spare.map(|(a, _)| *a);
+        spare.is_some_and(|address| self.remove(address).is_some())
+    }
+
     /// Takes a peer out.
     pub fn remove(&mut self, address: IpAddr) -> Option<Peer> {
         self.touched.insert(address);

@@ -56,8 +56,8 @@ pub struct Drift {
 
 impl Reconciler {
     /// New policies in force: first the new ones, then the old ones go. No gap opens in between.
-    pub fn set_policies(&mut self, policies: &[Policy]) -> Vec<Change> {
-        let wanted: BTreeMap<PolicyKey, Policy> = policies.iter().map(|p| (p.key(), *p)).collect();
+    pub fn set_policies(&mut self, policies: impl Iterator<Item = Policy>) -> Vec<Change> {
+        let wanted: BTreeMap<PolicyKey, Policy> = policies.map(|p| (p.key(), p)).collect();
         let put = wanted.iter().filter(|(k, p)| self.policies.get(k) != Some(p));
         let mut changes: Vec<_> = put.map(|(_, p)| Change::PutPolicy(*p)).collect();
         let gone = self.policies.keys().filter(|k| !wanted.contains_key(k));

@@ -1,6 +1,7 @@
 //! What IKE tells, and what follows from it for peer, data plane and report.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ike::error::{EndReason, Failure};
 use ike::event::{ChildInfo, Event, IkeInfo};
@@ -11,8 +12,11 @@ use ipsec::sa::{Direction, Sa, SaKey};
 use super::Mesh;
 use crate::event::{Kind, Level};
 use crate::fleet::OnDeath;
-use crate::peer::{Child, Ike, Wanted};
+use crate::peer::{Child, Ike, Peer, Trouble, Wanted};
 use crate::status::Verdict;
+
+/// So long without a sign of life from anybody is a silence.
+const SILENCE: Duration = Duration::from_secs(5);
 
 impl Mesh {
     pub(super) fn on_ike(&mut self, now: Now, event: Event) {
@@ -46,7 +50,10 @@ impl Mesh {
 
     /// A sign of life that could not be forged.
     pub(super) fn heard(&mut self, now: Now, address: IpAddr) {
-        self.last_heard = Some((now.at, address));
+        let before = self.last_heard.replace((now.at, address));
+        if before.is_some_and(|(at, _)| now.at.since(at) > SILENCE) {
+            self.after_silence(now);
+        }
         if let Some(peer) = self.peers.get_mut(address) {
             peer.last_heard = Some(now.at);
             peer.last_active = now.at;
@@ -113,6 +120,7 @@ impl Mesh {
     /// An IKE SA that was established is gone.
     fn established_down(&mut self, now: Now, address: IpAddr, ike: &Ike, reason: &Failure) {
         let level = match reason {
+            Failure::Ended(EndReason::Rekeyed | EndReason::Redundant) => Level::Debug,
             Failure::Ended(_) => Level::Info,
             _ => Level::Warn,
         };
@@ -166,7 +174,7 @@ impl Mesh {
             return;
         }
         let (kind, verdict) = self.judge(now, address, reason);
-        let flowing = self.peers.get(address).is_some_and(super::super::peer::Peer::flowing);
+        let flowing = self.peers.get(address).is_some_and(Peer::flowing);
         let peer_here = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
         if !flowing && peer_here && (self.peers.get(address).is_some() || self.peers.has_room()) {
             self.peers.entry(self.identity.address, address, now.at);
@@ -234,12 +242,8 @@ impl Mesh {
             let text = format!("child SA is gone: {reason}");
             self.report(now, Level::Info, Some(address), Kind::ChildDown, text);
         }
-        // What becomes of the peer when the IKE SA goes as well is decided there.
-        let stands = self.peers.get(address).is_some_and(|p| p.keeper().is_some());
-        let by_peer = matches!(reason, Failure::Ended(EndReason::PeerDeleted | EndReason::Deleted));
-        if stands {
-            self.after_loss(now, address, !by_peer);
-        }
+        let by_choice = matches!(reason, Failure::Ended(EndReason::PeerDeleted | EndReason::Deleted));
+        *self.torn.entry(address).or_default() |= !by_choice;
     }
 
     fn child_failed(&mut self, now: Now, remote: IpAddr, replaces: Option<ChildId>, reason: &Failure) {
@@ -278,7 +282,7 @@ impl Mesh {
     fn note_trouble(&mut self, now: Now, address: IpAddr, verdict: Verdict, text: &str) {
         if let Some(peer) = self.peers.get_mut(address) {
             peer.last_active = now.at;
-            peer.trouble = Some(crate::peer::Trouble { text: text.into(), verdict, at: now.at });
+            peer.trouble = Some(Trouble { text: text.into(), verdict, at: now.at });
         }
     }
 

@@ -9,7 +9,6 @@ use ipsec::change::Change;
 
 use super::Mesh;
 use crate::budget::Urgency;
-use crate::directory::View;
 use crate::event::{Kind, Level};
 use crate::pair;
 use crate::peer::{Peer, Trouble, Wanted};
@@ -34,6 +33,8 @@ pub(super) enum Demand {
 const TRAFFIC_WINDOW: Duration = Duration::from_secs(180);
 /// How long a lost tunnel is tried for, where nobody sends.
 const LOST_WINDOW: Duration = Duration::from_secs(3600);
+/// How long a part of a standing tunnel is tried for.
+pub(super) const REPAIR_WINDOW: Duration = Duration::from_secs(600);
 /// The owner goes first where both have traffic.
 const GRACE_TRAFFIC: Duration = Duration::from_millis(50);
 /// The owner goes first where nobody waits.
@@ -52,7 +53,7 @@ const TIDY_OTHER: Duration = Duration::from_secs(5);
 impl Mesh {
     /// A tunnel is wanted. False if there is no room for the peer.
     pub(super) fn demand(&mut self, now: Now, address: IpAddr, why: Demand) -> bool {
-        if self.peers.get(address).is_none() && !self.peers.has_room() {
+        if !self.peers.make_room(address) {
             self.counters.table_full += 1;
             return false;
         }
@@ -98,8 +99,12 @@ impl Mesh {
             self.tidy(now, address);
         }
         let Some(peer) = self.peers.get_mut(address) else { return };
-        if peer.forgettable() && peer.wake() <= now.at && !self.budget.is_queued(address) {
-            self.peers.remove(address);
+        if peer.forgettable() && peer.wake() <= now.at {
+            if self.budget.is_queued(address) {
+                peer.last_active = now.at;
+            } else {
+                self.peers.remove(address);
+            }
         }
     }
 
@@ -159,7 +164,7 @@ impl Mesh {
         if peer.flowing() {
             return;
         }
-        if restart || peer.wanted == Wanted::Up {
+        if restart || peer.eager || peer.wanted == Wanted::Up {
             let half = peer.keeper().is_some();
             self.demand(now, address, if half { Demand::Repair } else { Demand::Lost });
         }
@@ -237,10 +242,26 @@ impl Mesh {
         self.report(now, Level::Info, Some(address), Kind::Connecting, "building a tunnel");
     }
 
+    /// The first sign of life after a silence: who was given up in it is tried again soon.
+    pub(super) fn after_silence(&mut self, now: Now) {
+        for address in self.peers.addresses() {
+            let jitter = Duration::from_micros(self.rng.below(1_000_000));
+            let Some(peer) = self.peers.get(address) else { continue };
+            let silent = peer.trouble.as_ref().is_some_and(|t| t.verdict == Verdict::NetworkDown);
+            if !silent || peer.start_at.is_none() {
+                continue;
+            }
+            if let Some(peer) = self.peers.get_mut(address) {
+                peer.not_before = now.at;
+                peer.start_at = peer.start_at.map(|at| at.min(now.at + jitter));
+            }
+        }
+    }
+
     /// Where in the spread of starts this pair has its place.
     fn spread(&self, address: IpAddr) -> Duration {
         let whole = SPREAD_PER_PEER.saturating_mul(self.peers.len() as u32).min(SPREAD_MAX);
-        whole * pair::slot(self.identity.address, address) as u32 / 1000
+        whole * pair::slot(self.identity.address, address) as u32 / pair::MILLION as u32
     }
 
     /// What a failure says, of the protocol and of the network.

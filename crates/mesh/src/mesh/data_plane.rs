@@ -1,0 +1,201 @@
+//! What the data plane tells: acquires, limits, refusals, and what a look at it shows.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ike::Now;
+use ipsec::change::{Batch, Change, Refusal};
+use ipsec::dataplane::{DataplaneEvent, PacketInfo, Snapshot};
+use ipsec::sa::{Direction, SaKey};
+
+use super::Mesh;
+use super::tunnels::Demand;
+use crate::event::{Kind, Level};
+use crate::peer::Usage;
+use crate::status::Verdict;
+
+/// So many packets with an unknown SPI while a tunnel is up …
+const STRAYS: u8 = 3;
+/// … within this show that the peer sends through an SA that is not here.
+const STRAYS_WITHIN: Duration = Duration::from_secs(10);
+
+impl Mesh {
+    pub(super) fn on_kernel(&mut self, now: Now, event: DataplaneEvent) {
+        match event {
+            DataplaneEvent::Acquire { packet, .. } => self.acquire(now, &packet),
+            DataplaneEvent::SoftLimit(key) => self.soft_limit(now, key),
+            DataplaneEvent::HardLimit(key) => self.sa_gone(now, key),
+            DataplaneEvent::FirstUse(key) => self.endpoint.note_first_use(now, key.spi),
+            DataplaneEvent::Moved { key, remote } => self.sa_moved(now, key, remote),
+            DataplaneEvent::UnknownSpi { src, key } => self.unknown_spi(now, src, key),
+            DataplaneEvent::ClearIn { packet } => self.clear_in(now, &packet),
+        }
+    }
+
+    /// Changes that were refused. A tunnel whose SA cannot be installed is of no use.
+    pub(super) fn on_refusals(&mut self, now: Now, batch: &Batch, refusals: &[Refusal]) {
+        for refusal in refusals {
+            self.counters.refusals += 1;
+            match batch.0.get(refusal.index) {
+                Some(Change::AddSa(sa)) => self.sa_refused(now, sa.key(), &refusal.reason.to_string()),
+                Some(Change::PutPolicy(p)) if !self.reconciler.policy_refused(p.key()) => {}
+                Some(Change::PutPolicy(p)) => {
+                    let text = format!("policy {}: {}", super::shown::policy(p), refusal.reason);
+                    self.report(now, Level::Error, None, Kind::InstallPolicyFailed, text);
+                }
+                Some(other) => {
+                    let text = format!("{other:?}: {}", refusal.reason);
+                    self.report(now, Level::Warn, None, Kind::InstallPolicyFailed, text);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Counters, and what is not as it should be.
+    pub(super) fn on_snapshot(&mut self, now: Now, snapshot: &Snapshot) {
+        for usage in &snapshot.sas {
+            let Some(owner) = self.reconciler.owner(usage.key) else { continue };
+            let Some(peer) = self.peers.get_mut(owner.peer) else { continue };
+            let Some(child) = peer.children.iter_mut().find(|c| c.id == owner.child) else { continue };
+            let Usage { bytes_in, bytes_out, packets_in, packets_out } = &mut child.usage;
+            match owner.direction {
+                Direction::Out => (*bytes_out, *packets_out) = (usage.bytes, usage.packets),
+                Direction::In => {
+                    let fresh = usage.packets > *packets_in;
+                    (*bytes_in, *packets_in) = (usage.bytes, usage.packets);
+                    if fresh {
+                        self.endpoint.note_inbound_traffic(now, owner.child);
+                        self.heard(now, owner.peer);
+                    }
+                }
+            }
+        }
+        self.counters.data_plane.clone_from(&snapshot.counters);
+        self.repair(now, snapshot);
+    }
+
+    fn repair(&mut self, now: Now, snapshot: &Snapshot) {
+        let drift = self.reconciler.observe(snapshot);
+        if drift.text.is_empty() {
+            return;
+        }
+        for change in drift.changes {
+            self.change(change);
+        }
+        let text = format!("the data plane was changed by somebody else ({}); putting it right", drift.text);
+        self.report(now, Level::Warn, None, Kind::Drift, text);
+        for (key, peer, _) in drift.lost {
+            self.lose(now, peer, key);
+        }
+    }
+
+    /// A packet waits for an SA.
+    fn acquire(&mut self, now: Now, packet: &PacketInfo) {
+        self.counters.acquires += 1;
+        let address = if packet.src == self.identity.address { packet.dst } else { packet.src };
+        if !self.fleet.as_ref().is_some_and(|f| f.is_peer(address)) {
+            return;
+        }
+        if self.peers.get(address).is_some_and(crate::peer::Peer::flowing) {
+            // It says that it has no SA, and we say that it has: one of us is wrong.
+            self.look_at = now.at;
+        }
+        if !self.demand(now, address, Demand::Traffic) {
+            let text = format!("no room for {address}: {} peers are known", self.peers.len());
+            self.report(now, Level::Warn, None, Kind::Full, text);
+        }
+    }
+
+    fn soft_limit(&mut self, now: Now, key: SaKey) {
+        let Some(owner) = self.reconciler.owner(key) else { return };
+        let peer = self.peers.get(owner.peer);
+        if peer.is_some_and(|p| p.children.iter().any(|c| c.id == owner.child && !c.superseded)) {
+            // Refused while one is under way already.
+            let _ = self.endpoint.rekey_child(now, owner.child);
+        }
+    }
+
+    /// The data plane took an SA away by itself.
+    fn sa_gone(&mut self, now: Now, key: SaKey) {
+        if let Some(owner) = self.reconciler.owner(key) {
+            let change = self.reconciler.remove_sa(key);
+            self.change(change);
+            self.lose(now, owner.peer, key);
+        }
+    }
+
+    /// An SA is not there any more: its child SA is replaced.
+    fn lose(&mut self, now: Now, address: IpAddr, key: SaKey) {
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        for child in &mut peer.children {
+            child.inbound = child.inbound.filter(|k| *k != key);
+            child.outbound = child.outbound.filter(|k| *k != key);
+        }
+        if !peer.flowing() && peer.children.iter().any(|c| c.up && !c.superseded) {
+            self.demand(now, address, Demand::Repair);
+        }
+    }
+
+    fn sa_moved(&mut self, now: Now, key: SaKey, remote: SocketAddr) {
+        let Some(owner) = self.reconciler.owner(key) else { return };
+        let Some(peer) = self.peers.get(owner.peer) else { return };
+        let child = peer.children.iter().find(|c| c.id == owner.child);
+        let keys = child.into_iter().flat_map(|c| [c.inbound, c.outbound]).flatten();
+        for key in keys.collect::<Vec<_>>() {
+            self.change(Change::MoveSa { key, remote });
+        }
+        let text = format!("its packets come from {remote} now");
+        self.report(now, Level::Info, Some(owner.peer), Kind::IkeUpdate, text);
+    }
+
+    /// Somebody sends through an SA that is not here. That can be forged: what follows is bounded.
+    fn unknown_spi(&mut self, now: Now, src: IpAddr, key: SaKey) {
+        self.counters.unknown_spi += 1;
+        if !self.fleet.as_ref().is_some_and(|f| f.is_peer(src)) {
+            return;
+        }
+        self.report(now, Level::Debug, Some(src), Kind::InvalidSpi, format!("ESP for the unknown SPI {}", key.spi));
+        let Some(ike) = self.peers.get(src).and_then(crate::peer::Peer::keeper) else {
+            // It has a tunnel with us, and we have none with it: this host has lost its state.
+            self.demand(now, src, Demand::Repair);
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(src) else { return };
+        if now.at.since(peer.strays.1) > STRAYS_WITHIN {
+            peer.strays = (0, now.at);
+        }
+        peer.strays.0 = peer.strays.0.saturating_add(1);
+        if peer.strays.0 < STRAYS {
+            let _ = self.endpoint.probe(now, ike);
+            return;
+        }
+        peer.strays = (0, now.at);
+        if let Some(child) = peer.children.iter().find(|c| c.up && !c.superseded).map(|c| c.id) {
+            let _ = self.endpoint.rekey_child(now, child);
+        }
+    }
+
+    fn clear_in(&mut self, now: Now, packet: &PacketInfo) {
+        self.counters.clear_in += 1;
+        let PacketInfo { src, protocol, dst_port, .. } = packet;
+        let port = dst_port.map_or(String::new(), |p| format!(" port {p}"));
+        let text = format!("dropped cleartext of protocol {protocol}{port} that must be protected");
+        self.report(now, Level::Warn, Some(*src), Kind::ClearIn, text);
+    }
+
+    fn sa_refused(&mut self, now: Now, key: SaKey, reason: &str) {
+        let Some(owner) = self.reconciler.owner(key) else { return };
+        let change = self.reconciler.remove_sa(key);
+        self.change(change);
+        if let Some(peer) = self.peers.get_mut(owner.peer) {
+            for child in peer.children.iter_mut().filter(|c| c.id == owner.child) {
+                child.up = false;
+                child.superseded = true;
+            }
+        }
+        let _ = self.endpoint.delete_child(now, owner.child);
+        let text = format!("the SA could not be installed: {reason}");
+        self.failed(now, owner.peer, Kind::InstallChildSaFailed, Verdict::IpsecBroken, &text);
+    }
+}

@@ -1,0 +1,168 @@
+//! Desired minus observed.
+
+use std::net::IpAddr;
+
+use ike::ChildId;
+use ipsec::Spi;
+use ipsec::change::Change;
+use ipsec::dataplane::{SaUsage, Snapshot};
+use ipsec::sa::{Direction, Limits, Mode, Reqid, Sa, SaKey};
+use ipsec::spd::{Action, Flow, Policy, PolicySelector};
+use mesh::reconcile::Reconciler;
+
+const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+fn sa(spi: u32) -> Box<Sa> {
+    let key = ipsec_secret();
+    Box::new(Sa {
+        spi: Spi(spi),
+        src: PEER,
+        dst: [10, 0, 0, 1].into(),
+        direction: Direction::In,
+        mode: Mode::Transport,
+        reqid: Reqid(1),
+        cipher: cipher(),
+        encr_key: key.clone(),
+        integ_key: key,
+        esn: false,
+        replay_window: 64,
+        encap: None,
+        limits: Limits::default(),
+        local_ts: vec![],
+        remote_ts: vec![],
+    })
+}
+
+fn ipsec_secret() -> crypto::Secret {
+    crypto::Secret::new(vec![1; 20])
+}
+
+fn cipher() -> crypto::cipher::CipherSpec {
+    use wire::registry::{Encr, Integ};
+    crypto::cipher::CipherSpec { encr: Encr::AES_GCM_16, key_bits: 128, integ: Integ::NONE }
+}
+
+fn usage(key: SaKey) -> SaUsage {
+    SaUsage { key, bytes: 0, packets: 0, last_used: None, replays: 0, bad_icv: 0 }
+}
+
+fn policy(priority: u32, action: Action) -> Policy {
+    let selector = PolicySelector {
+        local: "10.0.0.1/32".parse().unwrap(),
+        remote: "10.0.0.0/24".parse().unwrap(),
+        protocol: None,
+        local_ports: None,
+        remote_ports: None,
+    };
+    Policy { priority, flow: Flow::Out, selector, action }
+}
+
+/// A reconciler with one policy and one SA, and a snapshot that shows just that.
+fn settled() -> (Reconciler, Snapshot, SaKey) {
+    let mut reconciler = Reconciler::default();
+    reconciler.set_policies([policy(1, Action::Discard)].into_iter());
+    let sa = sa(7);
+    let key = sa.key();
+    reconciler.add_sa(sa, PEER, ChildId(1));
+    let policies = vec![policy(1, Action::Discard).key()];
+    let snapshot = Snapshot { sas: vec![usage(key)], policies, counters: vec![] };
+    (reconciler, snapshot, key)
+}
+
+#[test]
+fn new_policies_stand_before_old_ones_go() {
+    let mut reconciler = Reconciler::default();
+    let (old, new) = (policy(1, Action::Bypass), policy(2, Action::Discard));
+    assert_eq!(reconciler.set_policies([old].into_iter()), [Change::PutPolicy(old)]);
+    assert_eq!(
+        reconciler.set_policies([new].into_iter()),
+        [Change::PutPolicy(new), Change::RemovePolicy(old.key())]
+    );
+    assert_eq!(reconciler.set_policies([new].into_iter()), []);
+    let changed = policy(2, Action::Bypass);
+    assert_eq!(reconciler.set_policies([changed].into_iter()), [Change::PutPolicy(changed)]);
+}
+
+#[test]
+fn what_is_right_is_left_alone() {
+    let (mut reconciler, snapshot, _) = settled();
+    reconciler.begin_look();
+    assert_eq!(reconciler.observe(&snapshot), Default::default());
+    assert_eq!(reconciler.repaired(), 0);
+}
+
+#[test]
+fn nothing_is_pruned_before_a_manifest() {
+    let mut reconciler = Reconciler::default();
+    let (_, snapshot, _) = settled();
+    reconciler.begin_look();
+    assert_eq!(reconciler.observe(&snapshot), Default::default());
+}
+
+#[test]
+fn a_lost_sa_is_told_and_not_installed_again() {
+    let (mut reconciler, mut snapshot, key) = settled();
+    snapshot.sas.clear();
+    reconciler.begin_look();
+    let drift = reconciler.observe(&snapshot);
+    assert_eq!((drift.changes, drift.lost), (vec![], vec![(key, PEER, ChildId(1))]));
+    assert_eq!(drift.text, "1 SAs missing");
+    reconciler.begin_look();
+    assert_eq!(reconciler.observe(&snapshot).lost, [], "told once");
+}
+
+#[test]
+fn missing_policies_come_back_and_extra_entries_go() {
+    let (mut reconciler, mut snapshot, key) = settled();
+    let stranger = SaKey { spi: Spi(9), ..key };
+    let extra = policy(5, Action::Bypass);
+    snapshot.sas.push(usage(stranger));
+    snapshot.policies = vec![extra.key()];
+    reconciler.begin_look();
+    let drift = reconciler.observe(&snapshot);
+    assert_eq!(
+        drift.changes,
+        [
+            Change::PutPolicy(policy(1, Action::Discard)),
+            Change::RemovePolicy(extra.key()),
+            Change::RemoveSa(stranger),
+        ]
+    );
+    assert_eq!(reconciler.repaired(), 3);
+}
+
+#[test]
+fn what_changed_during_a_look_is_not_judged_by_it() {
+    let (mut reconciler, snapshot, key) = settled();
+    reconciler.begin_look();
+    // The snapshot is older than these.
+    let late = sa(8);
+    let late_key = late.key();
+    reconciler.add_sa(late, PEER, ChildId(2));
+    reconciler.remove_sa(key);
+    reconciler.set_policies([policy(3, Action::Discard)].into_iter());
+    assert_eq!(reconciler.observe(&snapshot), Default::default());
+    // The next one is not.
+    reconciler.begin_look();
+    let drift = reconciler.observe(&snapshot);
+    assert_eq!(drift.lost, [(late_key, PEER, ChildId(2))]);
+    assert!(drift.changes.contains(&Change::RemoveSa(key)));
+}
+
+#[test]
+fn a_refused_policy_is_not_drift() {
+    let (mut reconciler, mut snapshot, _) = settled();
+    assert!(reconciler.policy_refused(policy(1, Action::Discard).key()));
+    assert!(!reconciler.policy_refused(policy(1, Action::Discard).key()));
+    snapshot.policies.clear();
+    reconciler.begin_look();
+    assert_eq!(reconciler.observe(&snapshot), Default::default());
+}
+
+#[test]
+fn flush_takes_sas_before_policies() {
+    let (mut reconciler, _, key) = settled();
+    let rule = policy(1, Action::Discard).key();
+    assert_eq!(reconciler.flush(), [Change::RemoveSa(key), Change::RemovePolicy(rule)]);
+    assert_eq!(reconciler.desired(), (0, 0));
+}

@@ -1,0 +1,357 @@
+//! A few hosts on virtual time: the real mesh, the real IKE, the real ESP, toy cryptography.
+#![allow(dead_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crypto::toy::Toy;
+use ike::endpoint::Datagram;
+use ike::rng::Rng;
+use ike::{Auth, Done, JobId, Now, Provider, Secret};
+use ipsec::Instant;
+use ipsec::change::{Change, Refusal, RefusalReason};
+use ipsec::dataplane::Dataplane;
+use ipsec::memory::Memory;
+use ipsec::pipeline::{Emit, OuterInfo, OuterPacket};
+use mesh::manifest::{Manifest, NoFiles};
+use mesh::plan::Plan;
+use mesh::status::{DataPlane, PeerStatus, State};
+use mesh::{Command, Event, Identity, Input, Kind, Loaded, Mesh, Output, Target};
+
+pub const PSK: &str = "correct horse battery staple";
+const UNIX: u64 = 1_800_000_000;
+const LINK: Duration = Duration::from_millis(1);
+const WORK: Duration = Duration::from_millis(2);
+
+pub struct World {
+    pub now: Instant,
+    pub hosts: Vec<Host>,
+    /// Directed links that carry nothing.
+    pub cut: BTreeSet<(usize, usize)>,
+    /// Per cent of datagrams and packets lost on every link.
+    pub loss: u64,
+    /// Whether cleartext was seen between hosts.
+    pub clear: u64,
+    pub datagrams: Vec<(Instant, usize)>,
+    due: BTreeMap<(Instant, u64), Thing>,
+    next: u64,
+    chance: Rng,
+}
+
+pub struct Host {
+    pub mesh: Mesh,
+    pub plane: Memory,
+    pub address: IpAddr,
+    /// Payloads that arrived, decrypted.
+    pub got: Vec<Vec<u8>>,
+    pub events: Vec<(Instant, Event)>,
+    /// Every new SA is refused.
+    pub refuses: bool,
+    boot: u32,
+    wake: Instant,
+}
+
+enum Thing {
+    Datagram(Datagram),
+    Packet(OuterPacket, Option<SocketAddr>),
+    Done(IpAddr, u32, JobId, Done),
+    Wake(usize),
+    Second,
+}
+
+pub fn address(host: usize) -> IpAddr {
+    [10, 0, 0, host as u8 + 1].into()
+}
+
+pub fn target(host: usize) -> Target {
+    Target::Address(address(host))
+}
+
+pub fn manifest(more: &str) -> String {
+    format!("ipsec_subnets: [10.0.0.0/24]\npsk: {PSK}\n{more}")
+}
+
+pub fn loaded(text: &str, host: usize) -> Loaded {
+    loaded_with(text, host, PSK)
+}
+
+pub fn loaded_with(text: &str, host: usize, psk: &str) -> Loaded {
+    let (manifest, _) = Manifest::parse("ipsec.yml", text, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
+    Loaded {
+        path: "/etc/warren/ipsec.yml".into(),
+        sha256: "00".repeat(32),
+        plan: Plan::for_host(&manifest, address(host)).unwrap(),
+        auth: Auth::Psk(Secret::new(psk.as_bytes().to_vec())),
+        certificates: Vec::new(),
+    }
+}
+
+fn new_mesh(host: usize, boot: u32, now: Now) -> Mesh {
+    let identity = Identity {
+        address: address(host),
+        name: format!("host-{host}"),
+        version: "0.1.0".into(),
+        data_plane: DataPlane::Userspace,
+    };
+    let mut seed = [host as u8 + 1; 32];
+    seed[..4].copy_from_slice(&boot.to_be_bytes());
+    Mesh::new(identity, Arc::new(Toy), seed, now)
+}
+
+impl World {
+    /// Hosts with one manifest.
+    pub fn new(hosts: usize, manifest: &str) -> Self {
+        let mut world = Self::bare(hosts, 0);
+        for host in 0..hosts {
+            world.load(host, loaded(manifest, host));
+        }
+        world
+    }
+
+    /// Hosts without a manifest; `boot` varies their randomness.
+    pub fn bare(hosts: usize, boot: u32) -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        let host = |n| Host {
+            mesh: new_mesh(n, boot, Now { at: now, unix: UNIX }),
+            plane: Memory::new(Arc::new(Toy)),
+            address: address(n),
+            got: Vec::new(),
+            events: Vec::new(),
+            refuses: false,
+            boot,
+            wake: Instant::NEVER,
+        };
+        let mut world = Self {
+            now,
+            hosts: (0..hosts).map(host).collect(),
+            cut: BTreeSet::new(),
+            loss: 0,
+            clear: 0,
+            datagrams: Vec::new(),
+            due: BTreeMap::new(),
+            next: 0,
+            chance: Rng::new([boot as u8; 32]),
+        };
+        world.at(now, Thing::Second);
+        world
+    }
+
+    pub fn load(&mut self, host: usize, loaded: Loaded) {
+        self.input(host, Input::Manifest(Box::new(loaded)));
+    }
+
+    pub fn load_all(&mut self, manifest: &str) {
+        for host in 0..self.hosts.len() {
+            self.load(host, loaded(manifest, host));
+        }
+    }
+
+    pub fn command(&mut self, host: usize, command: Command) {
+        let now = self.clock();
+        self.hosts[host].mesh.command(now, command).unwrap();
+        self.carry_out(host);
+    }
+
+    /// The host loses everything and starts anew.
+    pub fn reboot(&mut self, host: usize, manifest: &str) {
+        let boot = self.hosts[host].boot + 1000;
+        self.hosts[host].boot = boot;
+        self.hosts[host].mesh = new_mesh(host, boot, self.clock());
+        self.hosts[host].plane = Memory::new(Arc::new(Toy));
+        self.load(host, loaded(manifest, host));
+    }
+
+    /// One UDP packet of an application.
+    pub fn send(&mut self, from: usize, to: usize, payload: &[u8]) {
+        let end = |host| SocketAddr::new(address(host), 7777);
+        let packet = ipsec::packet::udp(end(from), end(to), payload).unwrap();
+        let emits = self.hosts[from].plane.send(self.now, packet);
+        self.emit(from, emits);
+        self.plane_events(from);
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some((&(at, n), _)) = self.due.first_key_value() {
+            if at > end {
+                break;
+            }
+            let thing = self.due.remove(&(at, n)).unwrap();
+            self.now = self.now.max(at);
+            self.happen(thing);
+        }
+        self.now = end;
+    }
+
+    pub fn seconds(&mut self, seconds: u64) {
+        self.run(Duration::from_secs(seconds));
+    }
+
+    pub fn clock(&self) -> Now {
+        Now { at: self.now, unix: UNIX + self.now.as_nanos() / 1_000_000_000 }
+    }
+
+    pub fn peer(&self, host: usize, peer: usize) -> PeerStatus {
+        self.hosts[host].mesh.peer_status(self.clock(), &target(peer)).unwrap()
+    }
+
+    pub fn state(&self, host: usize, peer: usize) -> State {
+        self.peer(host, peer).state
+    }
+
+    pub fn count(&self, host: usize, kind: Kind) -> usize {
+        self.hosts[host].events.iter().filter(|(_, e)| e.kind == kind).count()
+    }
+
+    /// SPIs of the child SA, sorted, if there is exactly one IKE SA and one child SA.
+    pub fn single(&self, host: usize, peer: usize) -> [String; 2] {
+        let status = self.peer(host, peer);
+        assert_eq!(status.state, State::Up, "{host} -> {peer}: {status:#?}");
+        assert_eq!((status.ike_sas.len(), status.child_sas.len()), (1, 1), "{host} -> {peer}: {status:#?}");
+        let mut spis = [status.child_sas[0].spi_in.clone(), status.child_sas[0].spi_out.clone()];
+        spis.sort();
+        spis
+    }
+
+    /// Exactly one tunnel, the same at both ends; nothing wrong was ever asked of a data plane.
+    pub fn assert_one_tunnel(&self, a: usize, b: usize) {
+        assert_eq!(self.single(a, b), self.single(b, a));
+        for host in [a, b] {
+            assert_eq!(self.hosts[host].plane.violations(), []);
+        }
+    }
+
+    fn at(&mut self, at: Instant, thing: Thing) {
+        self.next += 1;
+        self.due.insert((at, self.next), thing);
+    }
+
+    fn input(&mut self, host: usize, input: Input) {
+        let now = self.clock();
+        self.hosts[host].mesh.handle(now, input);
+        self.carry_out(host);
+    }
+
+    fn happen(&mut self, thing: Thing) {
+        match thing {
+            Thing::Datagram(d) => {
+                if let Some(host) = self.host_of(d.local.ip()) {
+                    self.input(host, Input::Datagram(d));
+                }
+            }
+            Thing::Packet(packet, udp) => self.arrive(packet, udp),
+            Thing::Done(address, boot, id, done) => {
+                let host = self.host_of(address).unwrap();
+                if self.hosts[host].boot == boot {
+                    self.input(host, Input::JobDone(id, done));
+                }
+            }
+            Thing::Wake(host) if self.hosts[host].wake <= self.now => self.input(host, Input::Tick),
+            Thing::Wake(_) => {}
+            Thing::Second => {
+                for host in 0..self.hosts.len() {
+                    let emits = self.hosts[host].plane.tick(self.now);
+                    self.emit(host, emits);
+                    self.plane_events(host);
+                }
+                self.at(self.now + Duration::from_secs(1), Thing::Second);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, host: usize) {
+        loop {
+            match self.hosts[host].mesh.poll() {
+                Output::Apply(batch) => {
+                    let refusals = self.apply(host, &batch);
+                    if !refusals.is_empty() {
+                        let now = self.clock();
+                        self.hosts[host].mesh.handle(now, Input::Applied(batch, refusals));
+                    }
+                }
+                Output::Transmit(d) => self.transmit(host, d),
+                Output::Job(job) => {
+                    let provider: &dyn Provider = &Toy;
+                    let done = job.work.run(provider);
+                    let (address, boot) = (self.hosts[host].address, self.hosts[host].boot);
+                    self.at(self.now + WORK, Thing::Done(address, boot, job.id, done));
+                }
+                Output::Inspect => {
+                    let snapshot = self.hosts[host].plane.snapshot(self.now);
+                    let now = self.clock();
+                    self.hosts[host].mesh.handle(now, Input::Snapshot(snapshot));
+                }
+                Output::Report(event) => self.hosts[host].events.push((self.now, event)),
+                Output::Sleep(until, _) => {
+                    self.hosts[host].wake = until;
+                    if until != Instant::NEVER {
+                        assert!(until > self.now, "a mesh that never sleeps");
+                        self.at(until, Thing::Wake(host));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, host: usize, batch: &ipsec::change::Batch) -> Vec<Refusal> {
+        if self.hosts[host].refuses && batch.0.iter().any(|c| matches!(c, Change::AddSa(_))) {
+            let sas = batch.0.iter().enumerate().filter(|(_, c)| matches!(c, Change::AddSa(_)));
+            let reason = RefusalReason::NoAlgorithm("rfc4106(gcm(aes))".into());
+            return sas.map(|(index, _)| Refusal { index, reason: reason.clone() }).collect();
+        }
+        let refusals = self.hosts[host].plane.apply(self.now, batch);
+        let emits = self.hosts[host].plane.tick(self.now);
+        self.emit(host, emits);
+        refusals
+    }
+
+    fn plane_events(&mut self, host: usize) {
+        while let Some(event) = self.hosts[host].plane.poll_event() {
+            self.input(host, Input::Kernel(event));
+        }
+    }
+
+    fn emit(&mut self, host: usize, emits: Vec<Emit>) {
+        for emit in emits {
+            match emit {
+                Emit::Esp(packet) => self.wire(host, packet.dst, Thing::Packet(packet, None)),
+                Emit::EspInUdp { packet, local_port, remote: _ } => {
+                    let from = SocketAddr::new(packet.src, local_port);
+                    self.wire(host, packet.dst, Thing::Packet(packet, Some(from)));
+                }
+                Emit::Clear(_) => self.clear += 1,
+                Emit::Deliver(packet) => self.hosts[host].got.push(packet),
+            }
+        }
+    }
+
+    fn transmit(&mut self, host: usize, d: Datagram) {
+        self.datagrams.push((self.now, host));
+        let arrived = Datagram { local: d.remote, remote: d.local, bytes: d.bytes };
+        self.wire(host, d.remote.ip(), Thing::Datagram(arrived));
+    }
+
+    fn wire(&mut self, from: usize, to: IpAddr, thing: Thing) {
+        let Some(to) = self.host_of(to) else { return };
+        if !self.cut.contains(&(from, to)) && self.chance.below(100) >= self.loss {
+            self.at(self.now + LINK, thing);
+        }
+    }
+
+    fn arrive(&mut self, packet: OuterPacket, udp: Option<SocketAddr>) {
+        let Some(host) = self.host_of(packet.dst) else { return };
+        let src = udp.unwrap_or(SocketAddr::new(packet.src, 0));
+        let outer =
+            OuterInfo { src, dst: packet.dst, tos: packet.tos, ttl: packet.ttl, udp: udp.is_some() };
+        let emits = self.hosts[host].plane.receive(self.now, outer, packet.esp);
+        self.emit(host, emits);
+        self.plane_events(host);
+    }
+
+    fn host_of(&self, address: IpAddr) -> Option<usize> {
+        self.hosts.iter().position(|h| h.address == address)
+    }
+}
