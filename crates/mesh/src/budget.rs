@@ -98,7 +98,10 @@ mod tests {
         }
         budget.request(host(4), Urgency::Waiting);
         budget.request(host(3), Urgency::Waiting);
-        assert_eq!([budget.take(), budget.take(), budget.take()], [Some(host(4)), Some(host(3)), None]);
+        assert_eq!(
+            [budget.take(), budget.take(), budget.take()],
+            [Some(host(4)), Some(host(3)), None]
+        );
         budget.release(host(4));
         assert_eq!([budget.take(), budget.take()], [Some(host(1)), None]);
         assert_eq!(budget.load(), (2, 1));

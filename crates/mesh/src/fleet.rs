@@ -23,8 +23,12 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 const REPLAY_WINDOW: u32 = 1024;
 /// Gives a peer up after half a minute, but never lets more than four seconds pass between two
 /// tries: a network that comes back is noticed within that.
-const RETRANSMIT: Retransmit =
-    Retransmit { first: Duration::from_millis(500), factor_percent: 200, cap: Duration::from_secs(4), tries: 10 };
+const RETRANSMIT: Retransmit = Retransmit {
+    first: Duration::from_millis(500),
+    factor_percent: 200,
+    cap: Duration::from_secs(4),
+    tries: 10,
+};
 /// Without ESN an SA ends with its 32-bit sequence numbers (RFC 4303 3.3.3).
 const PACKETS: u64 = u32::MAX as u64;
 
@@ -105,7 +109,12 @@ impl Fleet {
     }
 
     /// How a tunnel with a peer is negotiated; `None` if it is no peer. `salt` is fresh randomness.
-    pub fn config(&self, remote: IpAddr, salt: u64, initial_contact: bool) -> Option<Arc<PeerConfig>> {
+    pub fn config(
+        &self,
+        remote: IpAddr,
+        salt: u64,
+        initial_contact: bool,
+    ) -> Option<Arc<PeerConfig>> {
         let peer = self.plan().peer(remote)?;
         let manifest = self.manifest();
         let local = self.local();

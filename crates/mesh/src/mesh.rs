@@ -131,8 +131,11 @@ impl Mesh {
     pub fn new(identity: Identity, provider: Arc<dyn Provider>, seed: [u8; 32], now: Now) -> Self {
         let mut rng = Rng::new(seed);
         // Hosts of one fleet that start together are no flood: cookies only for what exceeds one.
-        let limits =
-            EndpointConfig { cookie_threshold: 256, max_half_open: 4096, max_ike_sas: 2 * crate::peers::MAX_PEERS };
+        let limits = EndpointConfig {
+            cookie_threshold: 256,
+            max_half_open: 4096,
+            max_ike_sas: 2 * crate::peers::MAX_PEERS,
+        };
         Self {
             identity,
             started: now.unix,
@@ -261,7 +264,14 @@ impl Mesh {
         self.outbox.push_back(output);
     }
 
-    fn report(&mut self, now: Now, level: Level, peer: Option<IpAddr>, kind: Kind, text: impl Into<String>) {
+    fn report(
+        &mut self,
+        now: Now,
+        level: Level,
+        peer: Option<IpAddr>,
+        kind: Kind,
+        text: impl Into<String>,
+    ) {
         let name = peer.and_then(|p| self.fleet.as_ref()?.name(p)).map(str::to_owned);
         let event = Event { time: now.unix, level, peer, name, kind, text: text.into() };
         self.push(Output::Report(event));

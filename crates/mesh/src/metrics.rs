@@ -64,7 +64,11 @@ impl Counters {
         let plain = [
             ("warren_ike_datagrams_received_total", "IKE datagrams received", self.datagrams_in),
             ("warren_ike_datagrams_sent_total", "IKE datagrams sent", self.datagrams_out),
-            ("warren_ike_datagrams_before_manifest_total", "IKE datagrams before a manifest", self.before_manifest),
+            (
+                "warren_ike_datagrams_before_manifest_total",
+                "IKE datagrams before a manifest",
+                self.before_manifest,
+            ),
             ("warren_handshakes_begun_total", "handshakes begun by this host", self.initiated),
             ("warren_ike_sas_established_total", "IKE SAs established", self.ike_established),
             ("warren_ike_rekeys_total", "IKE SAs rekeyed", self.ike_rekeyed),
@@ -73,9 +77,17 @@ impl Counters {
             ("warren_exchange_failures_total", "exchanges that failed", self.failures),
             ("warren_ike_retransmits_total", "IKE requests sent again", self.retransmits),
             ("warren_acquires_total", "packets that asked for an SA", self.acquires),
-            ("warren_data_plane_refusals_total", "changes that the data plane refused", self.refusals),
+            (
+                "warren_data_plane_refusals_total",
+                "changes that the data plane refused",
+                self.refusals,
+            ),
             ("warren_esp_unknown_spi_total", "ESP for unknown SPIs, as reported", self.unknown_spi),
-            ("warren_cleartext_dropped_total", "cleartext that must be protected, as reported", self.clear_in),
+            (
+                "warren_cleartext_dropped_total",
+                "cleartext that must be protected, as reported",
+                self.clear_in,
+            ),
             ("warren_peer_table_full_total", "peers that found no room", self.table_full),
         ];
         let plain = plain.map(|(name, help, value)| counter(name, help, Vec::new(), value));
@@ -96,10 +108,20 @@ impl Counters {
 }
 
 /// A value that goes up and down.
-pub fn gauge(name: &'static str, help: &'static str, labels: Vec<(&'static str, String)>, value: f64) -> Sample {
+pub fn gauge(
+    name: &'static str,
+    help: &'static str,
+    labels: Vec<(&'static str, String)>,
+    value: f64,
+) -> Sample {
     Sample { name, help, counter: false, labels, value }
 }
 
-fn counter(name: &'static str, help: &'static str, labels: Vec<(&'static str, String)>, n: u64) -> Sample {
+fn counter(
+    name: &'static str,
+    help: &'static str,
+    labels: Vec<(&'static str, String)>,
+    n: u64,
+) -> Sample {
     Sample { name, help, counter: true, labels, value: n as f64 }
 }

@@ -253,7 +253,8 @@ impl Peer {
 
     /// When something is due.
     pub fn wake(&self) -> Instant {
-        let forget = if self.forgettable() { self.last_active + FORGET_AFTER } else { Instant::NEVER };
+        let forget =
+            if self.forgettable() { self.last_active + FORGET_AFTER } else { Instant::NEVER };
         let times = [self.start_at, self.tidy_at, Some(forget)];
         times.into_iter().flatten().min().unwrap_or(Instant::NEVER)
     }
@@ -339,7 +340,9 @@ mod tests {
     fn backoff_doubles_to_its_cap_and_never_leaves_its_spread() {
         let seconds = |n, j| backoff(n, j).as_secs_f64();
         assert_eq!(backoff(1, 500), Duration::from_secs(1));
-        for (failures, middle) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (40, 60.0), (u32::MAX, 60.0)] {
+        for (failures, middle) in
+            [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (40, 60.0), (u32::MAX, 60.0)]
+        {
             for jitter in [0, 500, 999, 5000] {
                 let s = seconds(failures, jitter);
                 assert!((middle * 0.8..=middle * 1.2).contains(&s), "{failures}: {s}");

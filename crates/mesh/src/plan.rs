@@ -23,7 +23,7 @@ use crate::manifest::{
 };
 
 pub use decide::{Decision, Trace};
-pub use describe::PolicyRow;
+pub use describe::{PolicyRow, line as describe_policy};
 pub use diff::{PlanDiff, SettingsDiff};
 
 /// Warren's own reqids: whatever carries another one belongs to somebody else and is left alone.

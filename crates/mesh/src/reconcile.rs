@@ -150,7 +150,8 @@ impl Reconciler {
             return 0;
         }
         let there: BTreeSet<_> = snapshot.policies.iter().collect();
-        let missing = self.policies.iter().filter(|(k, _)| !there.contains(k) && !self.refused.contains(k));
+        let missing =
+            self.policies.iter().filter(|(k, _)| !there.contains(k) && !self.refused.contains(k));
         let before = drift.changes.len();
         drift.changes.extend(missing.map(|(_, p)| Change::PutPolicy(*p)));
         drift.changes.len() - before

@@ -31,7 +31,9 @@ fn the_owner_rekeys_first_and_no_two_pairs_at_once() {
     owners.sort();
     owners.dedup();
     assert!(owners.len() > 150, "190 pairs have {} times", owners.len());
-    assert!(owners[0] < Duration::from_secs(850) && owners[owners.len() - 1] > Duration::from_secs(950));
+    assert!(
+        owners[0] < Duration::from_secs(850) && owners[owners.len() - 1] > Duration::from_secs(950)
+    );
 }
 
 #[test]

@@ -94,7 +94,9 @@ fn down_removes_a_half_up_tunnel_and_stops_the_retries() {
 #[test]
 fn a_peer_that_refuses_is_retried_with_a_bound_and_the_reason_is_told() {
     let mut world = World::bare(3, 0);
-    for (host, psk) in [(0, world::PSK), (1, "another key of twenty bytes and more"), (2, world::PSK)] {
+    for (host, psk) in
+        [(0, world::PSK), (1, "another key of twenty bytes and more"), (2, world::PSK)]
+    {
         world.load(host, loaded_with(&manifest(""), host, psk));
     }
     for _ in 0..600 {
@@ -180,7 +182,14 @@ fn what_is_taken_from_the_data_plane_is_put_back() {
     world.seconds(5);
     let before = world.single(0, 1);
     for direction in [ipsec::sa::Direction::In, ipsec::sa::Direction::Out] {
-        let key = world.hosts[0].plane.sas().iter().find(|e| e.sa.direction == direction).unwrap().sa.key();
+        let key = world.hosts[0]
+            .plane
+            .sas()
+            .iter()
+            .find(|e| e.sa.direction == direction)
+            .unwrap()
+            .sa
+            .key();
         let at = world.now;
         world.hosts[0].plane.apply(at, &Batch(vec![Change::RemoveSa(key)]));
         world.seconds(3);
@@ -231,7 +240,11 @@ fn a_rebooted_host_is_reached_again_where_only_the_other_side_sends() {
             world.send(sender, lost, b"still there?");
             world.run(Duration::from_millis(10));
         }
-        assert!(world.hosts[lost].got.len() > before + 100, "{} packets", world.hosts[lost].got.len());
+        assert!(
+            world.hosts[lost].got.len() > before + 100,
+            "{} packets",
+            world.hosts[lost].got.len()
+        );
         world.seconds(10);
         world.assert_one_tunnel(0, 1);
     }
@@ -283,10 +296,16 @@ fn commands_name_what_they_do_not_know() {
     let now = world.clock();
     let mesh = &mut world.hosts[0].mesh;
     let up = |t: Target| Command::Up(t);
-    assert_eq!(mesh.command(now, up(Target::Name("tow".into()))), Err(CommandError::UnknownName("tow".into())));
+    assert_eq!(
+        mesh.command(now, up(Target::Name("tow".into()))),
+        Err(CommandError::UnknownName("tow".into()))
+    );
     assert_eq!(mesh.command(now, up(Target::Spi(7))), Err(CommandError::UnknownSpi(7)));
     let outside = [192, 0, 2, 1].into();
-    assert_eq!(mesh.command(now, up(Target::Address(outside))), Err(CommandError::NotAPeer(outside)));
+    assert_eq!(
+        mesh.command(now, up(Target::Address(outside))),
+        Err(CommandError::NotAPeer(outside))
+    );
     let silent = Command::Rekey(target(9));
     assert_eq!(mesh.command(now, silent), Err(CommandError::NotUp(address(9))));
     let spi = world.single(0, 1)[0].parse::<Target>().unwrap();
@@ -312,7 +331,10 @@ fn a_mesh_without_a_manifest_answers_nobody() {
     world.seconds(20);
     assert!(world.datagrams.iter().all(|(_, host)| *host == 1));
     let now = world.clock();
-    assert_eq!(world.hosts[0].mesh.command(now, Command::Up(target(1))), Err(CommandError::NoManifest));
+    assert_eq!(
+        world.hosts[0].mesh.command(now, Command::Up(target(1))),
+        Err(CommandError::NoManifest)
+    );
 }
 
 #[test]
@@ -321,7 +343,8 @@ fn the_same_inputs_give_the_same_outputs() {
         let mut world = World::new(3, &manifest(EAGER));
         world.loss = 20;
         world.seconds(120);
-        let events = world.hosts.iter().flat_map(|h| h.events.iter().map(|(at, e)| (*at, e.text.clone())));
+        let events =
+            world.hosts.iter().flat_map(|h| h.events.iter().map(|(at, e)| (*at, e.text.clone())));
         (world.datagrams.clone(), events.collect::<Vec<_>>())
     };
     assert_eq!(run(), run());

@@ -48,7 +48,11 @@ impl Mesh {
             Target::Name(n) => {
                 let unknown = || CommandError::UnknownName(n.clone());
                 let address = fleet.find(n).ok_or_else(unknown)?;
-                if fleet.is_peer(address) { Ok(address) } else { Err(CommandError::NotAPeer(address)) }
+                if fleet.is_peer(address) {
+                    Ok(address)
+                } else {
+                    Err(CommandError::NotAPeer(address))
+                }
             }
             Target::Spi(s) => self.by_spi(*s).ok_or(CommandError::UnknownSpi(*s)),
         }
@@ -62,7 +66,8 @@ impl Mesh {
             ike.closing = true;
             ids.push(ike.id);
         }
-        let theirs = self.endpoint.half_open().into_iter().filter(|(_, a, ours)| *a == address && !ours);
+        let theirs =
+            self.endpoint.half_open().into_iter().filter(|(_, a, ours)| *a == address && !ours);
         ids.extend(theirs.map(|(id, ..)| id));
         for id in ids {
             let _ = self.endpoint.delete_ike(now, id);
@@ -98,7 +103,8 @@ impl Mesh {
 
     fn rekey(&mut self, now: Now, address: IpAddr) -> Result<&'static str, CommandError> {
         let not_up = CommandError::NotUp(address);
-        let peer = self.peers.get(address).filter(|p| p.wanted != Wanted::Down).ok_or(not_up.clone())?;
+        let peer =
+            self.peers.get(address).filter(|p| p.wanted != Wanted::Down).ok_or(not_up.clone())?;
         let ike = peer.keeper().ok_or(not_up.clone())?;
         let live = peer.children.iter().filter(|c| c.up && !c.superseded && c.ike == Some(ike));
         for child in live.map(|c| c.id).collect::<Vec<_>>() {
@@ -139,7 +145,8 @@ impl Mesh {
         let by_child = || self.peers.iter().find(|(_, p)| has(p)).map(|(a, _)| a);
         let by_ike = || {
             let infos = self.endpoint.ike_sas().into_iter();
-            let found = infos.filter(|i| i.spi_i.0 == spi || i.spi_r.0 == spi).map(|i| i.id).next()?;
+            let found =
+                infos.filter(|i| i.spi_i.0 == spi || i.spi_r.0 == spi).map(|i| i.id).next()?;
             self.ikes.get(&found).copied()
         };
         by_child().or_else(by_ike)

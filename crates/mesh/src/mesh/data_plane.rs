@@ -37,7 +37,9 @@ impl Mesh {
         for refusal in refusals {
             self.counters.refusals += 1;
             match batch.0.get(refusal.index) {
-                Some(Change::AddSa(sa)) => self.sa_refused(now, sa.key(), &refusal.reason.to_string()),
+                Some(Change::AddSa(sa)) => {
+                    self.sa_refused(now, sa.key(), &refusal.reason.to_string())
+                }
                 Some(Change::PutPolicy(p)) if !self.reconciler.policy_refused(p.key()) => {}
                 Some(Change::PutPolicy(p)) => {
                     let text = format!("policy {}: {}", super::shown::policy(p), refusal.reason);
@@ -57,7 +59,9 @@ impl Mesh {
         for usage in &snapshot.sas {
             let Some(owner) = self.reconciler.owner(usage.key) else { continue };
             let Some(peer) = self.peers.get_mut(owner.peer) else { continue };
-            let Some(child) = peer.children.iter_mut().find(|c| c.id == owner.child) else { continue };
+            let Some(child) = peer.children.iter_mut().find(|c| c.id == owner.child) else {
+                continue;
+            };
             let Usage { bytes_in, bytes_out, packets_in, packets_out } = &mut child.usage;
             match owner.direction {
                 Direction::Out => (*bytes_out, *packets_out) = (usage.bytes, usage.packets),
@@ -83,7 +87,10 @@ impl Mesh {
         for change in drift.changes {
             self.change(change);
         }
-        let text = format!("the data plane was changed by somebody else ({}); putting it right", drift.text);
+        let text = format!(
+            "the data plane was changed by somebody else ({}); putting it right",
+            drift.text
+        );
         self.report(now, Level::Warn, None, Kind::Drift, text);
         for (key, peer, _) in drift.lost {
             self.lose(now, peer, key);
@@ -155,7 +162,13 @@ impl Mesh {
         if !self.fleet.as_ref().is_some_and(|f| f.is_peer(src)) {
             return;
         }
-        self.report(now, Level::Debug, Some(src), Kind::InvalidSpi, format!("ESP for the unknown SPI {}", key.spi));
+        self.report(
+            now,
+            Level::Debug,
+            Some(src),
+            Kind::InvalidSpi,
+            format!("ESP for the unknown SPI {}", key.spi),
+        );
         let Some(ike) = self.peers.get(src).and_then(crate::peer::Peer::keeper) else {
             // It has a tunnel with us, and we have none with it: this host has lost its state.
             self.demand(now, src, Demand::Repair);

@@ -40,10 +40,18 @@ impl Mesh {
             }
             Event::PeerMoved { id, remote, sas } => self.peer_moved(now, id, remote, &sas),
             Event::Alive { id, .. } => self.alive(now, id),
-            Event::Retransmitted { id, remote, attempt } => self.retransmitted(now, id, remote, attempt),
+            Event::Retransmitted { id, remote, attempt } => {
+                self.retransmitted(now, id, remote, attempt)
+            }
             Event::Dropped { remote, what } => {
                 *self.counters.dropped.entry(what).or_default() += 1;
-                self.report(now, Level::Debug, Some(remote.ip()), Kind::Dropped, format!("dropped: {what}"));
+                self.report(
+                    now,
+                    Level::Debug,
+                    Some(remote.ip()),
+                    Kind::Dropped,
+                    format!("dropped: {what}"),
+                );
             }
         }
     }
@@ -65,7 +73,8 @@ impl Mesh {
         let wanted = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
         let peer = self.peers.entry(self.identity.address, address, now.at);
         self.ikes.insert(info.id, address);
-        let ike = Ike { id: info.id, initiated: info.initiator, since: Some(now.at), closing: false };
+        let ike =
+            Ike { id: info.id, initiated: info.initiator, since: Some(now.at), closing: false };
         match peer.ikes.iter_mut().find(|i| i.id == info.id) {
             Some(known) => known.since = Some(now.at),
             None => peer.ikes.push(ike),
@@ -78,7 +87,10 @@ impl Mesh {
         self.counters.ike_established += 1;
         self.heard(now, address);
         self.expect_tidy(now, address);
-        let text = format!("IKE SA {} {} with `{}`, {}", info.spi_i, info.spi_r, info.remote_id, info.suite);
+        let text = format!(
+            "IKE SA {} {} with `{}`, {}",
+            info.spi_i, info.spi_r, info.remote_id, info.suite
+        );
         self.report(now, Level::Info, Some(address), Kind::IkeUp, text);
     }
 
@@ -99,7 +111,8 @@ impl Mesh {
         }
         self.heard(now, address);
         self.expect_tidy(now, address);
-        let text = format!("IKE SA {} {} replaces the old one, {}", new.spi_i, new.spi_r, new.suite);
+        let text =
+            format!("IKE SA {} {} replaces the old one, {}", new.spi_i, new.spi_r, new.suite);
         self.report(now, Level::Info, Some(address), Kind::IkeRekey, text);
     }
 
@@ -135,7 +148,13 @@ impl Mesh {
             Failure::Timeout { .. } => {
                 let verdict = self.judge(now, address, reason).1;
                 self.note_trouble(now, address, verdict, &reason.to_string());
-                self.report(now, Level::Warn, Some(address), Kind::RetransmitTimeout, reason.to_string());
+                self.report(
+                    now,
+                    Level::Warn,
+                    Some(address),
+                    Kind::RetransmitTimeout,
+                    reason.to_string(),
+                );
                 self.after_loss(now, address, restart_dead);
             }
             _ if ike.closing => self.after_loss(now, address, false),
@@ -192,7 +211,8 @@ impl Mesh {
             Some(at) => &mut peer.children[at],
             None => peer.children.push_mut(Child::new(child)),
         };
-        let slot = if direction == Direction::In { &mut entry.inbound } else { &mut entry.outbound };
+        let slot =
+            if direction == Direction::In { &mut entry.inbound } else { &mut entry.outbound };
         let old = slot.replace(key).filter(|old| *old != key);
         let change = self.reconciler.add_sa(sa, address, child);
         self.change(change);
@@ -228,7 +248,14 @@ impl Mesh {
         }
     }
 
-    fn child_down(&mut self, now: Now, id: ChildId, remote: IpAddr, remove: &[SaKey], reason: &Failure) {
+    fn child_down(
+        &mut self,
+        now: Now,
+        id: ChildId,
+        remote: IpAddr,
+        remove: &[SaKey],
+        reason: &Failure,
+    ) {
         let mut address = remote;
         for key in remove {
             address = self.reconciler.owner(*key).map_or(address, |o| o.peer);
@@ -242,11 +269,18 @@ impl Mesh {
             let text = format!("child SA is gone: {reason}");
             self.report(now, Level::Info, Some(address), Kind::ChildDown, text);
         }
-        let by_choice = matches!(reason, Failure::Ended(EndReason::PeerDeleted | EndReason::Deleted));
+        let by_choice =
+            matches!(reason, Failure::Ended(EndReason::PeerDeleted | EndReason::Deleted));
         *self.torn.entry(address).or_default() |= !by_choice;
     }
 
-    fn child_failed(&mut self, now: Now, remote: IpAddr, replaces: Option<ChildId>, reason: &Failure) {
+    fn child_failed(
+        &mut self,
+        now: Now,
+        remote: IpAddr,
+        replaces: Option<ChildId>,
+        reason: &Failure,
+    ) {
         let (kind, verdict) = self.judge(now, remote, reason);
         if let Some(peer) = self.peers.get_mut(remote) {
             peer.rekey_again |= replaces.is_some();
@@ -261,7 +295,13 @@ impl Mesh {
             self.change(Change::MoveSa { key: *key, remote });
         }
         let peer = self.ikes.get(&id).copied().unwrap_or(remote.ip());
-        self.report(now, Level::Info, Some(peer), Kind::IkeUpdate, format!("the peer is at {remote} now"));
+        self.report(
+            now,
+            Level::Info,
+            Some(peer),
+            Kind::IkeUpdate,
+            format!("the peer is at {remote} now"),
+        );
     }
 
     fn alive(&mut self, now: Now, id: IkeSaId) {

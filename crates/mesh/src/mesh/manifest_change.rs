@@ -28,7 +28,8 @@ impl Mesh {
         self.look_at = if old.is_none() { now.at } else { self.look_at.min(now.at + LOOK_EVERY) };
         self.reminders.start(now);
         let (policies, _) = self.reconciler.desired();
-        let text = format!("manifest in force: {policies} policies, {} peers known", self.peers.len());
+        let text =
+            format!("manifest in force: {policies} policies, {} peers known", self.peers.len());
         self.report(now, Level::Info, None, Kind::ManifestLoaded, text);
     }
 

@@ -88,7 +88,8 @@ impl Mesh {
         for fact in facts {
             let level = level(&periods, fact.not_after, now.unix);
             let before = self.reminders.said.get(&key_of(&fact)).copied();
-            let again = before.is_none_or(|(l, at)| l != level || now.unix >= at.saturating_add(SAY_AGAIN));
+            let again =
+                before.is_none_or(|(l, at)| l != level || now.unix >= at.saturating_add(SAY_AGAIN));
             if level == CertificateLevel::Ok || !again {
                 continue;
             }
@@ -96,7 +97,8 @@ impl Mesh {
             let (loud, kind) = loudness(level);
             let verb = if level == CertificateLevel::Expired { "expired" } else { "expires" };
             let (subject, serial, end) = (&fact.subject, &fact.serial, rfc3339(fact.not_after));
-            let text = format!("certificate `{subject}` (serial {serial}) {verb} at {end}; renew it");
+            let text =
+                format!("certificate `{subject}` (serial {serial}) {verb} at {end}; renew it");
             self.report(now, loud, None, kind, text);
         }
     }

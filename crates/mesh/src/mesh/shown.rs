@@ -16,8 +16,8 @@ use crate::fleet::Fleet;
 use crate::metrics::{Sample, gauge};
 use crate::peer::{Peer, Wanted};
 use crate::status::{
-    CertificateStatus, ChildSaStatus, Considered, Explanation, IkeSaStatus, ManifestStatus, NodeStatus,
-    PeerStatus, State, Status, Verdict,
+    CertificateStatus, ChildSaStatus, Considered, Explanation, IkeSaStatus, ManifestStatus,
+    NodeStatus, PeerStatus, State, Status, Verdict,
 };
 use crate::time::rfc3339;
 
@@ -63,7 +63,9 @@ impl Mesh {
         let (because, decision_text) = match (decision.flow, decision.policy) {
             (None, _) => ("neither address is this host's".to_owned(), "pass".to_owned()),
             (_, None) => ("no policy is for it".to_owned(), "pass".to_owned()),
-            (_, Some(p)) => (format!("{} ({})", policy(&p.policy), p.origin), decided(&p.policy.action)),
+            (_, Some(p)) => {
+                (format!("{} ({})", policy(&p.policy), p.origin), decided(&p.policy.action))
+            }
         };
         let remote = if packet.src == fleet.local() { packet.dst } else { packet.src };
         let protected = matches!(action, Some(Action::Protect { .. }));
@@ -91,7 +93,12 @@ impl Mesh {
         let help = "entries of the data plane that were put right";
         samples.push(Sample {
             counter: true,
-            ..gauge("warren_drift_repaired_total", help, Vec::new(), self.reconciler.repaired() as f64)
+            ..gauge(
+                "warren_drift_repaired_total",
+                help,
+                Vec::new(),
+                self.reconciler.repaired() as f64,
+            )
         });
         let known = self.known();
         let mut states: BTreeMap<State, usize> = BTreeMap::new();
@@ -106,7 +113,12 @@ impl Mesh {
         for certificate in self.certificates_shown(now) {
             let labels = vec![("subject", certificate.subject), ("serial", certificate.serial)];
             let days = certificate.days_left as f64;
-            samples.push(gauge("warren_certificate_days_left", "days until a certificate ends", labels, days));
+            samples.push(gauge(
+                "warren_certificate_days_left",
+                "days until a certificate ends",
+                labels,
+                days,
+            ));
         }
         samples
     }
@@ -172,7 +184,8 @@ impl Mesh {
             subject: fact.subject.clone(),
             serial: fact.serial.clone(),
             not_after: rfc3339(fact.not_after),
-            days_left: (i128::from(fact.not_after) - i128::from(now.unix)).div_euclid(86_400) as i64,
+            days_left: (i128::from(fact.not_after) - i128::from(now.unix)).div_euclid(86_400)
+                as i64,
             role: fact.role,
             level: reminders::level(&periods, fact.not_after, now.unix),
         });
@@ -204,10 +217,17 @@ impl Mesh {
         }
     }
 
-    fn children_shown(&self, now: Now, address: IpAddr, peer: &Peer, known: &Known) -> Vec<ChildSaStatus> {
+    fn children_shown(
+        &self,
+        now: Now,
+        address: IpAddr,
+        peer: &Peer,
+        known: &Known,
+    ) -> Vec<ChildSaStatus> {
         let infos = known.children.get(&address).into_iter().flatten();
         let shown = infos.map(|info| {
-            let usage = peer.children.iter().find(|c| c.id == info.id).map(|c| c.usage).unwrap_or_default();
+            let usage =
+                peer.children.iter().find(|c| c.id == info.id).map(|c| c.usage).unwrap_or_default();
             ChildSaStatus {
                 spi_in: info.spi_in.to_string(),
                 spi_out: info.spi_out.to_string(),
@@ -272,16 +292,23 @@ fn verdict(now: Now, peer: &Peer, state: State) -> (Verdict, String) {
     match (state, &peer.trouble) {
         (State::Up, trouble) => {
             let heard = peer.last_heard.map(|at| format!(", last heard {} s ago", ago(at)));
-            let trouble = trouble.as_ref().map(|t| format!("; but {} s ago: {}", ago(t.at), t.text));
+            let trouble =
+                trouble.as_ref().map(|t| format!("; but {} s ago: {}", ago(t.at), t.text));
             let [heard, trouble] = [heard, trouble].map(Option::unwrap_or_default);
             (Verdict::Ok, format!("the tunnel stands{heard}{trouble}"))
         }
         (_, Some(t)) if state != State::Down || peer.wanted != Wanted::Down => {
-            let next = peer.start_at.map_or(String::new(), |at| format!("; next try in {} s", at.since(now.at).as_secs()));
+            let next = peer.start_at.map_or(String::new(), |at| {
+                format!("; next try in {} s", at.since(now.at).as_secs())
+            });
             (t.verdict, format!("{}{next}", t.text))
         }
-        (State::Down, _) => (Verdict::Unknown, "taken down by command; `warren up` starts it".to_owned()),
-        (State::Idle, _) => (Verdict::Unknown, "no tunnel, and no traffic that asks for one".to_owned()),
+        (State::Down, _) => {
+            (Verdict::Unknown, "taken down by command; `warren up` starts it".to_owned())
+        }
+        (State::Idle, _) => {
+            (Verdict::Unknown, "no tunnel, and no traffic that asks for one".to_owned())
+        }
         (State::HalfUp, _) => (Verdict::Unknown, "an IKE SA, and no child SA yet".to_owned()),
         _ => (Verdict::Unknown, "a handshake is under way".to_owned()),
     }

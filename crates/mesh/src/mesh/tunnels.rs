@@ -116,7 +116,10 @@ impl Mesh {
         let (Some(config), Some(peer)) = (config, self.peers.get_mut(address)) else {
             return self.budget.cancel(address);
         };
-        if peer.connecting() || !peer.demanded(now.at) || (peer.flowing() && !peer.stale && !peer.rekey_again) {
+        if peer.connecting()
+            || !peer.demanded(now.at)
+            || (peer.flowing() && !peer.stale && !peer.rekey_again)
+        {
             return self.budget.release(address);
         }
         match peer.keeper() {
@@ -139,7 +142,14 @@ impl Mesh {
     }
 
     /// An exchange with a peer failed.
-    pub(super) fn failed(&mut self, now: Now, address: IpAddr, kind: Kind, verdict: Verdict, text: &str) {
+    pub(super) fn failed(
+        &mut self,
+        now: Now,
+        address: IpAddr,
+        kind: Kind,
+        verdict: Verdict,
+        text: &str,
+    ) {
         self.budget.release(address);
         let per_mille = self.rng.below(1000);
         self.counters.failures += 1;
@@ -199,11 +209,23 @@ impl Mesh {
         }
         for ike in ikes {
             let _ = self.endpoint.delete_ike(now, ike);
-            self.report(now, Level::Info, Some(address), Kind::UniqueReplace, "closing a second IKE SA; one is kept");
+            self.report(
+                now,
+                Level::Info,
+                Some(address),
+                Kind::UniqueReplace,
+                "closing a second IKE SA; one is kept",
+            );
         }
         for child in children {
             let _ = self.endpoint.delete_child(now, child);
-            self.report(now, Level::Info, Some(address), Kind::UniqueReplace, "closing a second child SA; one is kept");
+            self.report(
+                now,
+                Level::Info,
+                Some(address),
+                Kind::UniqueReplace,
+                "closing a second child SA; one is kept",
+            );
         }
     }
 
@@ -278,7 +300,9 @@ impl Mesh {
                 };
                 (Kind::PeerInitUnreachable, verdict)
             }
-            Failure::NoProposalChosen { protocol: "IKE", .. } => (Kind::ProposalMismatchIke, Verdict::IpsecBroken),
+            Failure::NoProposalChosen { protocol: "IKE", .. } => {
+                (Kind::ProposalMismatchIke, Verdict::IpsecBroken)
+            }
             Failure::NoProposalChosen { .. } => (Kind::ProposalMismatchChild, Verdict::IpsecBroken),
             Failure::TsUnacceptable { .. } => (Kind::TsMismatch, Verdict::IpsecBroken),
             Failure::PeerAuth(_) => (Kind::PeerAuthFailed, Verdict::IpsecBroken),
@@ -289,7 +313,8 @@ impl Mesh {
 
     /// Whether there are other peers that ought to be there, and none of them is.
     fn others_are_silent(&self, address: IpAddr) -> bool {
-        let mut others = self.peers.iter().filter(|(a, p)| *a != address && troubled_or_up(p)).peekable();
+        let mut others =
+            self.peers.iter().filter(|(a, p)| *a != address && troubled_or_up(p)).peekable();
         others.peek().is_some() && others.all(|(_, p)| !p.flowing())
     }
 }

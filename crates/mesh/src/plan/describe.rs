@@ -82,7 +82,7 @@ impl fmt::Display for Origin {
 }
 
 /// One policy in one line.
-pub(super) fn line(policy: &Policy) -> String {
+pub fn line(policy: &Policy) -> String {
     let Policy { flow, selector, .. } = policy;
     let service = service(selector);
     format!("{} {} {} {service}", action(&policy.action), direction(*flow), selector.remote)

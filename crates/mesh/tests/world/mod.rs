@@ -78,7 +78,8 @@ pub fn loaded(text: &str, host: usize) -> Loaded {
 }
 
 pub fn loaded_with(text: &str, host: usize, psk: &str) -> Loaded {
-    let (manifest, _) = Manifest::parse("ipsec.yml", text, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
+    let (manifest, _) =
+        Manifest::parse("ipsec.yml", text, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
     Loaded {
         path: "/etc/warren/ipsec.yml".into(),
         sha256: "00".repeat(32),
@@ -209,7 +210,11 @@ impl World {
     pub fn single(&self, host: usize, peer: usize) -> [String; 2] {
         let status = self.peer(host, peer);
         assert_eq!(status.state, State::Up, "{host} -> {peer}: {status:#?}");
-        assert_eq!((status.ike_sas.len(), status.child_sas.len()), (1, 1), "{host} -> {peer}: {status:#?}");
+        assert_eq!(
+            (status.ike_sas.len(), status.child_sas.len()),
+            (1, 1),
+            "{host} -> {peer}: {status:#?}"
+        );
         let mut spis = [status.child_sas[0].spi_in.clone(), status.child_sas[0].spi_out.clone()];
         spis.sort();
         spis
@@ -344,8 +349,13 @@ impl World {
     fn arrive(&mut self, packet: OuterPacket, udp: Option<SocketAddr>) {
         let Some(host) = self.host_of(packet.dst) else { return };
         let src = udp.unwrap_or(SocketAddr::new(packet.src, 0));
-        let outer =
-            OuterInfo { src, dst: packet.dst, tos: packet.tos, ttl: packet.ttl, udp: udp.is_some() };
+        let outer = OuterInfo {
+            src,
+            dst: packet.dst,
+            tos: packet.tos,
+            ttl: packet.ttl,
+            udp: udp.is_some(),
+        };
         let emits = self.hosts[host].plane.receive(self.now, outer, packet.esp);
         self.emit(host, emits);
         self.plane_events(host);
