@@ -114,8 +114,9 @@ fn identity(reader: &mut Reader<'_>, p: Property<'_>) -> Option<Identity> {
     }
     let bytes = |hex: &str| -> Option<Vec<u8>> {
         let digits: Vec<u8> = hex.chars().filter_map(|c| Some(c.to_digit(16)? as u8)).collect();
-        let whole =
-            digits.len() == hex.chars().count() && digits.len() % 2 == 0 && !digits.is_empty();
+        let whole = digits.len() == hex.chars().count()
+            && digits.len().is_multiple_of(2)
+            && !digits.is_empty();
         whole.then(|| digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect())
     };
     let (found, form) = if let Some(hex) = text.strip_prefix("asn1dn:#") {

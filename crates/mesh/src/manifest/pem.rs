@@ -36,7 +36,7 @@ pub(crate) fn blocks(text: &str) -> Result<Vec<Block>, PemError> {
         if label.contains("-----") {
             return Err(PemError::Folded);
         }
-        found.push(block(label, &mut lines)?);
+        found.push(block(label, &mut lines, text.len() + 2 * label.len() + 64)?);
     }
     if found.is_empty() { Err(PemError::Missing) } else { Ok(found) }
 }
@@ -44,9 +44,12 @@ pub(crate) fn blocks(text: &str) -> Result<Vec<Block>, PemError> {
 fn block<'t>(
     label: &str,
     lines: &mut impl Iterator<Item = (usize, &'t str)>,
+    room: usize,
 ) -> Result<Block, PemError> {
-    let mut text = Zeroizing::new(format!("-----BEGIN {label}-----\n"));
-    let mut body = Zeroizing::new(String::new());
+    // Room enough: a string that grows leaves copies of the key behind.
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    let mut body = Zeroizing::new(String::with_capacity(room));
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
     let mut encrypted = label.contains("ENCRYPTED");
     for (number, line) in lines {
         let line = line.trim();
@@ -82,7 +85,7 @@ fn block<'t>(
 fn der(body: &str) -> bool {
     let data = body.trim_end_matches('=');
     body.len() - data.len() <= 2
-        && body.len() % 4 == 0
+        && body.len().is_multiple_of(4)
         && data.len() > 16
         && data.starts_with('M')
         && !data.contains('=')

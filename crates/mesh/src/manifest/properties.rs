@@ -64,6 +64,8 @@ pub(crate) const LISTS: &[&str] =
 /// Shorter lifetimes are for tests, longer ones for nobody.
 const LIFETIME: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+/// Timeouts and delays.
+const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 const PROBES: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3_600);
 
 /// The properties of a section by name; what is `null` counts as not written.
@@ -89,6 +91,16 @@ impl<'a> Fields<'a> {
     /// The property, even without a value.
     pub(crate) fn entry(&self, name: &str) -> Option<&'a Entry> {
         self.entries.get(name).copied()
+    }
+
+    fn read<'r, T>(
+        &self,
+        reader: &mut Reader<'r>,
+        name: &str,
+        with: impl FnOnce(&mut Reader<'r>, Property<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let entry = self.entry(name).filter(|entry| !entry.value.is_null())?;
+        with(reader, Property { name, node: &entry.value })
     }
 
     fn written<'s>(&'s self, name: &'s str) -> Option<Property<'s>> {
@@ -126,41 +138,22 @@ fn build(reader: &mut Reader<'_>, section: &Section) -> Manifest {
     no_compression(reader, f.get("compression"));
     Manifest {
         credentials: Arc::new(credentials::credentials(reader, &f, section.at)),
-        optional: f.get("optional").and_then(|p| reader.truth(p)).unwrap_or(false),
+        optional: f.read(reader, "optional", Reader::truth).unwrap_or(false),
         optional_warn_interval: Duration::from_secs(
             3600 * integer(reader, &f, "optional_warn_interval", 1..=8760, "hours", 1),
         ),
         ike_proposals: suites::ike(reader, f.get("ike_proposals")),
         esp_proposals: suites::esp(reader, f.get("esp_proposals")),
-        ike_version: f.get("ike_version").and_then(|p| ike_version(reader, p)).unwrap_or_default(),
-        mode: f.get("mode").and_then(|p| mode(reader, p)).unwrap_or(Mode::Transport),
-        dpdaction: f.get("dpdaction").and_then(|p| dpdaction(reader, p)).unwrap_or_default(),
-        dpddelay: time(
-            reader,
-            &f,
-            "dpddelay",
-            Duration::from_secs(1)..=Duration::from_secs(86_400),
-            30,
-        ),
+        ike_version: f.read(reader, "ike_version", ike_version).unwrap_or_default(),
+        mode: f.read(reader, "mode", mode).unwrap_or(Mode::Transport),
+        dpdaction: f.read(reader, "dpdaction", dpdaction).unwrap_or_default(),
+        dpddelay: time(reader, &f, "dpddelay", SECONDS, 30),
         force_udp_encapsulation: f
-            .get("force_udp_encapsulation")
-            .and_then(|p| reader.truth(p))
+            .read(reader, "force_udp_encapsulation", Reader::truth)
             .unwrap_or(false),
-        prestart_timeout: time(
-            reader,
-            &f,
-            "prestart_timeout",
-            Duration::from_secs(1)..=Duration::from_secs(86_400),
-            30,
-        ),
-        stop_timeout: time(
-            reader,
-            &f,
-            "stop_timeout",
-            Duration::from_secs(1)..=Duration::from_secs(86_400),
-            30,
-        ),
-        log_level: f.get("log_level").and_then(|p| log_level(reader, p)).unwrap_or(LogLevel(1)),
+        prestart_timeout: time(reader, &f, "prestart_timeout", SECONDS, 30),
+        stop_timeout: time(reader, &f, "stop_timeout", SECONDS, 30),
+        log_level: f.read(reader, "log_level", log_level).unwrap_or(LogLevel(1)),
         expiry: expiry(reader, &f),
         windows: windows::windows(
             reader,
@@ -169,9 +162,9 @@ fn build(reader: &mut Reader<'_>, section: &Section) -> Manifest {
         ),
         policies: exceptions::exceptions(reader, f.get("policies")),
         lifetimes: lifetimes(reader, &f),
-        start: f.get("start").and_then(|p| start(reader, p)).unwrap_or_default(),
+        start: f.read(reader, "start", start).unwrap_or_default(),
         liveness: liveness(reader, f.get("liveness")),
-        cluster: f.get("cluster").and_then(|p| cluster(reader, p)),
+        cluster: f.read(reader, "cluster", cluster),
         peers: peers::peers(reader, f.get("peers"), &places),
         ipsec_subnets: protected.list,
         no_ipsec_subnets: clear.list,

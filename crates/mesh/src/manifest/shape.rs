@@ -42,6 +42,7 @@ pub(crate) fn sections(reader: &mut Reader<'_>, name: &str, text: &str) -> Optio
     let mut seen = BTreeSet::from([name.to_owned()]);
     include(reader, &mut main, name, &mut seen, 0);
     if let Some(half) = &mut windows {
+        let mut seen = BTreeSet::from([name.to_owned()]);
         include(reader, half, name, &mut seen, 0);
     }
     Some(Sections { main, windows })
