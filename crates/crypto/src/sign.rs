@@ -40,6 +40,9 @@ pub trait SigningKey: Send + Sync {
     /// Its public key as SubjectPublicKeyInfo (DER).
     fn spki(&self) -> Vec<u8>;
     /// Signs `message` (hashing it as the scheme says).
+    ///
+    /// The salts of PSS and the nonces of ECDSA are the cryptographic library's own random numbers: two
+    /// signatures of one message differ with the native provider. The toy's are always the same.
     fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, SignError>;
 }
 

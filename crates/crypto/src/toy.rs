@@ -189,38 +189,66 @@ fn power(base: u64, mut exponent: u64) -> u64 {
     result
 }
 
-/// FNV-1a over everything it is given, then as many bytes as wanted.
+/// Mixes everything it is given, eight bytes at a time, then gives as many bytes as wanted. How the
+/// input is split into calls does not matter.
 #[derive(Clone, Copy)]
-struct Mix(u64);
+struct Mix {
+    state: u64,
+    /// Bytes that do not fill a word yet, from the lowest on.
+    pending: u64,
+    /// How many bits of `pending` are in use.
+    bits: u32,
+}
 
 impl Mix {
     fn new(domain: &[u8]) -> Self {
-        let mut mix = Self(0xcbf2_9ce4_8422_2325);
+        let mut mix = Self { state: 0xcbf2_9ce4_8422_2325, pending: 0, bits: 0 };
         mix.update(domain);
+        mix.word(domain.len() as u64);
         mix
     }
 
-    fn update(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    fn update(&mut self, mut bytes: &[u8]) {
+        while self.bits != 0 {
+            let Some((&byte, rest)) = bytes.split_first() else { return };
+            self.push(byte);
+            bytes = rest;
         }
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| self.push(*byte));
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.pending |= u64::from(byte) << self.bits;
+        self.bits += 8;
+        if self.bits == 64 {
+            let word = self.pending;
+            (self.pending, self.bits) = (0, 0);
+            self.word(word);
+        }
+    }
+
+    fn word(&mut self, word: u64) {
+        let mixed = (self.state ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        self.state = mixed ^ (mixed >> 29);
     }
 
     fn value(self) -> u64 {
-        splitmix(self.0)
+        let mut mix = self;
+        mix.word(mix.pending);
+        mix.word(u64::from(mix.bits));
+        splitmix(mix.state)
     }
 
     fn bytes(self, len: usize) -> Vec<u8> {
-        let mut out = vec![0; len];
-        self.fill(&mut out);
-        out
-    }
-
-    fn fill(self, out: &mut [u8]) {
-        for (n, chunk) in out.chunks_mut(8).enumerate() {
-            let word = splitmix(self.0.wrapping_add(n as u64)).to_be_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
+        let start = self.value();
+        let mut out = Vec::with_capacity(len + 8);
+        for n in 0..len.div_ceil(8) as u64 {
+            out.extend(splitmix(start.wrapping_add(n)).to_be_bytes());
         }
+        out.truncate(len);
+        out
     }
 }
 

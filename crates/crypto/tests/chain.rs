@@ -4,7 +4,11 @@ use crypto::chain::{Certificate, ChainError, TrustStore, names_equal};
 use crypto::credentials::{CredentialProblem, Credentials, LoadError};
 use crypto::native::Native;
 use crypto::provider::Provider;
+use crypto::sign::Scheme;
 use crypto::toy::{self, Toy};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
@@ -461,6 +465,67 @@ fn what_cannot_be_read_is_named() {
     let error = load(&leaf.pem, &key, "x").unwrap_err();
     assert!(matches!(error, LoadError::Ca { number: 2, .. }), "{error}");
     assert!(error.to_string().starts_with("CA certificate 2: "));
+}
+
+/// 2027-06-01, within the validity of the certificates made with OpenSSL.
+const OPENSSL_NOW: u64 = 1_811_808_000;
+
+#[test]
+fn certificates_of_openssl() {
+    let read = |pem: &str| Certificate::from_pem_all(pem).unwrap().remove(0);
+    let root = read(include_str!("certs/v1-root.pem"));
+    let leaf = read(include_str!("certs/leaf.pem"));
+    assert_eq!(root.serial_text(), "0102030405060708090a0b0c0d0e0f101112131415");
+    assert!(root.is_ca && root.key_usage.is_none());
+    let text = r#"EMAIL=a@b.example,CN=host \"one\"\, München,O=Old Company"#;
+    assert_eq!(leaf.subject_text, text);
+    assert_eq!(leaf.serial_text(), "c0ffee");
+    assert_eq!(leaf.ext_key_usage, ["1.3.6.1.5.5.7.3.17"]);
+    assert_eq!(leaf.alt_names.len(), 2, "a URI is no identity of IKE");
+    assert!(leaf.carries(&Identity::Ipv6("2001:db8::1".parse().unwrap())));
+    // Of `openssl x509 -pubkey | openssl pkey -pubin -outform DER | sha1sum`.
+    let key_id = leaf.key_id_sha1(&Native).unwrap();
+    let key_id: String = key_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(key_id, "992c9348b5cce93ce6503bc8754e46b77670ff38");
+
+    let trust = TrustStore::from_ca_items(&[vec![root]]);
+    trust.verify(&leaf, &[], OPENSSL_NOW).unwrap();
+    trust.verify(&read(include_str!("certs/leaf-pss.pem")), &[], OPENSSL_NOW).unwrap();
+    let refused = |pem| trust.verify(&read(pem), &[], OPENSSL_NOW).unwrap_err().to_string();
+    assert!(refused(include_str!("certs/leaf-sha1.pem")).contains("SHA-1"));
+    assert!(refused(include_str!("certs/leaf-v1.pem")).contains("version 1"));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_panic(bytes in vec(any::<u8>(), 0..300), text in ".*") {
+        let _ = Certificate::from_der(&bytes);
+        let _ = Certificate::from_pem_all(&text);
+        let _ = crypto::sign::load_pem(&text);
+        let _ = Scheme::from_algorithm_identifier(&bytes);
+        let _ = Native.signing_key(&bytes);
+        prop_assert!(Toy.verify_chain(&TrustStore::default(), &bytes, &[&bytes], NOW).is_err());
+        prop_assert!(names_equal(&bytes, &bytes));
+        prop_assert!(Native.verify(Scheme::Ed25519, &bytes, &bytes, &bytes).is_err());
+    }
+
+    /// Real certificates with some bytes changed, which reach further than random ones.
+    #[test]
+    fn damaged_certificates_are_read_without_panic(
+        changes in vec((any::<Index>(), any::<u8>()), 1..6),
+    ) {
+        let good = Certificate::from_pem_all(include_str!("certs/leaf.pem")).unwrap().remove(0);
+        let mut der = good.der;
+        for (index, value) in changes {
+            let index = index.index(der.len());
+            der[index] = value;
+        }
+        if let Ok(damaged) = Certificate::from_der(&der) {
+            let _ = names_equal(&damaged.subject, &damaged.issuer);
+            let trust = TrustStore::from_ca_items(&[vec![damaged.clone()]]);
+            let _ = trust.verify(&damaged, std::slice::from_ref(&damaged), OPENSSL_NOW);
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use common::{field, hex, records, spec, to_hex};
 use crypto::native::Native;
 use crypto::prf::prf_plus;
 use crypto::provider::Provider;
+use crypto::toy::Toy;
 use wire::registry::{Encr, HashAlg, Integ, Ke, Prf};
 
 #[test]
@@ -379,4 +380,25 @@ fn modp_keeps_leading_zeros() {
     assert_eq!((shared.len(), shared.expose()[0]), (256, 0));
     let digest = Native.hash(HashAlg::SHA2_256, &[shared.expose()]).unwrap();
     assert_eq!(to_hex(&digest), "7f9eaa662762e40bf10e5e50f6c051c6825df1b1921e480d2cbf41c493d246b5");
+}
+
+#[test]
+fn how_a_message_is_cut_into_parts_does_not_matter() {
+    let message: Vec<u8> = (0..50).collect();
+    for provider in [&Native as &dyn Provider, &Toy] {
+        for prf in [Prf::HMAC_SHA1, Prf::HMAC_SHA2_512, Prf::AES128_CMAC, Prf::AES128_XCBC] {
+            let whole = provider.prf(prf, b"key", &[&message]).unwrap();
+            assert_eq!(whole.len(), provider.prf_len(prf).unwrap());
+            assert_ne!(whole, provider.prf(prf, b"kez", &[&message]).unwrap());
+            for at in 0..=message.len() {
+                let (a, b) = message.split_at(at);
+                assert_eq!(
+                    provider.prf(prf, b"key", &[a, b]).unwrap(),
+                    whole,
+                    "{provider:?} {prf}"
+                );
+                assert_ne!(provider.prf(prf, b"key", &[a, b, &[0]]).unwrap(), whole);
+            }
+        }
+    }
 }

@@ -21,12 +21,16 @@ pub fn names_equal(a: &[u8], b: &[u8]) -> bool {
     let (a, b) = (a.as_ref(), b.as_ref());
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| {
-            // The members of a set may be sorted otherwise once their values differ in case.
-            a.as_ref().len() == b.as_ref().len()
-                && a.as_ref().iter().all(|attribute| {
-                    b.as_ref().iter().any(|other| attributes_equal(attribute, other))
-                })
+            // A set: its members may be sorted otherwise once their values differ in case.
+            let (a, b) = (a.as_ref(), b.as_ref());
+            a.len() == b.len()
+                && within(a.as_slice(), b.as_slice())
+                && within(b.as_slice(), a.as_slice())
         })
+}
+
+fn within(some: &[AttributeTypeAndValue], all: &[AttributeTypeAndValue]) -> bool {
+    some.iter().all(|attribute| all.iter().any(|other| attributes_equal(attribute, other)))
 }
 
 fn attributes_equal(a: &AttributeTypeAndValue, b: &AttributeTypeAndValue) -> bool {

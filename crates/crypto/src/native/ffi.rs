@@ -45,11 +45,6 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-// SAFETY: the objects kept in `Owned` across calls (EVP_AEAD_CTX, EVP_PKEY, BN_MONT_CTX) have no thread affinity.
-unsafe impl<T> Send for Owned<T> {}
-// SAFETY: they are used through `const` or documented thread-safe functions only once they are built.
-unsafe impl<T> Sync for Owned<T> {}
-
 fn ok(result: std::os::raw::c_int) -> Result<(), Refused> {
     if result == 1 {
         return Ok(());
@@ -73,6 +68,11 @@ pub(crate) struct Aead {
     ctx: Owned<lc::EVP_AEAD_CTX>,
     tag_len: usize,
 }
+
+// SAFETY: a built EVP_AEAD_CTX is used through `const` only, which aead.h allows from several threads at once, and has no thread affinity.
+unsafe impl Send for Aead {}
+// SAFETY: as above.
+unsafe impl Sync for Aead {}
 
 impl Aead {
     pub(crate) fn new(kind: AeadKind, key: &[u8], tag_len: usize) -> Result<Self, Refused> {
@@ -258,6 +258,11 @@ pub(crate) struct ModpGroup {
     pub(crate) prime: &'static [u8],
 }
 
+// SAFETY: modulus and Montgomery form are read only once they are built, and have no thread affinity.
+unsafe impl Send for ModpGroup {}
+// SAFETY: as above.
+unsafe impl Sync for ModpGroup {}
+
 impl ModpGroup {
     /// The group of an odd `prime`, big-endian.
     pub(crate) fn new(prime: &'static [u8]) -> Result<Self, Refused> {
@@ -332,6 +337,12 @@ pub(crate) enum Padding {
 
 /// A public or private key.
 pub(crate) struct Pkey(Owned<lc::EVP_PKEY>);
+
+// SAFETY: evp.h allows non-mutating functions on one EVP_PKEY from several threads; signing and verifying count its
+// references atomically and lock what RSA caches.
+unsafe impl Send for Pkey {}
+// SAFETY: as above.
+unsafe impl Sync for Pkey {}
 
 impl Pkey {
     /// A private key: PKCS#8 (unencrypted), else PKCS#1, else SEC1. No byte may follow it.

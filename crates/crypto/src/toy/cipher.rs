@@ -5,7 +5,7 @@ use crate::cipher::{BadIcv, Cipher, Shape};
 
 pub(super) struct ToyCipher {
     shape: Shape,
-    stream: u64,
+    stream: Mix,
     check: Mix,
 }
 
@@ -16,19 +16,23 @@ impl ToyCipher {
         let mut check = Mix::new(b"check");
         check.update(encr_key);
         check.update(integ_key);
-        Self { shape, stream: stream.value(), check }
+        Self { shape, stream, check }
     }
 
     fn xor(&self, iv: &[u8], data: &mut [u8]) {
         if self.shape.iv_len == 0 {
             return;
         }
-        let mut start = Mix(self.stream);
+        let mut start = self.stream;
         start.update(iv);
-        for (n, chunk) in data.chunks_mut(8).enumerate() {
-            let word = splitmix(start.0.wrapping_add(n as u64)).to_be_bytes();
-            chunk.iter_mut().zip(word).for_each(|(byte, key)| *byte ^= key);
+        let start = start.value();
+        let (words, rest) = data.as_chunks_mut::<8>();
+        let mut n = start;
+        for word in words {
+            *word = (u64::from_ne_bytes(*word) ^ splitmix(n)).to_ne_bytes();
+            n = n.wrapping_add(1);
         }
+        rest.iter_mut().zip(splitmix(n).to_ne_bytes()).for_each(|(byte, key)| *byte ^= key);
     }
 
     fn checksum(&self, aad: &[u8], esn_hi: Option<u32>, body: &[u8]) -> u64 {
