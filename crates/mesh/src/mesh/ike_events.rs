@@ -28,6 +28,7 @@ impl Mesh {
                 self.install(now, child, sa);
             }
             Event::ChildUp(info) => self.child_up(now, &info),
+            Event::RemoveOutbound { child, key } => self.retire(child, key),
             Event::ChildDown { child, remote, remove, reason, .. } => {
                 self.child_down(now, child, remote, &remove, &reason);
             }
@@ -219,6 +220,18 @@ impl Mesh {
         if let Some(old) = old {
             let change = self.reconciler.remove_sa(old);
             self.change(change);
+        }
+    }
+
+    /// Nothing is sent through it any more; another one serves.
+    fn retire(&mut self, child: ChildId, key: SaKey) {
+        let owner = self.reconciler.owner(key);
+        let change = self.reconciler.remove_sa(key);
+        self.change(change);
+        let Some(peer) = owner.and_then(|o| self.peers.get_mut(o.peer)) else { return };
+        if let Some(child) = peer.children.iter_mut().find(|c| c.id == child) {
+            child.outbound = child.outbound.filter(|k| *k != key);
+            child.superseded = true;
         }
     }
 
