@@ -145,12 +145,15 @@ fn write_hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
-/// RFC 4514 2.4.
+/// RFC 4514 2.4. A last space stands in hex, so that nobody who trims the text takes it off.
 fn write_escaped(out: &mut String, text: &str) {
     let last = text.chars().count().saturating_sub(1);
     for (i, c) in text.chars().enumerate() {
-        let at_edge = (c == ' ' && (i == 0 || i == last)) || (c == '#' && i == 0);
-        if at_edge || matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=') {
+        if c == ' ' && i == last {
+            out.push_str("\\20");
+        } else if (i == 0 && matches!(c, ' ' | '#'))
+            || matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=')
+        {
             out.push('\\');
             out.push(c);
         } else if is_deceptive(c) {

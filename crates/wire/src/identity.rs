@@ -64,7 +64,8 @@ impl Identity {
     /// or `type-N:` (hex); an IP address; a distinguished name if there is a `=`; a leading `@` marks a host
     /// name; any other `@` an email address; else a host name.
     pub fn from_text(text: &str) -> Result<Self, IdentityError> {
-        let text = text.trim();
+        // Not other spaces: they may end a value of a distinguished name.
+        let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
         if let Some((prefix, rest)) = text.split_once(':')
             && let Some(id) = Self::from_prefixed(prefix, rest)?
         {

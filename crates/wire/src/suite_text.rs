@@ -88,7 +88,7 @@ pub fn to_text(proposal: &Proposal) -> String {
     });
     let mut sorted: Vec<_> = shown.collect();
     sorted.sort_by_key(|t| rank(t.kind));
-    let words: Vec<_> = sorted.into_iter().map(|t| keyword_of(t, &keywords)).collect();
+    let words: Vec<_> = sorted.into_iter().map(|t| keyword_of(t, keywords)).collect();
     words.join("-")
 }
 
@@ -105,7 +105,7 @@ fn read(text: &str) -> Result<Vec<Word>, SuiteError> {
         ));
     }
     let keywords = keywords::all();
-    text.split('-').map(|word| read_word(word, &keywords)).collect()
+    text.split('-').map(|word| read_word(word, keywords)).collect()
 }
 
 fn read_word(word: &str, keywords: &[Keyword]) -> Result<Word, SuiteError> {

@@ -42,7 +42,9 @@ fn escapes_of_the_rfc() {
     let serbian = dn::from_text("SN=Lu\\C4\\8Di\\C4\\87").unwrap();
     assert_eq!(dn::to_text(&serbian).unwrap(), "SN=Lučić");
     let edges = dn::from_text("CN=\\ a \\ , O=\\#1").unwrap();
-    assert_eq!(dn::to_text(&edges).unwrap(), "CN=\\ a \\ , O=\\#1");
+    assert_eq!(dn::to_text(&edges).unwrap(), "CN=\\ a \\20, O=\\#1");
+    let last = Identity::from_text("CN=a\\20").unwrap();
+    assert_eq!(Identity::from_text(&last.to_string()), Ok(last));
 }
 
 #[test]
@@ -85,6 +87,8 @@ fn bytes_that_are_no_names() {
         "3084 00000000",
         "300c 310a 3008 0603550403 0c0161 00",
         "3100",
+        "300a 3108 3006 0600 0c0161 00",
+        "3009 3107 3005 0600 0c0161",
     ] {
         assert_eq!(dn::to_text(&hex(text)), None, "{text}");
     }

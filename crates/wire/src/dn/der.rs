@@ -141,6 +141,9 @@ fn parse_rdn(contents: &[u8]) -> Result<Vec<Attribute>, ParseError> {
         }
         let mut inner = Reader::new(expect(&mut r, SEQUENCE)?, "attribute");
         let oid = expect(&mut inner, OID)?.to_vec();
+        if oid.is_empty() {
+            return Err(ParseError::BadLength("attribute"));
+        }
         let whole = inner.clone().rest();
         let (tag, contents) = element(&mut inner)?;
         inner.finish()?;

@@ -1,5 +1,7 @@
 //! The keywords of strongSwan's proposal syntax, for the algorithms that have a number here.
 
+use std::sync::LazyLock;
+
 use crate::registry::{Encr, Integ, Ke, Prf, Sn};
 
 /// What a keyword stands for.
@@ -18,9 +20,12 @@ pub(super) enum Algorithm {
 pub(super) type Keyword = (String, Algorithm);
 
 /// Every keyword, `ke1_` to `ke7_` aside.
-pub(super) fn all() -> Vec<Keyword> {
-    let fixed = FIXED.iter().map(|(name, algorithm)| ((*name).to_owned(), *algorithm));
-    sized().into_iter().chain(fixed).collect()
+pub(super) fn all() -> &'static [Keyword] {
+    static ALL: LazyLock<Vec<Keyword>> = LazyLock::new(|| {
+        let fixed = FIXED.iter().map(|(name, algorithm)| ((*name).to_owned(), *algorithm));
+        sized().into_iter().chain(fixed).collect()
+    });
+    &ALL
 }
 
 /// The PRF that goes with an integrity algorithm in IKE where none is named.
@@ -38,6 +43,7 @@ pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -
     }
     let limit = (written.len() / 3).clamp(1, 3);
     known
+        .filter(|k| k.len().abs_diff(written.len()) <= limit)
         .map(|k| (distance(written.as_bytes(), k.as_bytes()), k))
         .filter(|(d, _)| *d <= limit)
         .min_by_key(|(d, _)| *d)
