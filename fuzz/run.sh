@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 targets() { for f in src/bin/*.rs; do basename "$f" .rs; done; }
 
-usage() { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,7s/^# \{0,1\}//p' run.sh >&2; exit 2; }
 
 # What `cargo fuzz` would pass, less the sanitizers, which need a nightly compiler.
 flags="-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4
