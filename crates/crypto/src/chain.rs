@@ -324,15 +324,3 @@ fn alternative_matches(alt: &Identity, claimed: &Identity) -> bool {
         _ => alt == claimed,
     }
 }
-
-/// What this host proves itself with, and whom it trusts.
-pub struct Credentials {
-    /// Its own certificate.
-    pub leaf: Certificate,
-    /// Intermediates sent along with it, leaf's issuer first.
-    pub chain: Vec<Certificate>,
-    /// Its private key.
-    pub key: std::sync::Arc<dyn crate::sign::SigningKey>,
-    /// Whom it trusts.
-    pub trust: TrustStore,
-}

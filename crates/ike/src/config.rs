@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::Secret;
-use crypto::chain::Credentials;
+use crypto::Credentials;
 use ipsec::sa::{Limits, Mode, Reqid};
 use wire::identity::Identity;
 use wire::proposal::Proposal;

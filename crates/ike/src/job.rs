@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crypto::chain::{Certificate, ChainError, Credentials, TrustStore};
+use crypto::chain::{Certificate, ChainError, TrustStore};
 use crypto::kx::{KxError, PrivateKx};
 use crypto::sign::{Scheme, SignError, SigningKey};
-use crypto::{Provider, Secret};
+use crypto::{Credentials, Provider, Secret};
 use wire::identity::Identity;
 use wire::registry::Ke;
 use zeroize::Zeroizing;

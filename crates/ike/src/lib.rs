@@ -27,7 +27,7 @@ mod timer;
 pub mod suite;
 pub mod window;
 
-pub use crypto::chain::Credentials;
+pub use crypto::Credentials;
 pub use crypto::{Provider, Secret};
 
 pub use config::{Auth, ChildConfig, Directory, PeerConfig};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crypto::Secret;
-use crypto::chain::Credentials;
+use crypto::Credentials;
 use wire::identity::Identity;
 use wire::payload::{AuthPayload, CertPayload, Payload};
 use wire::registry::{CertEncoding, ExchangeType, HashAlg, NotifyType};
@@ -139,7 +139,7 @@ fn send(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, local_
 
 impl Sent {
     pub(crate) fn response(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> State {
-        let (id, proof) = match (find_id(&payloads), find_auth(&payloads)) {
+        let (id, proof) = match (find_id(&payloads, Whose::Responder), find_auth(&payloads)) {
             (Some(id), Some(proof)) => (id.clone(), proof.clone()),
             _ => return self.refused(cx, sa, now, &payloads),
         };
@@ -236,7 +236,7 @@ impl Verifying {
 impl Handshake {
     /// Responder: the request.
     pub(crate) fn request(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> State {
-        let (id, proof) = match (find_id(&payloads), find_auth(&payloads)) {
+        let (id, proof) = match (find_id(&payloads, Whose::Initiator), find_auth(&payloads)) {
             (Some(id), Some(proof)) => (id.clone(), proof.clone()),
             (Some(_), None) => {
                 // Without AUTH the peer asks for EAP (RFC 7296 2.16).
@@ -452,7 +452,7 @@ fn local_id(sa: &IkeSa) -> Identity {
 }
 
 fn certificates(credentials: &Arc<Credentials>) -> impl Iterator<Item = Payload> + '_ {
-    std::iter::once(&credentials.leaf).chain(&credentials.chain).map(|certificate| {
+    credentials.chain_to_send().into_iter().map(|certificate| {
         Payload::Cert(CertPayload { encoding: CertEncoding::X509_SIGNATURE, data: certificate.der.clone() })
     })
 }
@@ -475,16 +475,10 @@ fn peer_certificates(payloads: &[Payload]) -> Result<Vec<Vec<u8>>, AuthError> {
 }
 
 /// The sender's identity: IDi in a request, IDr in a response; the IDr of a request is only a hint.
-fn find_id(payloads: &[Payload]) -> Option<&Identity> {
-    let initiator = payloads.iter().find_map(|p| match p {
-        Payload::IdI(id) => Some(id),
+fn find_id(payloads: &[Payload], whose: Whose) -> Option<&Identity> {
+    payloads.iter().find_map(|p| match (p, whose) {
+        (Payload::IdI(id), Whose::Initiator) | (Payload::IdR(id), Whose::Responder) => Some(id),
         _ => None,
-    });
-    initiator.or_else(|| {
-        payloads.iter().find_map(|p| match p {
-            Payload::IdR(id) => Some(id),
-            _ => None,
-        })
     })
 }
 

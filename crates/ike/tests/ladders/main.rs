@@ -4,4 +4,9 @@ mod decrypt;
 mod setup;
 mod world;
 
+mod collide;
+mod delete;
 mod establish;
+mod faults;
+mod native;
+mod rekey;
