@@ -37,10 +37,11 @@ pub struct Reconciler {
     repaired: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Desired {
     owner: Owner,
     since_look: u64,
+    sa: Box<Sa>,
 }
 
 /// What a snapshot showed.
@@ -72,7 +73,8 @@ impl Reconciler {
     /// An SA is to be there.
     pub fn add_sa(&mut self, sa: Box<Sa>, peer: IpAddr, child: ChildId) -> Change {
         let owner = Owner { peer, child, direction: sa.direction };
-        self.sas.insert(sa.key(), Desired { owner, since_look: self.look });
+        let desired = Desired { owner, since_look: self.look, sa: sa.clone() };
+        self.sas.insert(sa.key(), desired);
         self.removed_since_look.remove(&sa.key());
         Change::AddSa(sa)
     }
@@ -87,6 +89,11 @@ impl Reconciler {
     /// Whose an SA is.
     pub fn owner(&self, key: SaKey) -> Option<Owner> {
         self.sas.get(&key).map(|d| d.owner)
+    }
+
+    /// The SAs that are to be there, keys included, by destination and SPI.
+    pub fn sas(&self) -> impl Iterator<Item = &Sa> {
+        self.sas.values().map(|d| &*d.sa)
     }
 
     /// The policies in force.

@@ -7,7 +7,7 @@ use ike::endpoint::ExportedKeys;
 use ike::event::{ChildInfo, IkeInfo};
 use ike::{IkeSaId, Now};
 use ipsec::dataplane::PacketInfo;
-use ipsec::sa::Mode;
+use ipsec::sa::{Mode, Sa};
 use ipsec::spd::{Action, Policy};
 
 use super::{Mesh, reminders};
@@ -131,6 +131,17 @@ impl Mesh {
         let address = self.resolve(target)?;
         let ikes = self.peers.get(address).into_iter().flat_map(|p| &p.ikes);
         Ok(ikes.filter_map(|i| self.endpoint.export_keys(i.id)).collect())
+    }
+
+    /// Keys of all IKE SAs, for Wireshark.
+    pub fn export_all_keys(&self) -> Vec<ExportedKeys> {
+        self.ikes.keys().filter_map(|id| self.endpoint.export_keys(*id)).collect()
+    }
+
+    /// All ESP SAs that are to be in the data plane, with their keys, for Wireshark. Addresses are those
+    /// of the installation: a peer that a NAT moved since then is shown where it was.
+    pub fn export_sas(&self) -> Vec<Sa> {
+        self.reconciler.sas().cloned().collect()
     }
 
     /// The manifest in force.
