@@ -87,7 +87,7 @@ fn down_removes_a_half_up_tunnel_and_stops_the_retries() {
     world.seconds(60);
     assert_eq!(world.state(0, 1), State::Down);
     world.command(0, Command::Up(target(1)));
-    world.seconds(2);
+    world.seconds(8);
     world.assert_one_tunnel(0, 1);
 }
 
@@ -155,7 +155,10 @@ fn a_reload_touches_only_what_changed() {
     assert_eq!(gone, Err(CommandError::NotAPeer(address(2))));
     assert_eq!(world.hosts[0].plane.sas().len(), 2);
     let left = world.hosts[2].mesh.status(world.clock());
-    assert!(left.peers.iter().all(|p| p.ike_sas.is_empty()), "{left:#?}");
+    assert!(
+        left.peers.iter().all(|p| p.state == State::Connecting),
+        "nobody answers it: {left:#?}"
+    );
 }
 
 #[test]
