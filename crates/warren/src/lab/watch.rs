@@ -17,7 +17,6 @@ pub enum Seen {
     Other,
 }
 
-const ETHERNET: usize = 14;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const UDP: u8 = 17;
@@ -25,11 +24,9 @@ const ESP: u8 = 50;
 const FRAGMENT: u8 = 44;
 const ICMPV6: u8 = 58;
 
-/// Classifies an Ethernet frame. `is_host` names the addresses of the mesh.
-pub fn classify(frame: &[u8], is_host: &dyn Fn(IpAddr) -> bool) -> Seen {
-    let Some(ethertype) = frame.get(12..14) else { return Seen::Other };
-    let packet = frame.get(ETHERNET..).unwrap_or_default();
-    match u16::from_be_bytes([ethertype[0], ethertype[1]]) {
+/// Classifies a packet by its EtherType. `is_host` names the addresses of the mesh.
+pub fn classify(ethertype: u16, packet: &[u8], is_host: &dyn Fn(IpAddr) -> bool) -> Seen {
+    match ethertype {
         IPV4 => ipv4(packet, is_host),
         IPV6 => ipv6(packet, is_host),
         _ => Seen::Link,
@@ -102,18 +99,11 @@ mod tests {
     use super::{Seen, classify};
     use std::net::IpAddr;
 
-    fn frame(ethertype: u16, packet: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; 12];
-        out.extend(ethertype.to_be_bytes());
-        out.extend(packet);
-        out
-    }
-
     fn ipv4(protocol: u8, fragment: u16, body: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
         packet[6..8].copy_from_slice(&fragment.to_be_bytes());
         packet.extend(body);
-        frame(0x0800, &packet)
+        packet
     }
 
     fn udp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
@@ -127,7 +117,7 @@ mod tests {
     #[test]
     fn leaks_are_told_from_what_may_pass() {
         let host = |a: IpAddr| a.to_string().starts_with("10.0.0.");
-        let of = |bytes: &[u8]| classify(bytes, &host);
+        let of = |packet: &[u8]| classify(0x0800, packet, &host);
         assert_eq!(of(&ipv4(50, 0, &[0; 20])), Seen::Esp);
         assert_eq!(of(&ipv4(6, 0, &[0; 20])), Seen::Clear);
         assert_eq!(of(&ipv4(1, 0, &[8, 0])), Seen::Clear);
@@ -136,10 +126,10 @@ mod tests {
         assert_eq!(of(&ipv4(17, 0, &udp(4500, 4500, &[1, 2, 3, 4, 0, 0, 0, 1, 9]))), Seen::Esp);
         assert_eq!(of(&ipv4(17, 0, &udp(4500, 4500, &[1, 2]))), Seen::Clear);
         assert_eq!(of(&ipv4(17, 0, &udp(5000, 53, &[0; 8]))), Seen::Clear);
-        assert_eq!(of(&frame(0x0806, &[0; 28])), Seen::Link);
+        assert_eq!(classify(0x0806, &[0; 28], &host), Seen::Link);
         assert_eq!(of(&[0; 5]), Seen::Other);
         let mut stranger = ipv4(6, 0, &[0; 20]);
-        stranger[14 + 12] = 11;
+        stranger[12] = 11;
         assert_eq!(of(&stranger), Seen::Other);
     }
 }
