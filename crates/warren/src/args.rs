@@ -89,6 +89,9 @@ pub struct Run {
     /// This host's address, where the manifest's subnets leave a choice.
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,
+    /// Credentials that stand in for the manifest's own, for rehearsals.
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub rehearsal_credentials: Option<PathBuf>,
 }
 
 /// `warren check`

@@ -1,13 +1,15 @@
 //! A manifest from its file: read, what it refers to fetched, its certificates checked.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crypto::credentials::{Credentials, LoadError};
 use crypto::{Provider, Secret};
-use mesh::manifest::{self, Diagnostics, Manifest, Ref, Resolver};
-use mesh::{CertificateFact, CertificateRole};
+use mesh::manifest::{self, Diagnostics, Manifest, Options, Ref, Resolver};
+use mesh::plan::{Plan, PlanError};
+use mesh::{CertificateFact, CertificateRole, Loaded};
 use wire::registry::HashAlg;
 
 /// Larger files are no manifests and no keys.
@@ -23,10 +25,8 @@ pub struct Accepted {
     pub manifest: Manifest,
     /// What is worth a word though it is no error, as shown.
     pub notes: Vec<String>,
-    /// Certificate, key and CAs; absent with a PSK.
-    pub credentials: Option<Arc<Credentials>>,
-    /// The fleet's PSK.
-    pub psk: Option<Secret>,
+    /// How this host proves itself.
+    pub auth: ike::Auth,
 }
 
 /// A manifest that was refused: every finding, as shown.
@@ -35,36 +35,66 @@ pub struct Accepted {
 pub struct Rejected(pub String);
 
 /// Reads and checks a manifest. Nothing is kept of one that is refused.
-pub fn load(path: &Path, provider: &dyn Provider, unix_now: u64) -> Result<Accepted, Rejected> {
+///
+/// `rehearsal` is a folder with credentials (`instance.pem`, `instance.key`, `ca.pem`) that stand in
+/// for the manifest's own, which are not looked at then.
+pub fn load(path: &Path, provider: &dyn Provider, unix_now: u64, rehearsal: Option<&Path>) -> Result<Accepted, Rejected> {
     let text = read(path).map_err(|error| Rejected(format!("{}: {error}", path.display())))?;
     let name = path.display().to_string();
-    let (manifest, notes) = Manifest::parse(&name, &text, &Files).map_err(|found| refused(&found))?;
+    let options = Options { ignore_credentials: rehearsal.is_some() };
+    let (manifest, notes) = Manifest::parse_with(&name, &text, &Files, options).map_err(|found| refused(&found))?;
     let mut found = manifest.diagnostics();
     for missing in manifest.unavailable() {
         found.push(missing.span, missing.message, missing.remedy);
     }
-    let credentials = credentials(&manifest, provider, unix_now, &mut found);
+    let credentials = match rehearsal {
+        None => credentials(&manifest, provider, unix_now, &mut found),
+        Some(folder) => Some(stand_ins(folder, provider)?),
+    };
     if found.has_errors() {
         return Err(refused(&found));
     }
     let shown = notes.iter().map(|note| manifest.sources().render(note)).chain(found.iter().map(|note| manifest.sources().render(note)));
-    Ok(Accepted {
-        path: path.to_owned(),
-        sha256: sha256(provider, text.as_bytes()),
-        notes: shown.collect(),
-        credentials: credentials.map(Arc::new),
-        psk: match &*manifest.credentials {
-            manifest::Credentials::Psk(psk) => Some(Secret::from(psk.expose())),
-            _ => None,
-        },
-        manifest,
-    })
+    let notes = shown.collect();
+    let auth = match (credentials, &*manifest.credentials) {
+        (Some(credentials), _) => ike::Auth::Certificate(Arc::new(credentials)),
+        (None, manifest::Credentials::Psk(psk)) => ike::Auth::Psk(Secret::from(psk.expose())),
+        (None, _) => return Err(Rejected(format!("{name}: neither certificates nor a PSK"))),
+    };
+    Ok(Accepted { path: path.to_owned(), sha256: sha256(provider, text.as_bytes()), notes, auth, manifest })
 }
 
 impl Accepted {
+    /// For the mesh of the host with this address; `own` are all addresses of the host.
+    pub fn for_host(&self, me: IpAddr, own: &[IpAddr]) -> Result<Loaded, Rejected> {
+        let plan = Plan::for_host_with(&self.manifest, me, own).map_err(|error| self.misplaced(&error))?;
+        Ok(Loaded {
+            path: self.path.display().to_string(),
+            sha256: self.sha256.clone(),
+            plan,
+            auth: self.auth.clone(),
+            certificates: self.certificates(),
+        })
+    }
+
+    /// The host's address in the mesh: the one that is asked for, or the one of its own that is protected.
+    pub fn choose_address(&self, wanted: Option<IpAddr>, own: &[IpAddr]) -> Result<IpAddr, Rejected> {
+        let Some(wanted) = wanted else {
+            return Plan::choose_address(&self.manifest, own).map_err(|error| self.misplaced(&error));
+        };
+        match self.manifest.check_address(wanted) {
+            Ok(_) => Ok(wanted),
+            Err(diagnostic) => Err(Rejected(self.manifest.sources().render(&diagnostic))),
+        }
+    }
+
+    fn misplaced(&self, error: &PlanError) -> Rejected {
+        Rejected(self.manifest.sources().render(&error.diagnostic(&self.manifest)))
+    }
+
     /// The certificates in use, for `status`.
     pub fn certificates(&self) -> Vec<CertificateFact> {
-        let Some(credentials) = &self.credentials else { return Vec::new() };
+        let ike::Auth::Certificate(credentials) = &self.auth else { return Vec::new() };
         let leaf = std::iter::once((CertificateRole::Leaf, &credentials.leaf));
         let cas = credentials.chain.iter().chain(credentials.trust.all()).map(|ca| (CertificateRole::Ca, ca));
         leaf.chain(cas)
@@ -108,6 +138,15 @@ fn credentials(manifest: &Manifest, provider: &dyn Provider, unix_now: u64, foun
         }
     }
     Some(credentials)
+}
+
+fn stand_ins(folder: &Path, provider: &dyn Provider) -> Result<Credentials, Rejected> {
+    let text = |name: &str| {
+        let path = folder.join(name);
+        read(&path).map_err(|error| Rejected(format!("{}: {error}", path.display())))
+    };
+    let (certificate, key, ca) = (text("instance.pem")?, zeroize::Zeroizing::new(text("instance.key")?), text("ca.pem")?);
+    Credentials::load(provider, &certificate, &key, &[&ca]).map_err(|error| Rejected(format!("{}: {error}", folder.display())))
 }
 
 fn sha256(provider: &dyn Provider, bytes: &[u8]) -> String {

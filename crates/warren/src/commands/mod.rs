@@ -1,3 +1,9 @@
 //! One file a command.
 
+pub mod check;
+pub mod explain;
+pub mod keys;
 pub mod pki;
+pub mod plan;
+pub mod status;
+pub mod tunnel;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use ike::endpoint::Datagram;
 use ike::{Done, JobId, Now};
 use ipsec::Instant;
-use ipsec::dataplane::{Dataplane, PacketInfo};
+use ipsec::dataplane::PacketInfo;
 use mesh::{Event, Input, Mesh, Output};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 
+use super::carrier::Carrier;
 use super::control::{Answer, Call, ExplainQuery, Refused, Request};
 use super::jobs::Jobs;
 use super::log;
@@ -25,14 +26,8 @@ const BURST: usize = 64;
 pub struct Driver {
     /// The host.
     pub mesh: Mesh,
-    /// Who carries packets.
-    pub dataplane: Box<dyn Dataplane>,
-    /// Woken when the data plane has events.
-    pub wake: std::sync::Arc<Notify>,
-    /// Sends IKE datagrams.
-    pub transmit: Box<dyn FnMut(Datagram)>,
-    /// IKE datagrams from the wire.
-    pub datagrams: mpsc::Receiver<Datagram>,
+    /// Sockets, device, data plane.
+    pub carrier: Carrier,
     /// Public-key work.
     pub jobs: Jobs,
     /// Its results.
@@ -43,8 +38,8 @@ pub struct Driver {
     pub events: broadcast::Sender<Event>,
     /// The manifest, its file, and what depends on them outside the mesh.
     pub site: Site,
-    /// Refusals of the data plane that the mesh has not been told of yet.
-    pub refused: VecDeque<Input>,
+    /// What came of the outputs that are being carried out: handed in when the mesh sleeps.
+    pub again: VecDeque<Input>,
 }
 
 /// How the loop ended.
@@ -70,11 +65,11 @@ impl Driver {
         }
     }
 
-    /// Carries out outputs until the mesh sleeps; what was refused on the way is handed in and carried out too.
+    /// Carries out outputs until the mesh sleeps; what came of them is handed in and carried out too.
     pub fn carry_out(&mut self) -> Instant {
         loop {
             let until = self.carry_out_once();
-            match self.refused.pop_front() {
+            match self.again.pop_front() {
                 Some(input) => self.mesh.handle(now(), input),
                 None => return until,
             }
@@ -85,14 +80,14 @@ impl Driver {
         loop {
             match self.mesh.poll() {
                 Output::Apply(batch) => {
-                    let refusals = self.dataplane.apply(now().at, &batch);
+                    let refusals = self.carrier.dataplane.apply(now().at, &batch);
                     if !refusals.is_empty() {
-                        self.refused.push_back(Input::Applied(batch, refusals));
+                        self.again.push_back(Input::Applied(batch, refusals));
                     }
                 }
-                Output::Transmit(datagram) => (self.transmit)(datagram),
+                Output::Transmit(datagram) => self.carrier.transmit(&datagram),
                 Output::Job(job) => self.jobs.submit(job),
-                Output::Inspect => self.refused.push_back(Input::Snapshot(self.dataplane.snapshot(now().at))),
+                Output::Inspect => self.again.push_back(Input::Snapshot(self.carrier.dataplane.snapshot(now().at))),
                 Output::Report(event) => self.report(event),
                 Output::Sleep(until, _) => return until,
             }
@@ -101,10 +96,10 @@ impl Driver {
 
     async fn wait(&mut self, until: Instant, hangup: &mut Signal, terminate: &mut Signal, interrupt: &mut Signal) -> Option<Ended> {
         tokio::select! {
-            Some(datagram) = self.datagrams.recv() => self.take_datagrams(datagram),
+            Some(datagram) = self.carrier.datagrams.recv() => self.take_datagrams(datagram),
             Some((id, done)) = self.done.recv() => self.take_done(id, done),
             Some(request) = self.calls.recv() => return self.take_call(request),
-            () = self.wake.notified() => self.take_dataplane_events(),
+            () = self.carrier.wake.notified() => self.take_dataplane_events(),
             () = sleep_until(until) => self.mesh.handle(now(), Input::Tick),
             _ = hangup.recv() => if let Err(refused) = self.reload() { tracing::error!("{}", refused.error) },
             _ = terminate.recv() => return Some(Ended::Stopped),
@@ -116,7 +111,7 @@ impl Driver {
     fn take_datagrams(&mut self, first: Datagram) {
         self.mesh.handle(now(), Input::Datagram(first));
         for _ in 1..BURST {
-            let Ok(datagram) = self.datagrams.try_recv() else { return };
+            let Ok(datagram) = self.carrier.datagrams.try_recv() else { return };
             self.carry_out();
             self.mesh.handle(now(), Input::Datagram(datagram));
         }
@@ -132,7 +127,7 @@ impl Driver {
     }
 
     fn take_dataplane_events(&mut self) {
-        while let Some(event) = self.dataplane.poll_event() {
+        while let Some(event) = self.carrier.dataplane.poll_event() {
             self.mesh.handle(now(), Input::Kernel(event));
             self.carry_out();
         }
@@ -156,7 +151,7 @@ impl Driver {
             Call::Reload => self.reload(),
             Call::Explain(query) => to_json(&self.mesh.explain(now(), packet(&query)).map_err(Refused::because)?),
             Call::Plan(file) => self.site.plan(&file, now().unix).map_err(Refused::because),
-            Call::Keys => self.site.keys(&self.mesh, &mut *self.dataplane, now()),
+            Call::Keys => self.site.keys(&self.mesh, now()),
             Call::Metrics => Ok(metrics(&self.mesh)),
             Call::Stop { .. } => Ok(Value::Null),
         }
@@ -164,6 +159,7 @@ impl Driver {
 
     fn reload(&mut self) -> Answer {
         let (loaded, notes) = self.site.reload(now().unix).map_err(Refused::because)?;
+        self.carrier.follow(self.site.current()).map_err(Refused::because)?;
         self.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
         self.carry_out();
         Ok(json!({ "reloaded": self.site.path(), "notes": notes }))
