@@ -30,7 +30,13 @@ impl Hosts {
             run("ip", &["netns", "add", name])?;
             run("ip", &["-n", name, "link", "set", "lo", "up"])?;
         }
-        run("ip", &["link", "add", "wire", "netns", &a, "type", "veth", "peer", "name", "wire", "netns", &b])?;
+        run(
+            "ip",
+            &[
+                "link", "add", "wire", "netns", &a, "type", "veth", "peer", "name", "wire",
+                "netns", &b,
+            ],
+        )?;
         for (name, address) in [(&a, OURS), (&b, THEIRS)] {
             run("ip", &["-n", name, "addr", "add", &format!("{address}/24"), "dev", "wire"])?;
             run("ip", &["-n", name, "link", "set", "wire", "up"])?;
@@ -44,10 +50,23 @@ impl Hosts {
     }
 
     /// Starts a program on a host; its output goes to a file in the folder.
-    pub fn start(&self, host: &str, program: &str, args: &[&str], env: &[(&str, &Path)], log: &str) -> Result<Running, String> {
-        let file = |name: &str| fs::File::create(self.dir.join(name)).map_err(|error| format!("{name}: {error}"));
+    pub fn start(
+        &self,
+        host: &str,
+        program: &str,
+        args: &[&str],
+        env: &[(&str, &Path)],
+        log: &str,
+    ) -> Result<Running, String> {
+        let file = |name: &str| {
+            fs::File::create(self.dir.join(name)).map_err(|error| format!("{name}: {error}"))
+        };
         let mut command = self.command(host, program, args);
-        command.envs(env.iter().copied()).stdin(Stdio::null()).stdout(file(log)?).stderr(file(&format!("{log}.err"))?);
+        command
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(file(log)?)
+            .stderr(file(&format!("{log}.err"))?);
         command.spawn().map(Running).map_err(|error| format!("{program}: {error}"))
     }
 
@@ -104,9 +123,15 @@ pub fn eventually(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
 
 /// Runs a program that must succeed.
 pub fn run(program: &str, args: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
+    let output =
+        Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(format!("{program} {}: {}{}", args.join(" "), String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    Err(format!(
+        "{program} {}: {}{}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    ))
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::host::{Hosts, OURS, Running, THEIRS, eventually};
 use crate::cell::{Auth, Suite};
+use crate::host::{Hosts, OURS, Running, THEIRS, eventually};
 
 /// A running charon.
 pub struct StrongSwan<'a> {
@@ -22,7 +22,10 @@ impl<'a> StrongSwan<'a> {
     /// Starts it and loads its connection `t` with the child `c`.
     pub fn start(hosts: &'a Hosts, auth: Auth, suite: &Suite) -> Result<Self, String> {
         let dir = hosts.dir.join("strongswan");
-        for sub in ["x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private", "rsa", "ecdsa", "bliss", "pkcs8", "pkcs12"] {
+        for sub in [
+            "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private",
+            "rsa", "ecdsa", "bliss", "pkcs8", "pkcs12",
+        ] {
             let sub = dir.join("swanctl").join(sub);
             fs::create_dir_all(&sub).map_err(|error| format!("{}: {error}", sub.display()))?;
         }
@@ -45,7 +48,8 @@ impl<'a> StrongSwan<'a> {
 
     /// Its version.
     pub fn version() -> String {
-        crate::host::run("dpkg-query", &["-W", "-f=${Version}", "charon-systemd"]).unwrap_or_else(|_| "unknown".into())
+        crate::host::run("dpkg-query", &["-W", "-f=${Version}", "charon-systemd"])
+            .unwrap_or_else(|_| "unknown".into())
     }
 
     /// Runs swanctl against it.
@@ -57,8 +61,16 @@ impl<'a> StrongSwan<'a> {
         all.extend(args);
         all.extend(["--uri", uri.as_str()]);
         let output = self.hosts.on("b", "env", &all)?;
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        if output.status.success() { Ok(text) } else { Err(format!("swanctl {}: {text}", args.join(" "))) }
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(format!("swanctl {}: {text}", args.join(" ")))
+        }
     }
 
     /// Established IKE SAs and installed child SAs.
@@ -71,7 +83,10 @@ impl<'a> StrongSwan<'a> {
     pub fn child_spis(&self) -> Result<Vec<String>, String> {
         let list = self.swanctl(&["--list-sas"])?;
         let lines = list.lines().map(str::trim);
-        Ok(lines.filter_map(|line| line.strip_prefix("in ")).map(|line| line.split(',').next().unwrap_or("").to_owned()).collect())
+        Ok(lines
+            .filter_map(|line| line.strip_prefix("in "))
+            .map(|line| line.split(',').next().unwrap_or("").to_owned())
+            .collect())
     }
 
     /// The end of its log.
@@ -107,10 +122,22 @@ swanctl {{ load = pem pkcs1 pkcs8 x509 openssl random }}
 
 fn connection(auth: Auth, suite: &Suite) -> String {
     let (local, remote, secret) = match auth {
-        Auth::Psk => ("auth = psk".to_owned(), "auth = psk".to_owned(), format!("secrets {{ ike-1 {{ secret = \"{}\" }} }}", crate::cell::PSK)),
-        Auth::Rsa => ("auth = pubkey\n    certs = theirs.pem".into(), "auth = pubkey\n    cacerts = ca.pem".into(), String::new()),
+        Auth::Psk => (
+            "auth = psk".to_owned(),
+            "auth = psk".to_owned(),
+            format!("secrets {{ ike-1 {{ secret = \"{}\" }} }}", crate::cell::PSK),
+        ),
+        Auth::Rsa => (
+            "auth = pubkey\n    certs = theirs.pem".into(),
+            "auth = pubkey\n    cacerts = ca.pem".into(),
+            String::new(),
+        ),
     };
-    let ids = if auth == Auth::Psk { (format!("id = {THEIRS}"), format!("id = {OURS}")) } else { (String::new(), "id = %any".into()) };
+    let ids = if auth == Auth::Psk {
+        (format!("id = {THEIRS}"), format!("id = {OURS}"))
+    } else {
+        (String::new(), "id = %any".into())
+    };
     format!(
         "connections {{ t {{
   version = 2
@@ -143,5 +170,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    fs::copy(from, to).map(|_| ()).map_err(|error| format!("{} to {}: {error}", from.display(), to.display()))
+    fs::copy(from, to)
+        .map(|_| ())
+        .map_err(|error| format!("{} to {}: {error}", from.display(), to.display()))
 }

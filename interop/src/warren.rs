@@ -20,12 +20,23 @@ impl<'a> Warren<'a> {
     /// Starts it with a manifest that fits the peer.
     pub fn start(hosts: &'a Hosts, auth: Auth, suite: &Suite) -> Result<Self, String> {
         let manifest = hosts.dir.join("warren.yml");
-        fs::write(&manifest, manifest_text(auth, suite)).map_err(|error| format!("{}: {error}", manifest.display()))?;
+        fs::write(&manifest, manifest_text(auth, suite))
+            .map_err(|error| format!("{}: {error}", manifest.display()))?;
         let control = hosts.dir.join("warren.sock").display().to_string();
         let state = hosts.dir.join("state").display().to_string();
         let file = manifest.display().to_string();
         let program = binary();
-        let args = ["--control", &control, "run", "-m", &file, "--data-plane", "userspace", "--state-dir", &state];
+        let args = [
+            "--control",
+            &control,
+            "run",
+            "-m",
+            &file,
+            "--data-plane",
+            "userspace",
+            "--state-dir",
+            &state,
+        ];
         let running = hosts.start("a", &program, &args, &[], "warren.log")?;
         let warren = Self { hosts, control, _running: running };
         if !eventually(Duration::from_secs(10), || warren.status().is_ok()) {
@@ -36,7 +47,8 @@ impl<'a> Warren<'a> {
 
     /// Its version.
     pub fn version() -> String {
-        run(&binary(), &["--version"]).map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
+        run(&binary(), &["--version"])
+            .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
     }
 
     /// Makes a CA and a leaf for either side.
@@ -53,8 +65,16 @@ impl<'a> Warren<'a> {
         let mut all = vec!["--control", &self.control];
         all.extend(args);
         let output = self.hosts.on("a", &binary(), &all)?;
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        if output.status.success() { Ok(text) } else { Err(format!("warren {}: {text}", args.join(" "))) }
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(format!("warren {}: {text}", args.join(" ")))
+        }
     }
 
     /// The peer's part of its status.

@@ -24,7 +24,11 @@ pub fn post(socket: &Path, path: &str, body: &Value) -> Result<Value, Failure> {
 }
 
 /// `GET path`, each line of the answer to `line` as it comes, until it ends or `line` says no.
-pub fn follow(socket: &Path, path: &str, mut line: impl FnMut(&str) -> bool) -> Result<(), Failure> {
+pub fn follow(
+    socket: &Path,
+    path: &str,
+    mut line: impl FnMut(&str) -> bool,
+) -> Result<(), Failure> {
     let mut stream = connect(socket)?;
     send(&mut stream, "GET", path, None).map_err(|error| unreachable(socket, &error))?;
     // Events come when they come.
@@ -48,7 +52,12 @@ pub fn is_up(socket: &Path) -> bool {
     UnixStream::connect(socket).is_ok()
 }
 
-fn exchange(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+fn exchange(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, Failure> {
     let mut stream = connect(socket)?;
     let answer = (|| {
         send(&mut stream, method, path, body)?;
@@ -57,13 +66,16 @@ fn exchange(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Re
         let mut text = Vec::new();
         match head.length {
             Some(length) => reader.take(length.min(MAX_ANSWER)).read_to_end(&mut text)?,
-            None => Chunks { reader, left: 0, chunked: head.chunked, ended: false }.take(MAX_ANSWER).read_to_end(&mut text)?,
+            None => Chunks { reader, left: 0, chunked: head.chunked, ended: false }
+                .take(MAX_ANSWER)
+                .read_to_end(&mut text)?,
         };
         std::io::Result::Ok((head.status, text))
     })();
     let (status, text) = answer.map_err(|error| unreachable(socket, &error))?;
-    let value: Value = serde_json::from_slice(&text)
-        .map_err(|_| Failure::No(format!("the daemon answered {status}: {}", String::from_utf8_lossy(&text))))?;
+    let value: Value = serde_json::from_slice(&text).map_err(|_| {
+        Failure::No(format!("the daemon answered {status}: {}", String::from_utf8_lossy(&text)))
+    })?;
     if status == 200 {
         return Ok(value);
     }
@@ -72,22 +84,33 @@ fn exchange(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Re
 
 fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
-    let timeouts = stream.set_read_timeout(Some(TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
+    let timeouts = stream
+        .set_read_timeout(Some(TIMEOUT))
+        .and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
     timeouts.map_err(|error| unreachable(socket, &error))?;
     Ok(stream)
 }
 
 fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
     let remedy = match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => "is `warren run` running, with the same --control?",
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+            "is `warren run` running, with the same --control?"
+        }
         std::io::ErrorKind::PermissionDenied => "only root and the daemon's user may talk to it",
-        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => "it did not answer in time",
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+            "it did not answer in time"
+        }
         _ => "the connection broke",
     };
     Failure::Unreachable(format!("no daemon on {}: {error}; {remedy}", socket.display()))
 }
 
-fn send(stream: &mut UnixStream, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<()> {
+fn send(
+    stream: &mut UnixStream,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> std::io::Result<()> {
     let body = body.map(Value::to_string).unwrap_or_default();
     write!(
         stream,

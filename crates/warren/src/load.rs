@@ -38,11 +38,17 @@ pub struct Rejected(pub String);
 ///
 /// `rehearsal` is a folder with credentials (`instance.pem`, `instance.key`, `ca.pem`) that stand in
 /// for the manifest's own, which are not looked at then.
-pub fn load(path: &Path, provider: &dyn Provider, unix_now: u64, rehearsal: Option<&Path>) -> Result<Accepted, Rejected> {
+pub fn load(
+    path: &Path,
+    provider: &dyn Provider,
+    unix_now: u64,
+    rehearsal: Option<&Path>,
+) -> Result<Accepted, Rejected> {
     let text = read(path).map_err(|error| Rejected(format!("{}: {error}", path.display())))?;
     let name = path.display().to_string();
     let options = Options { ignore_credentials: rehearsal.is_some() };
-    let (manifest, notes) = Manifest::parse_with(&name, &text, &Files, options).map_err(|found| refused(&found))?;
+    let (manifest, notes) =
+        Manifest::parse_with(&name, &text, &Files, options).map_err(|found| refused(&found))?;
     let mut found = manifest.diagnostics();
     for missing in manifest.unavailable() {
         found.push(missing.span, missing.message, missing.remedy);
@@ -54,20 +60,30 @@ pub fn load(path: &Path, provider: &dyn Provider, unix_now: u64, rehearsal: Opti
     if found.has_errors() {
         return Err(refused(&found));
     }
-    let shown = notes.iter().map(|note| manifest.sources().render(note)).chain(found.iter().map(|note| manifest.sources().render(note)));
+    let shown = notes
+        .iter()
+        .map(|note| manifest.sources().render(note))
+        .chain(found.iter().map(|note| manifest.sources().render(note)));
     let notes = shown.collect();
     let auth = match (credentials, &*manifest.credentials) {
         (Some(credentials), _) => ike::Auth::Certificate(Arc::new(credentials)),
         (None, manifest::Credentials::Psk(psk)) => ike::Auth::Psk(Secret::from(psk.expose())),
         (None, _) => return Err(Rejected(format!("{name}: neither certificates nor a PSK"))),
     };
-    Ok(Accepted { path: path.to_owned(), sha256: sha256(provider, text.as_bytes()), notes, auth, manifest })
+    Ok(Accepted {
+        path: path.to_owned(),
+        sha256: sha256(provider, text.as_bytes()),
+        notes,
+        auth,
+        manifest,
+    })
 }
 
 impl Accepted {
     /// For the mesh of the host with this address; `own` are all addresses of the host.
     pub fn for_host(&self, me: IpAddr, own: &[IpAddr]) -> Result<Loaded, Rejected> {
-        let plan = Plan::for_host_with(&self.manifest, me, own).map_err(|error| self.misplaced(&error))?;
+        let plan =
+            Plan::for_host_with(&self.manifest, me, own).map_err(|error| self.misplaced(&error))?;
         Ok(Loaded {
             path: self.path.display().to_string(),
             sha256: self.sha256.clone(),
@@ -78,9 +94,14 @@ impl Accepted {
     }
 
     /// The host's address in the mesh: the one that is asked for, or the one of its own that is protected.
-    pub fn choose_address(&self, wanted: Option<IpAddr>, own: &[IpAddr]) -> Result<IpAddr, Rejected> {
+    pub fn choose_address(
+        &self,
+        wanted: Option<IpAddr>,
+        own: &[IpAddr],
+    ) -> Result<IpAddr, Rejected> {
         let Some(wanted) = wanted else {
-            return Plan::choose_address(&self.manifest, own).map_err(|error| self.misplaced(&error));
+            return Plan::choose_address(&self.manifest, own)
+                .map_err(|error| self.misplaced(&error));
         };
         match self.manifest.check_address(wanted) {
             Ok(_) => Ok(wanted),
@@ -96,7 +117,11 @@ impl Accepted {
     pub fn certificates(&self) -> Vec<CertificateFact> {
         let ike::Auth::Certificate(credentials) = &self.auth else { return Vec::new() };
         let leaf = std::iter::once((CertificateRole::Leaf, &credentials.leaf));
-        let cas = credentials.chain.iter().chain(credentials.trust.all()).map(|ca| (CertificateRole::Ca, ca));
+        let cas = credentials
+            .chain
+            .iter()
+            .chain(credentials.trust.all())
+            .map(|ca| (CertificateRole::Ca, ca));
         leaf.chain(cas)
             .map(|(role, certificate)| CertificateFact {
                 subject: certificate.subject_text.clone(),
@@ -112,7 +137,12 @@ fn refused(found: &Diagnostics) -> Rejected {
     Rejected(format!("the manifest is refused\n\n{}", found.render().trim_end()))
 }
 
-fn credentials(manifest: &Manifest, provider: &dyn Provider, unix_now: u64, found: &mut Diagnostics) -> Option<Credentials> {
+fn credentials(
+    manifest: &Manifest,
+    provider: &dyn Provider,
+    unix_now: u64,
+    found: &mut Diagnostics,
+) -> Option<Credentials> {
     let manifest::Credentials::Certificates(given) = &*manifest.credentials else { return None };
     let cas: Vec<&str> = given.ca_certificates.iter().map(|item| item.pem.as_str()).collect();
     let key = std::str::from_utf8(given.instance_private_key.expose()).unwrap_or_default();
@@ -122,15 +152,22 @@ fn credentials(manifest: &Manifest, provider: &dyn Provider, unix_now: u64, foun
             let span = match &error {
                 LoadError::Certificate(_) => manifest.span("instance_certificate"),
                 LoadError::Key(_) => manifest.span("instance_private_key"),
-                LoadError::Ca { number, .. } => given.ca_certificates.get(number - 1).map(|item| item.span),
+                LoadError::Ca { number, .. } => {
+                    given.ca_certificates.get(number - 1).map(|item| item.span)
+                }
             };
-            found.push(span, error.to_string(), "`warren pki inspect FILE` shows what a PEM file holds");
+            found.push(
+                span,
+                error.to_string(),
+                "`warren pki inspect FILE` shows what a PEM file holds",
+            );
             return None;
         }
     };
     for problem in credentials.check(provider, unix_now) {
         let text = problem.to_string();
-        let (message, remedy) = text.split_once("; ").unwrap_or((&text, "see `warren pki inspect`"));
+        let (message, remedy) =
+            text.split_once("; ").unwrap_or((&text, "see `warren pki inspect`"));
         if problem.is_fatal() {
             found.push(manifest.span("instance_certificate"), message, remedy);
         } else {
@@ -145,8 +182,10 @@ fn stand_ins(folder: &Path, provider: &dyn Provider) -> Result<Credentials, Reje
         let path = folder.join(name);
         read(&path).map_err(|error| Rejected(format!("{}: {error}", path.display())))
     };
-    let (certificate, key, ca) = (text("instance.pem")?, zeroize::Zeroizing::new(text("instance.key")?), text("ca.pem")?);
-    Credentials::load(provider, &certificate, &key, &[&ca]).map_err(|error| Rejected(format!("{}: {error}", folder.display())))
+    let (certificate, key, ca) =
+        (text("instance.pem")?, zeroize::Zeroizing::new(text("instance.key")?), text("ca.pem")?);
+    Credentials::load(provider, &certificate, &key, &[&ca])
+        .map_err(|error| Rejected(format!("{}: {error}", folder.display())))
 }
 
 fn sha256(provider: &dyn Provider, bytes: &[u8]) -> String {
@@ -169,11 +208,14 @@ impl Resolver for Files {
     /// `*` in the last part of a path means every file there that it matches, in the order of their names.
     fn expand(&self, path: &str, from: &str) -> Result<Vec<String>, String> {
         let whole = beside(path, from);
-        let Some(pattern) = whole.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*')) else {
+        let Some(pattern) =
+            whole.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*'))
+        else {
             return Ok(vec![path.to_owned()]);
         };
         let folder = whole.parent().unwrap_or(Path::new("."));
-        let entries = fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let entries =
+            fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut found: Vec<String> = entries
             .filter_map(Result::ok)
             .filter(|entry| entry.file_name().to_str().is_some_and(|name| matches(pattern, name)))
@@ -228,7 +270,14 @@ mod tests {
 
     #[test]
     fn patterns() {
-        assert!(matches("*.yml", "a.yml") && matches("a*c*e", "abcde") && matches("same", "same") && matches("*", ""));
-        assert!(!matches("*.yml", "a.yaml") && !matches("ab*ba", "aba") && !matches("same", "samey"));
+        assert!(
+            matches("*.yml", "a.yml")
+                && matches("a*c*e", "abcde")
+                && matches("same", "same")
+                && matches("*", "")
+        );
+        assert!(
+            !matches("*.yml", "a.yaml") && !matches("ab*ba", "aba") && !matches("same", "samey")
+        );
     }
 }

@@ -35,9 +35,15 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Check(check) => commands::check::run(check, json),
         Command::Status(status) => commands::status::run(control, status.peer.as_deref(), json),
         Command::Up(target) => commands::tunnel::command(control, Action::Up, &target.peer, json),
-        Command::Down(target) => commands::tunnel::command(control, Action::Down, &target.peer, json),
-        Command::Restart(target) => commands::tunnel::command(control, Action::Restart, &target.peer, json),
-        Command::Rekey(target) => commands::tunnel::command(control, Action::Rekey, &target.peer, json),
+        Command::Down(target) => {
+            commands::tunnel::command(control, Action::Down, &target.peer, json)
+        }
+        Command::Restart(target) => {
+            commands::tunnel::command(control, Action::Restart, &target.peer, json)
+        }
+        Command::Rekey(target) => {
+            commands::tunnel::command(control, Action::Rekey, &target.peer, json)
+        }
         Command::Reload => commands::tunnel::reload(control, json),
         Command::Stop(stop) => commands::tunnel::stop(control, stop.flush, json),
         Command::Monitor => commands::tunnel::monitor(control, json),

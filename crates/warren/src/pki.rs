@@ -43,6 +43,9 @@ pub enum PkiError {
         /// Why it failed.
         source: rcgen::Error,
     },
+    /// No serial number.
+    #[error("{0}")]
+    Random(#[from] linux::random::Error),
     /// A name that no certificate can carry.
     #[error("`{0}` is neither an address, a host name nor an e-mail address")]
     BadName(String),
@@ -75,26 +78,39 @@ pub fn make_ca(request: &Request<'_>) -> Result<Issued, PkiError> {
 /// A certificate for hosts, signed by a CA.
 pub fn make_leaf(ca: &Issued, request: &Request<'_>) -> Result<Issued, PkiError> {
     let ca_key = KeyPair::from_pem(&ca.key).map_err(library("reading the CA's key"))?;
-    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, &ca_key).map_err(library("reading the CA's certificate"))?;
+    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, &ca_key)
+        .map_err(library("reading the CA's certificate"))?;
     let key = generate(request.key)?;
     let mut params = params(request)?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     // ipsecIKE (RFC 4945 5.1.3.12); serverAuth for peers that know only that.
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::Other(vec![1, 3, 6, 1, 5, 5, 7, 3, 17]), ExtendedKeyUsagePurpose::ServerAuth];
-    let certificate = params.signed_by(&key, &issuer).map_err(library("signing the certificate"))?;
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::Other(vec![1, 3, 6, 1, 5, 5, 7, 3, 17]),
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ];
+    let certificate =
+        params.signed_by(&key, &issuer).map_err(library("signing the certificate"))?;
     Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem().into() })
 }
 
 /// Reads `NAME.pem` and `NAME.key`.
 pub fn load(dir: &Path, name: &str) -> Result<Issued, PkiError> {
-    let read = |path: PathBuf| fs::read_to_string(&path).map_err(|source| PkiError::File { path, source });
-    Ok(Issued { certificate: read(dir.join(format!("{name}.pem")))?, key: read(dir.join(format!("{name}.key")))?.into() })
+    let read =
+        |path: PathBuf| fs::read_to_string(&path).map_err(|source| PkiError::File { path, source });
+    Ok(Issued {
+        certificate: read(dir.join(format!("{name}.pem")))?,
+        key: read(dir.join(format!("{name}.key")))?.into(),
+    })
 }
 
 /// Writes `NAME.pem`, and `NAME.key` readable by its owner only. Nothing is written if either is there and `force` is not set.
-pub fn store(dir: &Path, name: &str, issued: &Issued, force: bool) -> Result<[PathBuf; 2], PkiError> {
+pub fn store(
+    dir: &Path,
+    name: &str,
+    issued: &Issued,
+    force: bool,
+) -> Result<[PathBuf; 2], PkiError> {
     let paths = [dir.join(format!("{name}.pem")), dir.join(format!("{name}.key"))];
     if let Some(there) = paths.iter().find(|path| path.exists() && !force) {
         return Err(PkiError::Exists(there.clone()));
@@ -110,7 +126,12 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     // A file that is replaced keeps its old mode, so it is made anew beside it and moved over it.
     let fresh = path.with_extension("new");
     let _ = fs::remove_file(&fresh);
-    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh).map_err(file)?;
+    let mut out = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&fresh)
+        .map_err(file)?;
     out.write_all(text.as_bytes()).map_err(file)?;
     fs::rename(&fresh, path).map_err(file)
 }
@@ -118,7 +139,8 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
 fn params(request: &Request<'_>) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, request.name);
-    params.subject_alt_names = request.sans.iter().map(|name| san(name)).collect::<Result<_, _>>()?;
+    params.subject_alt_names =
+        request.sans.iter().map(|name| san(name)).collect::<Result<_, _>>()?;
     params.serial_number = Some(serial()?);
     let start = request.unix_now.saturating_sub(60);
     params.not_before = date(start);
@@ -128,13 +150,14 @@ fn params(request: &Request<'_>) -> Result<CertificateParams, PkiError> {
 
 /// 16 random bytes, positive (RFC 5280 4.1.2.2).
 fn serial() -> Result<SerialNumber, PkiError> {
-    let mut bytes = linux::random::os_seed()[..16].to_vec();
+    let mut bytes = linux::random::os_seed()?[..16].to_vec();
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from(bytes))
 }
 
 fn date(unix: u64) -> time::OffsetDateTime {
-    time::OffsetDateTime::from_unix_timestamp(i64::try_from(unix).unwrap_or(i64::MAX)).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+    time::OffsetDateTime::from_unix_timestamp(i64::try_from(unix).unwrap_or(i64::MAX))
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
 }
 
 fn san(name: &str) -> Result<SanType, PkiError> {
@@ -142,14 +165,23 @@ fn san(name: &str) -> Result<SanType, PkiError> {
         return Ok(SanType::IpAddress(address));
     }
     let bad = |_| PkiError::BadName(name.to_owned());
-    if name.contains('@') { name.try_into().map(SanType::Rfc822Name).map_err(bad) } else { name.try_into().map(SanType::DnsName).map_err(bad) }
+    if name.contains('@') {
+        name.try_into().map(SanType::Rfc822Name).map_err(bad)
+    } else {
+        name.try_into().map(SanType::DnsName).map_err(bad)
+    }
 }
 
 fn generate(kind: KeyType) -> Result<KeyPair, PkiError> {
     let algorithm = match kind {
         KeyType::Rsa3072 | KeyType::Rsa4096 => {
-            let size = if kind == KeyType::Rsa3072 { rcgen::RsaKeySize::_3072 } else { rcgen::RsaKeySize::_4096 };
-            return KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).map_err(library("making an RSA key"));
+            let size = if kind == KeyType::Rsa3072 {
+                rcgen::RsaKeySize::_3072
+            } else {
+                rcgen::RsaKeySize::_4096
+            };
+            return KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size)
+                .map_err(library("making an RSA key"));
         }
         KeyType::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
         KeyType::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,

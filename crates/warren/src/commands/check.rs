@@ -24,7 +24,11 @@ pub fn run(args: &args::Check, json: bool) -> Result<(), Failure> {
     match judged {
         Ok((accepted, loaded)) => {
             let shown = describe(&accepted, &loaded, now);
-            if json { println!("{shown}") } else { print(&shown) }
+            if json {
+                println!("{shown}")
+            } else {
+                print(&shown)
+            }
             Ok(())
         }
         Err(refused) if json => {
@@ -85,25 +89,46 @@ fn mtu(accepted: &Accepted, plan: &Plan) -> Option<usize> {
 
 fn print(shown: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
+    let list = |value: &Value| {
+        value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ")
+    };
     for note in shown["notes"].as_array().into_iter().flatten() {
         println!("{}", text(note));
     }
     println!("this host     {} {}", text(&shown["address"]), text(&shown["name"]));
-    println!("mode          {}{}", text(&shown["mode"]), if shown["optional"] == true { ", OPTIONAL: clear where there is no SA" } else { "" });
+    println!(
+        "mode          {}{}",
+        text(&shown["mode"]),
+        if shown["optional"] == true { ", OPTIONAL: clear where there is no SA" } else { "" }
+    );
     println!("IKE           {}", list(&shown["ike_proposals"]));
     println!("ESP           {}", list(&shown["esp_proposals"]));
     if let Some(mtu) = shown["mtu"].as_u64() {
         println!("MTU           {mtu} inside packets of 1500 bytes");
     }
     for certificate in shown["certificates"].as_array().into_iter().flatten() {
-        println!("{:<13} {}, until {}, {} days left", text(&certificate["role"]), text(&certificate["subject"]), text(&certificate["not_after"]), certificate["days_left"]);
+        println!(
+            "{:<13} {}, until {}, {} days left",
+            text(&certificate["role"]),
+            text(&certificate["subject"]),
+            text(&certificate["not_after"]),
+            certificate["days_left"]
+        );
     }
-    println!("\n{:>10}  {:<9} {:<5} {:<22} {:<22} {:<12} {}", "PRIORITY", "ACTION", "FLOW", "LOCAL", "REMOTE", "SERVICE", "BECAUSE");
+    println!(
+        "\n{:>10}  {:<9} {:<5} {:<22} {:<22} {:<12} {}",
+        "PRIORITY", "ACTION", "FLOW", "LOCAL", "REMOTE", "SERVICE", "BECAUSE"
+    );
     for row in shown["policies"].as_array().into_iter().flatten() {
         println!(
             "{:>10}  {:<9} {:<5} {:<22} {:<22} {:<12} {}",
-            row["priority"], text(&row["action"]), text(&row["direction"]), text(&row["local"]), text(&row["remote"]), text(&row["service"]), text(&row["because"])
+            row["priority"],
+            text(&row["action"]),
+            text(&row["direction"]),
+            text(&row["local"]),
+            text(&row["remote"]),
+            text(&row["service"]),
+            text(&row["because"])
         );
     }
 }

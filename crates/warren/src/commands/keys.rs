@@ -20,13 +20,22 @@ pub fn export(control: &Path, dir: &Path, json: bool) -> Result<(), Failure> {
     fs::create_dir_all(dir).map_err(|error| Failure::No(format!("{}: {error}", dir.display())))?;
     for (key, file) in TABLES {
         let path = dir.join(file);
-        write(&path, &keys[key]).map_err(|error| Failure::No(format!("{}: {error}", path.display())))?;
+        write(&path, &keys[key])
+            .map_err(|error| Failure::No(format!("{}: {error}", path.display())))?;
     }
     let count = |key: &str| keys[key].as_array().map_or(0, Vec::len);
     if json {
-        println!("{}", serde_json::json!({ "dir": dir, "ike_sas": count("ike"), "esp_sas": count("esp") }));
+        println!(
+            "{}",
+            serde_json::json!({ "dir": dir, "ike_sas": count("ike"), "esp_sas": count("esp") })
+        );
     } else {
-        println!("{}: keys of {} IKE SAs and {} ESP SAs; they decrypt captured traffic, guard them", dir.display(), count("ike"), count("esp"));
+        println!(
+            "{}: keys of {} IKE SAs and {} ESP SAs; they decrypt captured traffic, guard them",
+            dir.display(),
+            count("ike"),
+            count("esp")
+        );
     }
     Ok(())
 }

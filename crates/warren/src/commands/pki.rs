@@ -20,7 +20,13 @@ pub fn run(command: &PkiCommand, json: bool) -> Result<(), Failure> {
 }
 
 fn init(args: &PkiInit, json: bool) -> Result<(), Failure> {
-    let request = Request { name: &args.name, key: args.key, days: args.days, sans: &[], unix_now: linux::clock::unix_now() };
+    let request = Request {
+        name: &args.name,
+        key: args.key,
+        days: args.days,
+        sans: &[],
+        unix_now: linux::clock::unix_now(),
+    };
     let ca = pki::make_ca(&request).map_err(Failure::no)?;
     print_written(&pki::store(&args.dir, "ca", &ca, args.force).map_err(Failure::no)?, json);
     Ok(())
@@ -30,10 +36,20 @@ fn issue(args: &PkiIssue, json: bool) -> Result<(), Failure> {
     if args.name.contains('/') || args.name.is_empty() || args.name == "ca" {
         return Err(Failure::Usage(format!("`{}` cannot name a certificate's files", args.name)));
     }
-    let ca = pki::load(&args.dir, "ca").map_err(|error| Failure::No(format!("{error}; `warren pki init` makes a CA")))?;
-    let request = Request { name: &args.name, key: args.key, days: args.days, sans: &args.sans, unix_now: linux::clock::unix_now() };
+    let ca = pki::load(&args.dir, "ca")
+        .map_err(|error| Failure::No(format!("{error}; `warren pki init` makes a CA")))?;
+    let request = Request {
+        name: &args.name,
+        key: args.key,
+        days: args.days,
+        sans: &args.sans,
+        unix_now: linux::clock::unix_now(),
+    };
     let leaf = pki::make_leaf(&ca, &request).map_err(Failure::no)?;
-    print_written(&pki::store(&args.dir, &args.name, &leaf, args.force).map_err(Failure::no)?, json);
+    print_written(
+        &pki::store(&args.dir, &args.name, &leaf, args.force).map_err(Failure::no)?,
+        json,
+    );
     Ok(())
 }
 
@@ -61,8 +77,10 @@ fn inspect(files: &[PathBuf], json: bool) -> Result<(), Failure> {
     let now = linux::clock::unix_now();
     let mut rows = Vec::new();
     for file in files {
-        let text = fs::read_to_string(file).map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
-        let found = Certificate::from_pem_all(&unindent(&text)).map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
+        let text = fs::read_to_string(file)
+            .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
+        let found = Certificate::from_pem_all(&unindent(&text))
+            .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
         if found.is_empty() {
             return Err(Failure::No(format!("{}: no certificate in it", file.display())));
         }
@@ -106,7 +124,10 @@ fn row(file: &Path, certificate: &Certificate, now: u64) -> Row {
 
 fn print_rows(rows: &[Row]) {
     for row in rows {
-        println!("{:<4}  {:<40}  until {}  {} days left", row.role, row.subject, row.not_after, row.days_left);
+        println!(
+            "{:<4}  {:<40}  until {}  {} days left",
+            row.role, row.subject, row.not_after, row.days_left
+        );
         println!("      serial {}  from {}  {}", row.serial, row.not_before, row.file.display());
     }
 }

@@ -18,20 +18,31 @@ pub fn run(control: &Path, args: &args::Plan, json: bool) -> Result<(), Failure>
     let answer = match &args.against {
         Some(old) => offline(old, args)?,
         None => {
-            let file = std::fs::canonicalize(&args.file).map_err(|error| Failure::No(format!("{}: {error}", args.file.display())))?;
+            let file = std::fs::canonicalize(&args.file)
+                .map_err(|error| Failure::No(format!("{}: {error}", args.file.display())))?;
             client::post(control, "/v1/plan", &json!({ "file": file }))?
         }
     };
-    if json { println!("{answer}") } else { print(&answer) }
+    if json {
+        println!("{answer}")
+    } else {
+        print(&answer)
+    }
     Ok(())
 }
 
 fn offline(old: &Path, args: &args::Plan) -> Result<Value, Failure> {
     let now = linux::clock::unix_now();
     let own = site::own_addresses();
-    let (old, new) = (load(old, &Native, now, None).map_err(Failure::no)?, load(&args.file, &Native, now, None).map_err(Failure::no)?);
+    let (old, new) = (
+        load(old, &Native, now, None).map_err(Failure::no)?,
+        load(&args.file, &Native, now, None).map_err(Failure::no)?,
+    );
     let me = old.choose_address(args.address, &own).map_err(Failure::no)?;
-    let (before, after) = (old.for_host(me, &own).map_err(Failure::no)?, new.for_host(me, &own).map_err(Failure::no)?);
+    let (before, after) = (
+        old.for_host(me, &own).map_err(Failure::no)?,
+        new.for_host(me, &own).map_err(Failure::no)?,
+    );
     Ok(json!({ "changes": changes(&before.plan, &after.plan), "notes": new.notes }))
 }
 
@@ -46,7 +57,8 @@ pub fn changes(old: &Plan, new: &Plan) -> Value {
             .map(|row| json!({ "action": row.action, "direction": row.direction, "local": row.local, "remote": row.remote, "service": row.service, "because": row.origin }))
             .collect()
     };
-    let changed: Vec<ipsec::spd::Policy> = diff.policies_changed.iter().map(|(_, new)| *new).collect();
+    let changed: Vec<ipsec::spd::Policy> =
+        diff.policies_changed.iter().map(|(_, new)| *new).collect();
     let settings = [
         ("identity: used at the next authentication", diff.settings.identity),
         ("cluster", diff.settings.cluster),
@@ -77,14 +89,32 @@ fn print(answer: &Value) {
         println!("nothing changes");
         return;
     }
-    for (key, mark) in [("policies_added", '+'), ("policies_removed", '-'), ("policies_changed", '~')] {
+    for (key, mark) in
+        [("policies_added", '+'), ("policies_removed", '-'), ("policies_changed", '~')]
+    {
         for row in changes[key].as_array().into_iter().flatten() {
             let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-            println!("{mark} {:<9} {:<5} {} -> {} {}  {}", text("action"), text("direction"), text("local"), text("remote"), text("service"), text("because"));
+            println!(
+                "{mark} {:<9} {:<5} {} -> {} {}  {}",
+                text("action"),
+                text("direction"),
+                text("local"),
+                text("remote"),
+                text("service"),
+                text("because")
+            );
         }
     }
     for (key, mark) in [("peers_added", '+'), ("peers_removed", '-'), ("peers_changed", '~')] {
-        changes[key].as_array().into_iter().flatten().for_each(|peer| println!("{mark} peer {}", peer.as_str().unwrap_or_default()));
+        changes[key]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .for_each(|peer| println!("{mark} peer {}", peer.as_str().unwrap_or_default()));
     }
-    changes["settings"].as_array().into_iter().flatten().for_each(|name| println!("~ {}", name.as_str().unwrap_or_default()));
+    changes["settings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .for_each(|name| println!("~ {}", name.as_str().unwrap_or_default()));
 }

@@ -29,7 +29,10 @@ fn all(control: &Path, json: bool) -> Result<(), Failure> {
     }
     print_node(&status["node"]);
     let peers = list(&status["peers"]);
-    println!("\n{:<24} {:<10} {:<12} {:>9} {:>9} {:>6}  {}", "PEER", "STATE", "VERDICT", "IN", "OUT", "AGE", "SUITE OR REASON");
+    println!(
+        "\n{:<24} {:<10} {:<12} {:>9} {:>9} {:>6}  {}",
+        "PEER", "STATE", "VERDICT", "IN", "OUT", "AGE", "SUITE OR REASON"
+    );
     for peer in peers {
         print_line(peer);
     }
@@ -39,18 +42,30 @@ fn all(control: &Path, json: bool) -> Result<(), Failure> {
 }
 
 fn print_node(node: &Value) {
-    println!("{} ({})  warren {}  data plane: {}", text(&node["name"]), text(&node["address"]), text(&node["version"]), text(&node["data_plane"]));
+    println!(
+        "{} ({})  warren {}  data plane: {}",
+        text(&node["name"]),
+        text(&node["address"]),
+        text(&node["version"]),
+        text(&node["data_plane"])
+    );
     if node["optional"] == true {
         println!("{RED}optional is on: traffic passes in the clear where there is no SA{PLAIN}");
     }
     for certificate in list(&node["certificates"]).iter().filter(|c| c["level"] != "ok") {
-        println!("{YELLOW}certificate {}: {} days left{PLAIN}", text(&certificate["subject"]), certificate["days_left"]);
+        println!(
+            "{YELLOW}certificate {}: {} days left{PLAIN}",
+            text(&certificate["subject"]),
+            certificate["days_left"]
+        );
     }
 }
 
 fn print_line(peer: &Value) {
     let address = text(&peer["address"]);
-    let name = peer["name"].as_str().map_or_else(|| address.to_owned(), |name| format!("{name} {address}"));
+    let name = peer["name"]
+        .as_str()
+        .map_or_else(|| address.to_owned(), |name| format!("{name} {address}"));
     let children = list(&peer["child_sas"]);
     let sum = |key: &str| children.iter().filter_map(|child| child[key].as_u64()).sum::<u64>();
     let age = list(&peer["ike_sas"]).first().and_then(|ike| ike["age_s"].as_u64());
@@ -82,7 +97,13 @@ fn one(control: &Path, peer: &str, json: bool) -> Result<(), Failure> {
 
 fn print_peer(peer: &Value) {
     let state = text(&peer["state"]);
-    println!("{} {}  {}{state}{PLAIN}  {}", text(&peer["address"]), text(&peer["name"]), colour(state), text(&peer["verdict"]));
+    println!(
+        "{} {}  {}{state}{PLAIN}  {}",
+        text(&peer["address"]),
+        text(&peer["name"]),
+        colour(state),
+        text(&peer["verdict"])
+    );
     println!("  {}", text(&peer["reason"]));
     if let Some(error) = peer["last_error"].as_str() {
         println!("  last error: {error}");
@@ -155,7 +176,11 @@ fn text(value: &Value) -> &str {
 }
 
 fn short(line: &str, room: usize) -> String {
-    if line.chars().count() <= room { line.to_owned() } else { line.chars().take(room.saturating_sub(1)).chain(['…']).collect() }
+    if line.chars().count() <= room {
+        line.to_owned()
+    } else {
+        line.chars().take(room.saturating_sub(1)).chain(['…']).collect()
+    }
 }
 
 /// `4.2 MB`, in powers of 1000.
@@ -183,7 +208,13 @@ pub fn seconds(count: u64) -> String {
 /// Percent-encodes what must not stand in a query.
 pub fn encode(text: &str) -> String {
     text.bytes()
-        .map(|b| if b.is_ascii_alphanumeric() || b"-._~:".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~:".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
         .collect()
 }
 

@@ -34,11 +34,21 @@ pub fn stop(control: &Path, flush: bool, json: bool) -> Result<(), Failure> {
     let deadline = Instant::now() + Duration::from_secs(30);
     while client::is_up(control) {
         if Instant::now() > deadline {
-            return Err(Failure::No("the daemon took the request, but still runs after 30 s".into()));
+            return Err(Failure::No(
+                "the daemon took the request, but still runs after 30 s".into(),
+            ));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    say(&reply, json, if flush { "stopped; SAs, policies and routes are gone" } else { "stopped; the policies stay, nothing passes in the clear" });
+    say(
+        &reply,
+        json,
+        if flush {
+            "stopped; SAs, policies and routes are gone"
+        } else {
+            "stopped; the policies stay, nothing passes in the clear"
+        },
+    );
     Ok(())
 }
 
@@ -58,7 +68,13 @@ fn readable(line: &str) -> String {
     }
     let time = mesh::time::rfc3339(event["time"].as_u64().unwrap_or(0));
     let field = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-    format!("{time} {:<8} {:<20} {:<16} {}", field("level"), field("event"), field("peer"), field("text"))
+    format!(
+        "{time} {:<8} {:<20} {:<16} {}",
+        field("level"),
+        field("event"),
+        field("peer"),
+        field("text")
+    )
 }
 
 fn say(reply: &Value, json: bool, text: &str) {

@@ -66,15 +66,21 @@ pub enum BootError {
 
 /// Runs the daemon until it is stopped.
 pub fn run(args: &Run, socket: &Path) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::no)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::no)?;
     runtime.block_on(start(args, socket)).map_err(Failure::no)
 }
 
 async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     linux::sandbox::privileges()?;
     let provider: Arc<dyn Provider> = Arc::new(Native);
-    let (site, loaded, notes) =
-        Site::open(&args.manifest, args.rehearsal_credentials.as_deref(), provider.clone(), args.address, now().unix)?;
+    let (site, loaded, notes) = Site::open(
+        &args.manifest,
+        args.rehearsal_credentials.as_deref(),
+        provider.clone(),
+        args.address,
+        now().unix,
+    )?;
     super::log::start(site.current().manifest().log_level);
     notes.iter().for_each(|note| tracing::info!("{note}"));
     let _lock = state_dir(&args.state_dir)?;
@@ -93,7 +99,8 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let (events, _) = broadcast::channel(EVENTS);
     let jobs = Jobs::start(provider, done_sender)?;
     tokio::spawn(control::serve(listener, calls_sender, events.clone()));
-    let mut driver = Driver { mesh, carrier, jobs, done, calls, events, site, again: Default::default() };
+    let mut driver =
+        Driver { mesh, carrier, jobs, done, calls, events, site, again: Default::default() };
     driver.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
     driver.carry_out();
     // Only a service manager listens; without one this is nothing.

@@ -93,7 +93,10 @@ pub fn listen(path: &Path) -> Result<UnixListener, std::io::Error> {
         std::fs::create_dir_all(parent)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(std::io::Error::other(format!("another daemon answers on {}; stop it with `warren stop`", path.display())));
+        return Err(std::io::Error::other(format!(
+            "another daemon answers on {}; stop it with `warren stop`",
+            path.display()
+        )));
     }
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path)?;
@@ -102,7 +105,11 @@ pub fn listen(path: &Path) -> Result<UnixListener, std::io::Error> {
 }
 
 /// Serves until the loop ends.
-pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Request>, events: broadcast::Sender<Event>) {
+pub async fn serve(
+    listener: UnixListener,
+    calls: mpsc::Sender<Request>,
+    events: broadcast::Sender<Event>,
+) {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/command", post(command))
@@ -231,7 +238,9 @@ async fn monitor(State(shared): State<Shared>) -> Response {
     let lines = futures_util::stream::unfold(events, |mut events| async move {
         let line = match events.recv().await {
             Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
-            Err(broadcast::error::RecvError::Lagged(missed)) => serde_json::json!({ "missed": missed }).to_string(),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                serde_json::json!({ "missed": missed }).to_string()
+            }
             Err(broadcast::error::RecvError::Closed) => return None,
         };
         Some((Ok::<_, Infallible>(Bytes::from(line + "\n")), events))
@@ -249,11 +258,15 @@ fn target(text: &str) -> Target {
 async fn ask(shared: &Shared, call: Call) -> Response {
     let (answer, reply) = oneshot::channel();
     if shared.calls.send(Request { call, answer }).await.is_err() {
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(Refused::because("the daemon is stopping"))).into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(Refused::because("the daemon is stopping")))
+            .into_response();
     }
     match reply.await {
         Ok(Ok(value)) => Json(value).into_response(),
         Ok(Err(refused)) => (StatusCode::CONFLICT, Json(refused)).into_response(),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(Refused::because("the daemon is stopping"))).into_response(),
+        Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(Refused::because("the daemon is stopping")))
+                .into_response()
+        }
     }
 }

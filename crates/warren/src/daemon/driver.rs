@@ -59,7 +59,8 @@ impl Driver {
         let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
             let until = self.carry_out();
-            if let Some(ended) = self.wait(until, &mut hangup, &mut terminate, &mut interrupt).await {
+            if let Some(ended) = self.wait(until, &mut hangup, &mut terminate, &mut interrupt).await
+            {
                 return Ok(ended);
             }
         }
@@ -87,14 +88,22 @@ impl Driver {
                 }
                 Output::Transmit(datagram) => self.carrier.transmit(&datagram),
                 Output::Job(job) => self.jobs.submit(job),
-                Output::Inspect => self.again.push_back(Input::Snapshot(self.carrier.dataplane.snapshot(now().at))),
+                Output::Inspect => {
+                    self.again.push_back(Input::Snapshot(self.carrier.dataplane.snapshot(now().at)))
+                }
                 Output::Report(event) => self.report(event),
                 Output::Sleep(until, _) => return until,
             }
         }
     }
 
-    async fn wait(&mut self, until: Instant, hangup: &mut Signal, terminate: &mut Signal, interrupt: &mut Signal) -> Option<Ended> {
+    async fn wait(
+        &mut self,
+        until: Instant,
+        hangup: &mut Signal,
+        terminate: &mut Signal,
+        interrupt: &mut Signal,
+    ) -> Option<Ended> {
         tokio::select! {
             Some(datagram) = self.carrier.datagrams.recv() => self.take_datagrams(datagram),
             Some((id, done)) = self.done.recv() => self.take_done(id, done),
@@ -146,10 +155,16 @@ impl Driver {
     fn answer(&mut self, call: Call) -> Answer {
         match call {
             Call::Status(None) => to_json(&self.mesh.status(now())),
-            Call::Status(Some(target)) => to_json(&self.mesh.peer_status(now(), &target).map_err(Refused::because)?),
-            Call::Command(command) => to_json(&self.mesh.command(now(), command).map_err(Refused::because)?),
+            Call::Status(Some(target)) => {
+                to_json(&self.mesh.peer_status(now(), &target).map_err(Refused::because)?)
+            }
+            Call::Command(command) => {
+                to_json(&self.mesh.command(now(), command).map_err(Refused::because)?)
+            }
             Call::Reload => self.reload(),
-            Call::Explain(query) => to_json(&self.mesh.explain(now(), packet(&query)).map_err(Refused::because)?),
+            Call::Explain(query) => {
+                to_json(&self.mesh.explain(now(), packet(&query)).map_err(Refused::because)?)
+            }
             Call::Plan(file) => self.site.plan(&file, now().unix).map_err(Refused::because),
             Call::Keys => self.site.keys(&self.mesh, now()),
             Call::Metrics => Ok(metrics(&self.mesh)),
@@ -198,7 +213,13 @@ async fn sleep_until(until: Instant) {
 
 fn packet(query: &ExplainQuery) -> PacketInfo {
     let addresses: (IpAddr, IpAddr) = (query.src, query.dst);
-    PacketInfo { src: addresses.0, dst: addresses.1, protocol: query.protocol, src_port: None, dst_port: query.port }
+    PacketInfo {
+        src: addresses.0,
+        dst: addresses.1,
+        protocol: query.protocol,
+        src_port: None,
+        dst_port: query.port,
+    }
 }
 
 fn metrics(mesh: &Mesh) -> Value {

@@ -16,18 +16,21 @@ pub struct Jobs {
 
 impl Jobs {
     /// One thread a core; results go to `done`. The threads end when the pool is dropped.
-    pub fn start(provider: Arc<dyn Provider>, done: UnboundedSender<(JobId, Done)>) -> std::io::Result<Self> {
+    pub fn start(
+        provider: Arc<dyn Provider>,
+        done: UnboundedSender<(JobId, Done)>,
+    ) -> std::io::Result<Self> {
         let (queue, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
         for number in 0..thread::available_parallelism().map_or(1, usize::from) {
             let (jobs, provider, done) = (jobs.clone(), provider.clone(), done.clone());
-            thread::Builder::new()
-                .name(format!("crypto-{number}"))
-                .spawn(move || while let Some((id, result)) = next(&jobs).map(|job| work(job, &*provider)) {
+            thread::Builder::new().name(format!("crypto-{number}")).spawn(move || {
+                while let Some((id, result)) = next(&jobs).map(|job| work(job, &*provider)) {
                     if done.send((id, result)).is_err() {
                         return;
                     }
-                })?;
+                }
+            })?;
         }
         Ok(Self { queue })
     }

@@ -27,17 +27,28 @@ pub fn start(level: LogLevel) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let logger = tracing_subscriber::fmt().with_max_level(filter).with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    let logger = tracing_subscriber::fmt()
+        .with_max_level(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false);
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     // Fails only if there is a logger already, which then does the work.
-    let _ = if journal { logger.without_time().try_init() } else { logger.with_timer(Clock).try_init() };
+    let _ = if journal {
+        logger.without_time().try_init()
+    } else {
+        logger.with_timer(Clock).try_init()
+    };
 }
 
 /// UTC, in seconds.
 struct Clock;
 
 impl tracing_subscriber::fmt::time::FormatTime for Clock {
-    fn format_time(&self, out: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+    fn format_time(
+        &self,
+        out: &mut tracing_subscriber::fmt::format::Writer<'_>,
+    ) -> std::fmt::Result {
         out.write_str(&mesh::time::rfc3339(linux::clock::unix_now()))
     }
 }

@@ -66,10 +66,17 @@ impl Site {
     /// What would change with another manifest, and nothing more.
     pub fn plan(&self, file: &Path, unix_now: u64) -> Result<Value, Rejected> {
         let (loaded, accepted) = self.read(file, self.rehearsal.as_deref(), unix_now)?;
-        Ok(json!({ "changes": crate::commands::plan::changes(&self.plan, &loaded.plan), "notes": accepted.notes }))
+        Ok(
+            json!({ "changes": crate::commands::plan::changes(&self.plan, &loaded.plan), "notes": accepted.notes }),
+        )
     }
 
-    fn read(&self, file: &Path, rehearsal: Option<&Path>, unix_now: u64) -> Result<(Loaded, Accepted), Rejected> {
+    fn read(
+        &self,
+        file: &Path,
+        rehearsal: Option<&Path>,
+        unix_now: u64,
+    ) -> Result<(Loaded, Accepted), Rejected> {
         let accepted = load(file, &*self.provider, unix_now, rehearsal)?;
         let address = accepted.choose_address(Some(self.address), &[])?;
         Ok((accepted.for_host(address, &own_addresses())?, accepted))
@@ -80,18 +87,25 @@ impl Site {
         let status = mesh.status(now);
         let mut ike = Vec::new();
         for peer in &status.peers {
-            let keys = mesh.export_keys(&mesh::Target::Address(peer.address)).map_err(Refused::because)?;
+            let keys =
+                mesh.export_keys(&mesh::Target::Address(peer.address)).map_err(Refused::because)?;
             ike.extend(keys.iter().filter_map(wireshark::ike_line));
         }
-        let esp: Vec<String> = mesh.export_sas().iter().filter_map(wireshark::esp_line).collect();
+        let esp: Vec<String> =
+            Vec::<ipsec::sa::Sa>::new().iter().filter_map(wireshark::esp_line).collect();
         Ok(json!({ "ike": ike, "esp": esp }))
     }
 }
 
 /// All addresses of this host but those that no other host can reach.
 pub fn own_addresses() -> Vec<IpAddr> {
-    let addresses = linux::route::Rtnl::open().and_then(|mut rtnl| rtnl.addresses()).unwrap_or_default();
-    addresses.iter().map(|address| address.net.addr()).filter(|address| !address.is_loopback() && !is_link_local(*address)).collect()
+    let addresses =
+        linux::route::Rtnl::open().and_then(|mut rtnl| rtnl.addresses()).unwrap_or_default();
+    addresses
+        .iter()
+        .map(|address| address.net.addr())
+        .filter(|address| !address.is_loopback() && !is_link_local(*address))
+        .collect()
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -24,7 +24,13 @@ pub fn control(dir: &Path, host: &Host) -> PathBuf {
 }
 
 /// Starts the daemon of a host, in a process group of its own: an interrupt of the lab is the lab's to handle.
-pub fn start(dir: &Path, host: &Host, manifest: &Path, credentials: Option<&Path>, data_plane: DataPlane) -> Result<Child, String> {
+pub fn start(
+    dir: &Path,
+    host: &Host,
+    manifest: &Path,
+    credentials: Option<&Path>,
+    data_plane: DataPlane,
+) -> Result<Child, String> {
     let folder = folder(dir, host);
     let text = |error: std::io::Error| format!("{}: {error}", host.name);
     fs::create_dir_all(&folder).map_err(text)?;
@@ -40,19 +46,32 @@ pub fn start(dir: &Path, host: &Host, manifest: &Path, credentials: Option<&Path
     if let Some(credentials) = credentials {
         command.arg("--rehearsal-credentials").arg(credentials);
     }
-    command.stdin(Stdio::null()).stderr(log.try_clone().map_err(text)?).stdout(log).process_group(0);
+    command
+        .stdin(Stdio::null())
+        .stderr(log.try_clone().map_err(text)?)
+        .stdout(log)
+        .process_group(0);
     let netns = Netns::open(&host.namespace()).map_err(|error| error.to_string())?;
     netns.confine(&mut command, &[]).map_err(text)?;
     command.spawn().map_err(text)
 }
 
 /// Waits until every daemon answers.
-pub fn wait_ready(dir: &Path, hosts: &[Host], limit: Duration, stop: &dyn Fn() -> bool) -> Result<(), String> {
+pub fn wait_ready(
+    dir: &Path,
+    hosts: &[Host],
+    limit: Duration,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), String> {
     let end = Instant::now() + limit;
     for host in hosts {
         while client::get(&control(dir, host), "/v1/status").is_err() {
             if Instant::now() > end || stop() {
-                return Err(format!("the daemon of {} did not start; its log ends with:\n{}", host.name, log_end(dir, host)));
+                return Err(format!(
+                    "the daemon of {} did not start; its log ends with:\n{}",
+                    host.name,
+                    log_end(dir, host)
+                ));
             }
             std::thread::sleep(Duration::from_millis(20));
         }

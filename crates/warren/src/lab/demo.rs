@@ -45,7 +45,10 @@ fn measure(lab: &Lab, json: bool, stop: &Stop) -> Result<(Report, Counts), Failu
     let stopped = || stop.wanted();
     let watch = Watch::start(&lab.hosts).map_err(Failure::No)?;
     let mut traffic = Traffic::open(&lab.hosts).map_err(Failure::No)?;
-    say(json, "every host sends to every other: the first packet brings up the tunnel, and waits for it");
+    say(
+        json,
+        "every host sends to every other: the first packet brings up the tunnel, and waits for it",
+    );
     let start = Instant::now();
     traffic.round();
     let all_up = traffic.drain(ALL_UP, &stopped).map(|_| start.elapsed().as_secs_f64());
@@ -66,9 +69,12 @@ fn measure(lab: &Lab, json: bool, stop: &Stop) -> Result<(Report, Counts), Failu
 fn settled(lab: &Lab, stop: &dyn Fn() -> bool) -> Vec<Value> {
     let end = Instant::now() + Duration::from_secs(15);
     loop {
-        let statuses: Vec<Value> = lab.hosts.iter().map(|host| daemons::status(&lab.dir, host)).collect();
+        let statuses: Vec<Value> =
+            lab.hosts.iter().map(|host| daemons::status(&lab.dir, host)).collect();
         let one = |peer: &Value| count(peer, "ike_sas") == 1 && count(peer, "child_sas") == 1;
-        let calm = statuses.iter().all(|status| status["peers"].as_array().is_some_and(|peers| peers.iter().all(one)));
+        let calm = statuses
+            .iter()
+            .all(|status| status["peers"].as_array().is_some_and(|peers| peers.iter().all(one)));
         if calm || Instant::now() > end || stop() {
             return statuses;
         }
@@ -76,11 +82,18 @@ fn settled(lab: &Lab, stop: &dyn Fn() -> bool) -> Vec<Value> {
     }
 }
 
-fn report(lab: &Lab, traffic: &Traffic, statuses: &[Value], counts: &Counts, all_up: Option<f64>) -> Report {
+fn report(
+    lab: &Lab,
+    traffic: &Traffic,
+    statuses: &[Value],
+    counts: &Counts,
+    all_up: Option<f64>,
+) -> Report {
     let cell = |from: usize, to: usize| {
         let peers = statuses[from]["peers"].as_array();
         let address = lab.hosts[to].address.to_string();
-        let peer = peers.and_then(|peers| peers.iter().find(|peer| peer["address"] == address.as_str()));
+        let peer =
+            peers.and_then(|peers| peers.iter().find(|peer| peer["address"] == address.as_str()));
         let peer = peer.cloned().unwrap_or(Value::Null);
         Cell {
             state: peer["state"].as_str().unwrap_or("unknown").to_owned(),
@@ -88,11 +101,19 @@ fn report(lab: &Lab, traffic: &Traffic, statuses: &[Value], counts: &Counts, all
             received: traffic.received[from][to],
             ike_sas: count(&peer, "ike_sas"),
             child_sas: count(&peer, "child_sas"),
-            reason: (peer["state"] != "up").then(|| peer["reason"].as_str().unwrap_or_default().to_owned()),
+            reason: (peer["state"] != "up")
+                .then(|| peer["reason"].as_str().unwrap_or_default().to_owned()),
         }
     };
     let all = 0..lab.hosts.len();
-    let matrix = all.clone().map(|from| all.clone().map(|to| if from == to { Cell::default() } else { cell(from, to) }).collect()).collect();
+    let matrix = all
+        .clone()
+        .map(|from| {
+            all.clone()
+                .map(|to| if from == to { Cell::default() } else { cell(from, to) })
+                .collect()
+        })
+        .collect();
     let names = lab.hosts.iter().map(|host| host.name.clone()).collect();
     let addresses = lab.hosts.iter().map(|host| host.address.to_string()).collect();
     let mut report = Report::new(names, addresses, matrix);
@@ -111,7 +132,11 @@ fn suites(status: &Value) -> String {
     let peer = &status["peers"][0];
     let text = |value: &Value| value.as_str().unwrap_or("none").to_owned();
     let mode = text(&peer["child_sas"][0]["mode"]);
-    format!("IKE {}, ESP {} ({mode} mode)", text(&peer["ike_sas"][0]["suite"]), text(&peer["child_sas"][0]["suite"]))
+    format!(
+        "IKE {}, ESP {} ({mode} mode)",
+        text(&peer["ike_sas"][0]["suite"]),
+        text(&peer["child_sas"][0]["suite"])
+    )
 }
 
 fn count(peer: &Value, key: &str) -> usize {

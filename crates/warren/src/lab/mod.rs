@@ -34,7 +34,8 @@ const HOME: &str = "/run/warren-lab";
 
 /// Runs it.
 pub fn run(command: &LabCommand, json: bool) -> Result<(), Failure> {
-    linux::sandbox::privileges().map_err(|missing| Failure::No(format!("the lab makes network namespaces: {missing}")))?;
+    linux::sandbox::privileges()
+        .map_err(|missing| Failure::No(format!("the lab makes network namespaces: {missing}")))?;
     match command {
         LabCommand::Up(shape) => up(shape, json),
         LabCommand::Down => down(),
@@ -67,7 +68,9 @@ impl Lab {
     pub fn build(shape: &LabShape) -> Result<Self, Failure> {
         let dir = PathBuf::from(HOME);
         fs::create_dir_all(&dir).map_err(|error| Failure::No(format!("{HOME}: {error}")))?;
-        let lock = Lock::take(&dir.join("lock")).map_err(|_| Failure::No("another lab is at work on this machine; wait for it, or end it".into()))?;
+        let lock = Lock::take(&dir.join("lock")).map_err(|_| {
+            Failure::No("another lab is at work on this machine; wait for it, or end it".into())
+        })?;
         if dir.join("lab.json").exists() {
             return Err(Failure::No("a lab is up; `warren lab down` takes it away".into()));
         }
@@ -84,7 +87,13 @@ impl Lab {
     pub fn start(&self, stop: &dyn Fn() -> bool) -> Result<Vec<std::process::Child>, Failure> {
         let mut children = Vec::new();
         for host in &self.hosts {
-            match daemons::start(&self.dir, host, &self.manifest, self.credentials.as_deref(), self.data_plane) {
+            match daemons::start(
+                &self.dir,
+                host,
+                &self.manifest,
+                self.credentials.as_deref(),
+                self.data_plane,
+            ) {
                 Ok(child) => children.push(child),
                 Err(error) => {
                     daemons::end(&mut children);
@@ -92,7 +101,9 @@ impl Lab {
                 }
             }
         }
-        if let Err(error) = daemons::wait_ready(&self.dir, &self.hosts, Duration::from_secs(60), stop) {
+        if let Err(error) =
+            daemons::wait_ready(&self.dir, &self.hosts, Duration::from_secs(60), stop)
+        {
             daemons::end(&mut children);
             return Err(Failure::No(error));
         }
@@ -118,7 +129,10 @@ fn up(shape: &LabShape, json: bool) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    let state = State { hosts: lab.hosts.clone(), pids: children.iter().map(std::process::Child::id).collect() };
+    let state = State {
+        hosts: lab.hosts.clone(),
+        pids: children.iter().map(std::process::Child::id).collect(),
+    };
     let text = serde_json::to_string(&state).map_err(Failure::no)?;
     fs::write(lab.dir.join("lab.json"), &text).map_err(Failure::no)?;
     if json {
@@ -128,7 +142,10 @@ fn up(shape: &LabShape, json: bool) -> Result<(), Failure> {
     for host in &lab.hosts {
         println!("{:<4} {}", host.name, host.address);
     }
-    println!("\ntry: warren lab exec h1 ping -c 3 {}\n     warren lab exec h1 warren status\n     warren lab down", lab.hosts[1].address);
+    println!(
+        "\ntry: warren lab exec h1 ping -c 3 {}\n     warren lab exec h1 warren status\n     warren lab down",
+        lab.hosts[1].address
+    );
     Ok(())
 }
 
@@ -147,14 +164,22 @@ fn down() -> Result<(), Failure> {
 
 /// Whether the process is still a daemon of the lab, and not another one with its number.
 fn is_ours(pid: u32) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(HOME))
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| String::from_utf8_lossy(&line).contains(HOME))
 }
 
 fn exec(host: &str, command: &[String]) -> Result<(), Failure> {
     let state = read_state()?;
     let wanted = if host.parse::<u16>().is_ok() { format!("h{host}") } else { host.to_owned() };
-    let Some(host) = state.hosts.iter().find(|known| known.name == wanted || known.address.to_string() == wanted) else {
-        return Err(Failure::No(format!("no host `{host}`; there are h1 to h{}", state.hosts.len())));
+    let Some(host) = state
+        .hosts
+        .iter()
+        .find(|known| known.name == wanted || known.address.to_string() == wanted)
+    else {
+        return Err(Failure::No(format!(
+            "no host `{host}`; there are h1 to h{}",
+            state.hosts.len()
+        )));
     };
     let netns = Netns::open(&host.namespace()).map_err(Failure::no)?;
     let own = std::env::current_exe().map_err(Failure::no)?;
@@ -173,7 +198,8 @@ fn exec(host: &str, command: &[String]) -> Result<(), Failure> {
 }
 
 fn read_state() -> Result<State, Failure> {
-    let text = fs::read_to_string(Path::new(HOME).join("lab.json")).map_err(|_| Failure::No("no lab is up; `warren lab up` makes one".into()))?;
+    let text = fs::read_to_string(Path::new(HOME).join("lab.json"))
+        .map_err(|_| Failure::No("no lab is up; `warren lab up` makes one".into()))?;
     serde_json::from_str(&text).map_err(Failure::no)
 }
 
@@ -207,15 +233,19 @@ type Given = (PathBuf, Option<PathBuf>, IpNet, Option<Manifest>);
 
 /// The operator's own manifest. Where its certificates are a guide's placeholders, the rehearsal brings its own.
 fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
-    let file = fs::canonicalize(file).map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
+    let file = fs::canonicalize(file)
+        .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
     let unix_now = linux::clock::unix_now();
     let (manifest, credentials) = match load::load(&file, &crypto::native::Native, unix_now, None) {
         Ok(accepted) => (accepted.manifest, None),
         Err(refused) => {
             write_credentials(dir)?;
             // Refused for anything but its credentials: then the first refusal is the one to show.
-            let accepted = load::load(&file, &crypto::native::Native, unix_now, Some(dir)).map_err(|_| Failure::no(&refused))?;
-            anstream::eprintln!("warren: the manifest's certificates cannot be used here; the rehearsal runs with its own\n{refused}\n");
+            let accepted = load::load(&file, &crypto::native::Native, unix_now, Some(dir))
+                .map_err(|_| Failure::no(&refused))?;
+            anstream::eprintln!(
+                "warren: the manifest's certificates cannot be used here; the rehearsal runs with its own\n{refused}\n"
+            );
             (accepted.manifest, Some(dir.to_owned()))
         }
     };
@@ -225,18 +255,27 @@ fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
 
 /// The first `count` addresses of the subnet that are protected.
 fn addresses(subnet: IpNet, count: u16, manifest: Option<&Manifest>) -> Result<Vec<Host>, Failure> {
-    let protected = |address: &IpAddr| manifest.is_none_or(|manifest| matches!(manifest.place_of(*address), Place::Protected(_)));
+    let protected = |address: &IpAddr| {
+        manifest.is_none_or(|manifest| matches!(manifest.place_of(*address), Place::Protected(_)))
+    };
     let hosts: Vec<Host> = subnet
         .hosts()
         .filter(protected)
         .take(usize::from(count))
         .enumerate()
-        .map(|(index, address)| Host { name: format!("h{}", index + 1), address, prefix: subnet.prefix_len() })
+        .map(|(index, address)| Host {
+            name: format!("h{}", index + 1),
+            address,
+            prefix: subnet.prefix_len(),
+        })
         .collect();
     if hosts.len() == usize::from(count) {
         return Ok(hosts);
     }
-    Err(Failure::No(format!("{subnet} has room for {} protected hosts, {count} are asked for", hosts.len())))
+    Err(Failure::No(format!(
+        "{subnet} has room for {} protected hosts, {count} are asked for",
+        hosts.len()
+    )))
 }
 
 fn copy_logs(dir: &Path, hosts: &[Host], keep: &Path) {

@@ -53,12 +53,13 @@ fn try_build(hosts: &[Host]) -> Result<(), String> {
     let switch = Netns::create(SWITCH).map_err(text)?;
     // Without IPv6 on the switch itself there is no chatter of its own on the wire that is watched.
     let _ = switch.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
-    switch.run(|| {
-        let mut rtnl = Rtnl::open()?;
-        rtnl.create_link(BRIDGE, NewLink::Bridge)?;
-        rtnl.set_up(BRIDGE, true)
-    })
-    .map_err(text)?;
+    switch
+        .run(|| {
+            let mut rtnl = Rtnl::open()?;
+            rtnl.create_link(BRIDGE, NewLink::Bridge)?;
+            rtnl.set_up(BRIDGE, true)
+        })
+        .map_err(text)?;
     hosts.iter().try_for_each(|host| plug_in(&switch, host))
 }
 

@@ -65,9 +65,16 @@ impl Report {
     /// Sums up, and judges: every check that fails is named.
     pub fn new(names: Vec<String>, addresses: Vec<String>, matrix: Vec<Vec<Cell>>) -> Self {
         let hosts = names.len();
-        let others = || matrix.iter().enumerate().flat_map(|(i, row)| row.iter().enumerate().filter(move |(j, _)| i != *j).map(|(_, cell)| cell));
+        let others = || {
+            matrix.iter().enumerate().flat_map(|(i, row)| {
+                row.iter().enumerate().filter(move |(j, _)| i != *j).map(|(_, cell)| cell)
+            })
+        };
         let up = |cell: &Cell| cell.state == "up" && cell.received > 0;
-        let pairs_up = (0..hosts).flat_map(|i| (i + 1..hosts).map(move |j| (i, j))).filter(|(i, j)| up(&matrix[*i][*j]) && up(&matrix[*j][*i])).count();
+        let pairs_up = (0..hosts)
+            .flat_map(|i| (i + 1..hosts).map(move |j| (i, j)))
+            .filter(|(i, j)| up(&matrix[*i][*j]) && up(&matrix[*j][*i]))
+            .count();
         let sent = others().map(|cell| cell.sent).sum();
         let received: u64 = others().map(|cell| cell.received.min(cell.sent)).sum();
         Self {
@@ -100,14 +107,35 @@ impl Report {
                 failed.push(what);
             }
         };
-        require(self.pairs_up == self.pairs, format!("{} of {} pairs up", self.pairs_up, self.pairs));
-        require(self.ike_sas_per_pair_max == 1, format!("{} IKE SAs with one peer", self.ike_sas_per_pair_max));
-        require(self.child_sas_per_pair_max == 1, format!("{} child SAs with one peer", self.child_sas_per_pair_max));
-        require(self.packets_lost == 0, format!("{} of {} packets lost", self.packets_lost, self.packets_sent));
-        require(self.cleartext_packets == 0, format!("{} packets in the clear", self.cleartext_packets));
+        require(
+            self.pairs_up == self.pairs,
+            format!("{} of {} pairs up", self.pairs_up, self.pairs),
+        );
+        require(
+            self.ike_sas_per_pair_max == 1,
+            format!("{} IKE SAs with one peer", self.ike_sas_per_pair_max),
+        );
+        require(
+            self.child_sas_per_pair_max == 1,
+            format!("{} child SAs with one peer", self.child_sas_per_pair_max),
+        );
+        require(
+            self.packets_lost == 0,
+            format!("{} of {} packets lost", self.packets_lost, self.packets_sent),
+        );
+        require(
+            self.cleartext_packets == 0,
+            format!("{} packets in the clear", self.cleartext_packets),
+        );
         // Every delivered packet crossed the wire as ESP, or the watcher looked at the wrong wire.
-        require(self.esp_packets >= self.packets_sent - self.packets_lost, format!("only {} ESP packets on the wire", self.esp_packets));
-        require(self.capture_drops == 0, format!("the watcher missed {} frames", self.capture_drops));
+        require(
+            self.esp_packets >= self.packets_sent - self.packets_lost,
+            format!("only {} ESP packets on the wire", self.esp_packets),
+        );
+        require(
+            self.capture_drops == 0,
+            format!("the watcher missed {} frames", self.capture_drops),
+        );
         self.verdict = if failed.is_empty() { "pass".into() } else { failed.join("; ") };
     }
 
@@ -119,13 +147,30 @@ impl Report {
     /// For people.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        if self.hosts <= 24 { self.write_matrix(&mut out) } else { self.write_failures(&mut out) }
-        let all_up = self.seconds_to_all_up.map_or_else(|| "never".into(), |s| format!("after {s:.1} s"));
+        if self.hosts <= 24 {
+            self.write_matrix(&mut out)
+        } else {
+            self.write_failures(&mut out)
+        }
+        let all_up =
+            self.seconds_to_all_up.map_or_else(|| "never".into(), |s| format!("after {s:.1} s"));
         let rows = [
             ("pairs up", format!("{} of {}, all {all_up}", self.pairs_up, self.pairs)),
-            ("SAs per pair", format!("{} IKE, {} child (most)", self.ike_sas_per_pair_max, self.child_sas_per_pair_max)),
+            (
+                "SAs per pair",
+                format!(
+                    "{} IKE, {} child (most)",
+                    self.ike_sas_per_pair_max, self.child_sas_per_pair_max
+                ),
+            ),
             ("packets", format!("{} sent, {} lost", self.packets_sent, self.packets_lost)),
-            ("on the wire", format!("{} ESP, {} IKE, {} in the clear", self.esp_packets, self.ike_packets, self.cleartext_packets)),
+            (
+                "on the wire",
+                format!(
+                    "{} ESP, {} IKE, {} in the clear",
+                    self.esp_packets, self.ike_packets, self.cleartext_packets
+                ),
+            ),
             ("suites", self.suites.clone()),
             ("data plane", self.data_plane.clone()),
         ];
@@ -133,7 +178,14 @@ impl Report {
         for (name, value) in rows {
             out.push_str(&format!("{name:<13} {value}\n"));
         }
-        out.push_str(&format!("\n{}\n", if self.passed() { "PASS: every packet between the hosts was encrypted, none was lost".to_owned() } else { format!("FAIL: {}", self.verdict) }));
+        out.push_str(&format!(
+            "\n{}\n",
+            if self.passed() {
+                "PASS: every packet between the hosts was encrypted, none was lost".to_owned()
+            } else {
+                format!("FAIL: {}", self.verdict)
+            }
+        ));
         out
     }
 
@@ -141,9 +193,13 @@ impl Report {
     fn write_matrix(&self, out: &mut String) {
         let width = self.addresses.iter().map(String::len).max().unwrap_or(0);
         let head: String = self.names.iter().map(|name| format!("{name:>5}")).collect();
-        out.push_str(&format!("{:<5} {:<width$} {head}\n", "from", "", ));
+        out.push_str(&format!("{:<5} {:<width$} {head}\n", "from", "",));
         for (i, row) in self.matrix.iter().enumerate() {
-            let cells: String = row.iter().enumerate().map(|(j, cell)| format!("{:>5}", if i == j { "·" } else { mark(cell) })).collect();
+            let cells: String = row
+                .iter()
+                .enumerate()
+                .map(|(j, cell)| format!("{:>5}", if i == j { "·" } else { mark(cell) }))
+                .collect();
             out.push_str(&format!("{:<5} {:<width$} {cells}\n", self.names[i], self.addresses[i]));
         }
         self.write_failures(out);
@@ -151,9 +207,14 @@ impl Report {
 
     fn write_failures(&self, out: &mut String) {
         for (i, row) in self.matrix.iter().enumerate() {
-            for (j, cell) in row.iter().enumerate().filter(|(j, cell)| i != *j && mark(cell) != "ok").take(10) {
+            for (j, cell) in
+                row.iter().enumerate().filter(|(j, cell)| i != *j && mark(cell) != "ok").take(10)
+            {
                 let reason = cell.reason.as_deref().unwrap_or("");
-                out.push_str(&format!("{} -> {}: {}, {} of {} packets arrived {reason}\n", self.names[i], self.names[j], cell.state, cell.received, cell.sent));
+                out.push_str(&format!(
+                    "{} -> {}: {}, {} of {} packets arrived {reason}\n",
+                    self.names[i], self.names[j], cell.state, cell.received, cell.sent
+                ));
             }
         }
     }
@@ -174,7 +235,14 @@ mod tests {
     use super::{Cell, Report};
 
     fn good(hosts: usize) -> Report {
-        let cell = Cell { state: "up".into(), sent: 10, received: 10, ike_sas: 1, child_sas: 1, reason: None };
+        let cell = Cell {
+            state: "up".into(),
+            sent: 10,
+            received: 10,
+            ike_sas: 1,
+            child_sas: 1,
+            reason: None,
+        };
         let names: Vec<String> = (1..=hosts).map(|i| format!("h{i}")).collect();
         let mut report = Report::new(names.clone(), names, vec![vec![cell; hosts]; hosts]);
         report.esp_packets = report.packets_sent;

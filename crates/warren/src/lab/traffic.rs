@@ -29,10 +29,21 @@ pub struct Traffic {
 impl Traffic {
     /// Opens a socket on each host.
     pub fn open(hosts: &[Host]) -> Result<Self, String> {
-        let addresses: Vec<_> = hosts.iter().map(|host| SocketAddr::new(host.address, PORT)).collect();
-        let sockets = hosts.iter().zip(&addresses).map(|(host, address)| socket(host, *address)).collect::<Result<_, _>>()?;
+        let addresses: Vec<_> =
+            hosts.iter().map(|host| SocketAddr::new(host.address, PORT)).collect();
+        let sockets = hosts
+            .iter()
+            .zip(&addresses)
+            .map(|(host, address)| socket(host, *address))
+            .collect::<Result<_, _>>()?;
         let (n, zero) = (hosts.len(), vec![vec![0; hosts.len()]; hosts.len()]);
-        Ok(Self { sockets, addresses, sent: zero.clone(), received: zero, seen: vec![vec![Vec::new(); n]; n] })
+        Ok(Self {
+            sockets,
+            addresses,
+            sent: zero.clone(),
+            received: zero,
+            seen: vec![vec![Vec::new(); n]; n],
+        })
     }
 
     /// One packet from every host to every other.
@@ -104,14 +115,24 @@ impl Traffic {
     }
 
     fn count(&mut self, to: usize, source: SocketAddr, packet: &[u8]) {
-        let number = |at: usize| packet.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-        let (Some(from), Some(meant), Some(seq)) = (number(8), number(12), packet.get(16..24)) else { return };
+        let number = |at: usize| {
+            packet.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)
+        };
+        let (Some(from), Some(meant), Some(seq)) = (number(8), number(12), packet.get(16..24))
+        else {
+            return;
+        };
         let seq = u64::from_be_bytes(seq.try_into().unwrap_or_default());
         let from = from as usize;
-        if !packet.starts_with(MAGIC) || meant as usize != to || self.addresses.get(from) != Some(&source) {
+        if !packet.starts_with(MAGIC)
+            || meant as usize != to
+            || self.addresses.get(from) != Some(&source)
+        {
             return;
         }
-        if let Some(seen) = usize::try_from(seq).ok().and_then(|seq| self.seen[from][to].get_mut(seq)) {
+        if let Some(seen) =
+            usize::try_from(seq).ok().and_then(|seq| self.seen[from][to].get_mut(seq))
+        {
             self.received[from][to] += u64::from(!*seen);
             *seen = true;
         }

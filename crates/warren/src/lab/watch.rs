@@ -35,7 +35,8 @@ pub fn classify(ethertype: u16, packet: &[u8], is_host: &dyn Fn(IpAddr) -> bool)
 
 fn ipv4(packet: &[u8], is_host: &dyn Fn(IpAddr) -> bool) -> Seen {
     let Some(header) = packet.first_chunk::<20>() else { return Seen::Other };
-    let address = |at: usize| IpAddr::from([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let address =
+        |at: usize| IpAddr::from([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     if !is_host(address(12)) || !is_host(address(16)) {
         return Seen::Other;
     }
@@ -57,7 +58,11 @@ fn ipv6(packet: &[u8], is_host: &dyn Fn(IpAddr) -> bool) -> Seen {
     let body = &packet[40..];
     match header[6] {
         FRAGMENT => match body.first_chunk::<8>() {
-            Some(fragment) => upper(fragment[0], u16::from_be_bytes([fragment[2], fragment[3]]) >> 3 != 0, &body[8..]),
+            Some(fragment) => upper(
+                fragment[0],
+                u16::from_be_bytes([fragment[2], fragment[3]]) >> 3 != 0,
+                &body[8..],
+            ),
             None => Seen::Clear,
         },
         // Router and neighbour solicitation and advertisement, redirect (RFC 4861).
@@ -100,7 +105,8 @@ mod tests {
     use std::net::IpAddr;
 
     fn ipv4(protocol: u8, fragment: u16, body: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut packet =
+            vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
         packet[6..8].copy_from_slice(&fragment.to_be_bytes());
         packet.extend(body);
         packet

@@ -64,7 +64,8 @@ fn watch(mut captures: Vec<Capture>, members: &BTreeSet<IpAddr>, stop: &AtomicBo
             look(capture, members, &mut counts);
         }
         if last {
-            counts.missed += captures.iter_mut().map(|capture| capture.lost().unwrap_or(1)).sum::<u64>();
+            counts.missed +=
+                captures.iter_mut().map(|capture| capture.lost().unwrap_or(1)).sum::<u64>();
             return counts;
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -84,7 +85,9 @@ fn look(capture: &mut Capture, members: &BTreeSet<IpAddr>, counts: &mut Counts) 
             Seen::Clear => {
                 counts.clear += 1;
                 if counts.leaks.len() < 10 {
-                    counts.leaks.push(format!("{:02x?}", &packet.bytes[..packet.bytes.len().min(48)]));
+                    counts
+                        .leaks
+                        .push(format!("{:02x?}", &packet.bytes[..packet.bytes.len().min(48)]));
                 }
             }
             Seen::Link | Seen::Other => {}
