@@ -253,6 +253,11 @@ fn own_plan(up: &mut Established) -> Option<&mut Plan> {
     }
 }
 
+/// What came of the peer's rekey while this host's own is not settled.
+pub(crate) fn rival_successor(up: &mut Established) -> Option<IkeSaId> {
+    own_plan(up)?.rival.as_ref()?.new
+}
+
 impl Answering {
     pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
         let share = match done {

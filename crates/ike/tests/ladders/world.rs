@@ -81,7 +81,7 @@ pub struct World {
 
 pub const LIMITS: EndpointConfig = EndpointConfig { cookie_threshold: 30, max_half_open: 100, max_ike_sas: 1000 };
 const UNIX: u64 = 1_800_000_000;
-const PACKET_EVERY: Duration = Duration::from_millis(5);
+const PACKET_EVERY: Duration = Duration::from_millis(7);
 
 impl World {
     pub fn new(provider: Arc<dyn Provider>, seed: u8, a: PeerConfig, b: PeerConfig) -> Self {
@@ -149,6 +149,13 @@ impl World {
 
     pub fn run_secs(&mut self, seconds: u64) {
         self.run(Duration::from_secs(seconds));
+    }
+
+    /// Lets everything come to rest: traffic for a while, then only timers.
+    pub fn settle(&mut self) {
+        self.run_secs(12);
+        self.traffic = false;
+        self.run_secs(140);
     }
 
     fn next_due(&self) -> Option<Instant> {
