@@ -184,7 +184,7 @@ impl Mesh {
             certificates: self.certificates_shown(now),
             drift_repaired: self.reconciler.repaired(),
             refusals: self.counters.refusals,
-            waiting_for: format!("{:?}", self.next_wake().1),
+            waiting_for: self.next_wake().1.to_string(),
         }
     }
 
