@@ -20,7 +20,7 @@ fn after_chaos_every_pair_has_exactly_one_tunnel() {
 }
 
 fn run(seed: u32) {
-    let text = manifest(if seed % 2 == 0 {
+    let text = manifest(if seed.is_multiple_of(2) {
         "child_lifetime: 15\nike_lifetime: 40\n"
     } else {
         "start: eager\npeers: [{address: 10.0.0.1}, {address: 10.0.0.2}, {address: 10.0.0.3}, {address: 10.0.0.4}]\n"

@@ -352,3 +352,21 @@ fn the_same_inputs_give_the_same_outputs() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn twenty_hosts_that_start_at_once_build_each_tunnel_once() {
+    const HOSTS: usize = 20;
+    let mut world = World::new(HOSTS, &manifest(""));
+    let pairs = || (0..HOSTS).flat_map(|a| (0..HOSTS).map(move |b| (a, b))).filter(|(a, b)| a != b);
+    for (a, b) in pairs() {
+        world.send(a, b, b"all at once");
+    }
+    world.seconds(4);
+    for (a, b) in pairs().filter(|(a, b)| a < b) {
+        world.assert_one_tunnel(a, b);
+    }
+    let handshakes: usize = (0..HOSTS).map(|h| world.count(h, Kind::Connecting)).sum();
+    assert_eq!(handshakes, HOSTS * (HOSTS - 1) / 2, "the owner of each pair, and nobody else");
+    assert!(world.hosts.iter().all(|h| h.got.len() == HOSTS - 1), "no first packet is lost");
+    assert_eq!(world.clear, 0);
+}
