@@ -7,7 +7,7 @@ use std::time::Duration;
 use ike::endpoint::Datagram;
 use ike::{Done, JobId, Now};
 use ipsec::Instant;
-use ipsec::dataplane::PacketInfo;
+use ipsec::dataplane::{Dataplane, PacketInfo};
 use mesh::{Event, Input, Mesh, Output};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -174,7 +174,7 @@ impl Driver {
 
     fn reload(&mut self) -> Answer {
         let (loaded, notes) = self.site.reload(now().unix).map_err(Refused::because)?;
-        self.carrier.follow(self.site.current()).map_err(Refused::because)?;
+        self.carrier.follow(self.site.current());
         self.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
         self.carry_out();
         Ok(json!({ "reloaded": self.site.path(), "notes": notes }))
