@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crypto::Provider;
 use ike::endpoint::Datagram;
-use ipsec::dataplane::Dataplane;
 use ipsec::pipeline::Pipeline;
 use linux::udp::Ports;
 use linux::userspace::{self, Config, IkeDatagram, MARK, Networks, PORTS, Upcalls, Userspace};
@@ -46,7 +45,11 @@ pub struct Carrier {
 impl Carrier {
     /// Opens everything and leads the protected networks into the device: from here on nothing
     /// leaves in the clear, and nothing passes before there are policies.
-    pub fn open(site: &Site, provider: Arc<dyn Provider>, kind: DataPlane) -> Result<Self, CarrierError> {
+    pub fn open(
+        site: &Site,
+        provider: Arc<dyn Provider>,
+        kind: DataPlane,
+    ) -> Result<Self, CarrierError> {
         if kind == DataPlane::Kernel {
             return Err(CarrierError::NoKernel);
         }
@@ -99,7 +102,9 @@ struct ToLoop {
 impl Upcalls for ToLoop {
     fn ike(&self, datagram: IkeDatagram) {
         let IkeDatagram { local, remote, bytes } = datagram;
-        if let Err(TrySendError::Full(_)) = self.datagrams.try_send(Datagram { local, remote, bytes }) {
+        if let Err(TrySendError::Full(_)) =
+            self.datagrams.try_send(Datagram { local, remote, bytes })
+        {
             tracing::debug!("no room for an IKE datagram from {remote}; it is dropped");
         }
     }
