@@ -54,7 +54,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         },
         Command::Pki(pki) => commands::pki::run(&pki.command, json),
         Command::Lab(lab) => lab::run(&lab.command, json),
-        Command::Sim(_) => Err(Failure::Usage("the simulator is not part of this build".into())),
+        Command::Sim(sim) => commands::sim::run(sim, json),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "warren", &mut std::io::stdout());
             Ok(())

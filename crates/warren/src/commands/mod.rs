@@ -5,5 +5,6 @@ pub mod explain;
 pub mod keys;
 pub mod pki;
 pub mod plan;
+pub mod sim;
 pub mod status;
 pub mod tunnel;
