@@ -211,7 +211,13 @@ impl Userspace {
         let guard = locked(&self.shared.guard);
         status.guard = guard.state();
         status.warnings.extend(guard.warnings());
-        status.warnings.extend(self.shared.wires.broken());
+        let broken = self.shared.wires.broken();
+        if broken.is_none() && self.threads.iter().any(JoinHandle::is_finished) {
+            status
+                .warnings
+                .push("a thread of the data plane has ended: restart the daemon".to_owned());
+        }
+        status.warnings.extend(broken);
         status
     }
 

@@ -20,8 +20,10 @@ use ipsec::sa::{Direction, Encap, Limits, Mode, Reqid, Sa};
 use ipsec::spd::{Action, Flow, Policy, PolicySelector};
 use linux::capture::{Capture, Packet};
 use linux::clock;
+use linux::datagram::Outgoing;
 use linux::netns::Guard;
-use linux::route::{Kind, Rtnl};
+use linux::raw::{Ip, RawEsp};
+use linux::route::{Kind, Monitor, Rtnl};
 use linux::udp::Ports;
 use linux::userspace::{self, Config, IkeDatagram, Networks, Upcalls, Userspace};
 use wire::registry::{Encr, Integ};
@@ -517,5 +519,66 @@ fn small_path_is_learnt() {
         rtnl.add_route(&route).unwrap();
     });
     tcp(&pair, PLAIN, &vec![1; 300_000]);
-    drop(a);
+    let mut a = a;
+    let counters = a.plane.snapshot(clock::now()).counters;
+    let count = |name| counters.iter().find(|(n, _)| *n == name).map(|(_, count)| *count).unwrap();
+    assert!(count("wire_send_too_long") > 0 && count("out_too_big") > 0, "{counters:?}");
+    let found =
+        pair.a.run(|| Rtnl::open().unwrap().get_route("10.9.0.2".parse().unwrap(), 0).unwrap());
+    assert!(found.mtu < 900, "the stack knows what fits inside: {found:?}");
+}
+
+#[test]
+fn it_comes_to_rest() {
+    if !root() {
+        return;
+    }
+    for v6 in [false, true] {
+        let setup = Setup { v6, ..PLAIN };
+        let (pair, _a, _b) = protected(setup);
+        let monitor = pair.a.run(|| Monitor::open().unwrap());
+        let quiet = |monitor: &Monitor| {
+            std::thread::sleep(Duration::from_millis(700));
+            !monitor.changed()
+        };
+        assert!((0..5).any(|_| quiet(&monitor)), "it changes its own routes again and again");
+    }
+}
+
+#[test]
+fn rubbish_harms_nobody() {
+    if !root() {
+        return;
+    }
+    for v6 in [false, true] {
+        let setup = Setup { v6, ..PLAIN };
+        let (pair, a, mut b) = protected(setup);
+        let ip = Ip::of(setup.address(1));
+        // From the host's side of the wire, past its data plane.
+        let esp = pair.a.run(|| RawEsp::open(ip, userspace::MARK).unwrap());
+        let mut state = 1u32;
+        for length in 0..600 {
+            let mut bytes: Vec<u8> = std::iter::repeat_with(|| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .take(length)
+            .collect();
+            if length % 2 == 0 && length >= 4 {
+                // Half of it for the SPI of an SA that is there.
+                bytes[..4].copy_from_slice(&0x1002u32.to_be_bytes());
+            }
+            esp.send(&[Outgoing::new(SocketAddr::new(setup.address(2), 0), &bytes)], |_, _| {});
+            let natt = Outgoing::new(SocketAddr::new(setup.address(2), 4500), &bytes);
+            pair_socket(&a, ip).send(&[natt], |_, _| {});
+        }
+        assert!(datagram(&pair, setup, 9000, 2000), "and it goes on");
+        let snapshot = b.plane.snapshot(clock::now());
+        assert!(snapshot.sas.iter().any(|sa| sa.bad_icv > 100), "{snapshot:?}");
+        assert_eq!(b.plane.status().warnings, Vec::<String>::new());
+    }
+}
+
+fn pair_socket(host: &Host, ip: Ip) -> &linux::udp::UdpSocket {
+    host.ports.get(ip, 4500).unwrap()
 }

@@ -185,7 +185,6 @@ fn keep_house(shared: &Shared, monitor: &Monitor) {
         if changed || time.since(synced).as_nanos() >= u128::from(SYNC_EVERY) {
             locked(&shared.steering).sync(&shared.pipeline);
             synced = time;
-            monitor.changed();
             let pause = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
             if !wait(shared, &[], &mut ready, Some(&pause)) {
                 return;
