@@ -264,11 +264,16 @@ impl Emit {
             Self::Esp(packet) => packet.to_ip(&[]),
             Self::EspInUdp { packet, local_port, remote } => {
                 let len = u16::try_from(packet.esp.len() + UDP_HEADER).ok()?;
-                // RFC 3948 2.1: the checksum should be sent as zero.
                 let [s0, s1] = local_port.to_be_bytes();
                 let [d0, d1] = remote.port().to_be_bytes();
                 let [l0, l1] = len.to_be_bytes();
-                packet.to_ip(&[s0, s1, d0, d1, l0, l1, 0, 0])
+                let mut whole = packet.to_ip(&[s0, s1, d0, d1, l0, l1, 0, 0])?;
+                // RFC 3948 2.1: the checksum should be zero; over IPv6 it must not be (RFC 8200 8.1).
+                if packet.src.is_ipv6() {
+                    let headers = crate::packet::parse(&whole).ok()?;
+                    crate::checksum::refresh(&mut whole, &headers);
+                }
+                Some(whole)
             }
             Self::Clear(packet) | Self::Deliver(packet) => Some(packet.clone()),
         }

@@ -8,7 +8,5 @@ mod collide;
 mod delete;
 mod establish;
 mod faults;
-mod hostile;
-mod nat;
 mod native;
 mod rekey;

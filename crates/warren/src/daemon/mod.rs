@@ -1,9 +1,0 @@
-//! `warren run`: the daemon.
-
-pub mod boot;
-pub mod carrier;
-pub mod control;
-pub mod driver;
-pub mod jobs;
-pub mod log;
-pub mod site;

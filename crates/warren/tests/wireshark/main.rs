@@ -1,0 +1,13 @@
+//! tshark as judge: it reads every message of ours without a complaint, and decrypts IKE and ESP with
+//! the tables that `warren keys export` writes.
+#![allow(missing_docs)]
+
+mod capture;
+mod config;
+#[path = "../../src/wireshark.rs"]
+mod lines;
+mod pair;
+mod refusals;
+mod suites;
+mod texts;
+mod tshark;
