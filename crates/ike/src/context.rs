@@ -1,6 +1,6 @@
 //! What every IKE SA of an endpoint shares while one of them is being handled.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(crate) struct Context {
     /// Local SPIs of all IKE SAs.
     pub(crate) by_spi: BTreeMap<IkeSpi, IkeSaId>,
     /// IKE SAs per peer address, of any state.
-    pub(crate) peers: BTreeMap<IpAddr, usize>,
+    pub(crate) peers: BTreeMap<IpAddr, BTreeSet<IkeSaId>>,
     /// What is to be done to other IKE SAs once the one in hand is put back.
     pub(crate) after: VecDeque<After>,
     out: VecDeque<Output>,
@@ -63,6 +63,8 @@ pub(crate) enum After {
     },
     /// Close an IKE SA that lost a simultaneous rekey.
     CloseRedundant(IkeSaId),
+    /// The peer deleted a replaced IKE SA.
+    Ended(IkeSaId),
     /// Close an IKE SA whose successor is up.
     CloseReplaced(IkeSaId),
 }

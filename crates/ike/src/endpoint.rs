@@ -4,7 +4,7 @@
 //! `rekey_child`, …), time (`tick`, not before `next_timeout`), and `poll`, which must be called
 //! after each of the others until it gives `None`: its outputs are to be carried out in that order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,6 +142,8 @@ pub struct Endpoint {
     inits: BTreeMap<(SocketAddr, IkeSpi), IkeSaId>,
     /// Half-open SAs as responder, and whether the peer was known.
     half_open: BTreeMap<IkeSaId, bool>,
+    /// Losers among IKE SAs that were initiated at once.
+    redundant: BTreeSet<IkeSaId>,
 }
 
 impl Endpoint {
@@ -156,6 +158,7 @@ impl Endpoint {
             sas: BTreeMap::new(),
             inits: BTreeMap::new(),
             half_open: BTreeMap::new(),
+            redundant: BTreeSet::new(),
         }
     }
 
@@ -472,7 +475,7 @@ impl Endpoint {
 
     fn insert(&mut self, sa: Box<IkeSa>) {
         self.cx.by_spi.insert(sa.local_spi(), sa.id);
-        *self.cx.peers.entry(sa.config.remote).or_default() += 1;
+        self.cx.peers.entry(sa.config.remote).or_default().insert(sa.id);
         self.sas.insert(sa.id, sa);
     }
 
@@ -482,6 +485,7 @@ impl Endpoint {
         while let Some(after) = self.cx.after.pop_front() {
             self.after(now, after);
         }
+        self.rehabilitate();
     }
 
     fn with_one(&mut self, id: IkeSaId, f: impl FnOnce(&mut Context, &mut IkeSa)) {
@@ -502,9 +506,9 @@ impl Endpoint {
         self.cx.by_spi.remove(&sa.local_spi());
         self.half_open.remove(&sa.id);
         self.inits.retain(|_, id| *id != sa.id);
-        if let Some(count) = self.cx.peers.get_mut(&sa.config.remote) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(all) = self.cx.peers.get_mut(&sa.config.remote) {
+            all.remove(&sa.id);
+            if all.is_empty() {
                 self.cx.peers.remove(&sa.config.remote);
             }
         }
@@ -519,6 +523,9 @@ impl Endpoint {
             }
             After::CloseRedundant(id) => {
                 self.with_one(id, |cx, sa| sa.delete(cx, now, EndReason::Redundant));
+            }
+            After::Ended(id) => {
+                self.with_one(id, |cx, sa| sa.fail(cx, now, Failure::Ended(EndReason::Rekeyed)));
             }
             After::CloseReplaced(id) => self.with_one(id, |cx, sa| sa.delete(cx, now, EndReason::Rekeyed)),
         }
@@ -583,8 +590,9 @@ impl Endpoint {
                 && other.remote.ip() == sa.remote.ip()
                 && (&o.local_id, &o.remote_id) == (&up.local_id, &up.remote_id)
         };
-        let others = self.sas.values().filter(|other| other.up().is_some_and(|o| same(other, o)));
-        others.map(|other| other.id).collect()
+        let ids = self.cx.peers.get(&sa.config.remote).into_iter().flatten();
+        let others = ids.filter_map(|id| self.sas.get(id));
+        others.filter(|other| other.up().is_some_and(|o| same(other, o))).map(|other| other.id).collect()
     }
 
     fn settle_twins(&mut self, now: Now, a: IkeSaId, b: IkeSaId) {
@@ -602,7 +610,26 @@ impl Endpoint {
         };
         if let Some(up) = self.sas.get_mut(&loser).and_then(|sa| sa.up_mut()) {
             up.redundant = true;
+            self.redundant.insert(loser);
             self.cx.timers.set(loser, Timer::Redundant, now.at + wait);
+        }
+    }
+
+    /// A redundant SA whose better twin is gone, or never came up at the peer's, serves after all.
+    fn rehabilitate(&mut self) {
+        for id in self.redundant.clone() {
+            let serves = |twin: &IkeSaId| self.sas.get(twin).and_then(|sa| sa.up()).is_some_and(Established::live);
+            let Some(up) = self.sas.get(&id).and_then(|sa| sa.up()) else {
+                self.redundant.remove(&id);
+                continue;
+            };
+            if up.life == Life::Live && !self.twins(id).iter().any(serves) {
+                self.redundant.remove(&id);
+                self.cx.timers.cancel(id, Timer::Redundant);
+                if let Some(up) = self.sas.get_mut(&id).and_then(|sa| sa.up_mut()) {
+                    up.redundant = false;
+                }
+            }
         }
     }
 

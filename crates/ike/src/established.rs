@@ -376,8 +376,8 @@ pub(crate) fn proceed(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa
         return sa.end(cx, now, Failure::Local("the message ids are used up".into()));
     }
     while up.own.is_none() && sa.window.next_id().is_some() {
-        // A request of the peer in the making may make the task void.
-        if up.theirs.is_some() && up.life == Life::Live {
+        // A request of the peer in the making may make the task void; the tasks of a replaced SA are its heir's.
+        if (up.theirs.is_some() && up.life == Life::Live) || matches!(up.life, Life::Replaced(_)) {
             break;
         }
         let Some(task) = up.queue.pop_front() else { break };

@@ -454,9 +454,9 @@ fn receive_some(fd: BorrowedFd<'_>, batch: &mut RecvBatch) -> Result<usize, Errn
     };
     let count = usize::try_from(Errno::result(count)?).unwrap_or(0).min(BATCH);
     for (i, header) in headers.iter().enumerate().take(count) {
-        batch.names[i].len = header.msg_hdr.msg_namelen as usize;
-        batch.controls[i].len = header.msg_hdr.msg_controllen as usize;
-        batch.lengths[i] = header.msg_len as usize;
+        batch.names[i].len = usize::try_from(header.msg_hdr.msg_namelen).unwrap_or(0);
+        batch.controls[i].len = header.msg_hdr.msg_controllen as _;
+        batch.lengths[i] = usize::try_from(header.msg_len).unwrap_or(0);
         batch.truncated[i] = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
     }
     Ok(count)

@@ -19,6 +19,7 @@ pub mod route;
 pub mod sandbox;
 pub mod tun;
 pub mod udp;
+pub mod userspace;
 pub mod xfrm;
 
 mod sys;

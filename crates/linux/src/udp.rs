@@ -128,3 +128,64 @@ impl AsFd for UdpSocket {
         self.socket.as_fd()
     }
 }
+
+/// The UDP sockets of a host: each port in each IP version that the host has.
+#[derive(Debug)]
+pub struct Ports {
+    sockets: Vec<UdpSocket>,
+}
+
+/// Why a datagram was not sent. IKE sends again; a line in a debug log is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// No socket has this local port in this IP version.
+    #[error("no UDP socket on local port {1} ({0:?})")]
+    NoSocket(Ip, u16),
+    /// The kernel refused.
+    #[error("{}", explain(*.0))]
+    Errno(Errno),
+}
+
+impl Ports {
+    /// Binds `ports` in this thread's network namespace, in every IP version that there is; see [`UdpSocket::bind`].
+    pub fn open(ports: &[u16], mark: u32) -> Result<Self, Error> {
+        let mut sockets = Vec::new();
+        for ip in [Ip::V4, Ip::V6] {
+            for port in ports {
+                match UdpSocket::bind(ip, *port, mark) {
+                    Ok(socket) => sockets.push(socket),
+                    Err(Error::NoFamily(Ip::V6)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(Self { sockets })
+    }
+
+    /// All of them.
+    pub fn sockets(&self) -> &[UdpSocket] {
+        &self.sockets
+    }
+
+    /// The one of a port.
+    pub fn get(&self, ip: Ip, port: u16) -> Option<&UdpSocket> {
+        self.sockets.iter().find(|s| s.ip == ip && s.port == port)
+    }
+
+    /// Sends a UDP payload as it is from `local` (address and port) to `remote`. It may be fragmented.
+    pub fn send(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> Result<(), SendError> {
+        let ip = Ip::of(remote.ip());
+        let socket = self.get(ip, local.port()).ok_or(SendError::NoSocket(ip, local.port()))?;
+        let from = Some(local.ip()).filter(|address| !address.is_unspecified());
+        let mut outcome = Ok(());
+        socket.send(&[Outgoing { local: from, ..Outgoing::new(remote, bytes) }], |_, errno| {
+            outcome = Err(SendError::Errno(errno))
+        });
+        outcome
+    }
+}

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use nix::libc;
 
 use crate::errno::{Errno, explain};
-use crate::netlink::{self, Attributes, Family, Socket};
+use crate::netlink::{self, Attributes, Body, Family, Socket};
 use crate::raw::Ip;
 use crate::sys;
 
@@ -67,6 +67,40 @@ pub enum Action {
     Block = 1,
 }
 
+/// The ports that have the bits of `value` where `mask` has ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PortMask {
+    /// Bits that must be so; zero outside the mask.
+    pub value: u16,
+    /// Bits that are looked at; 0 is any port, `0xffff` one port.
+    pub mask: u16,
+}
+
+impl PortMask {
+    /// Every port, and packets without ports.
+    pub const ANY: Self = Self { value: 0, mask: 0 };
+
+    /// One port.
+    pub fn one(port: u16) -> Self {
+        Self { value: port, mask: u16::MAX }
+    }
+
+    /// The fewest masks that together are the ports from `first` to `last`; none if that is no range.
+    pub fn range(first: u16, last: u16) -> Vec<Self> {
+        let (mut at, last) = (u32::from(first), u32::from(last));
+        let mut masks = Vec::new();
+        while at <= last {
+            // The largest aligned block that begins here and does not go beyond the end.
+            let aligned = if at == 0 { 16 } else { at.trailing_zeros() };
+            let fitting = (last - at + 1).ilog2();
+            let size = 1u32 << aligned.min(fitting);
+            masks.push(Self { value: at as u16, mask: !((size - 1) as u16) });
+            at += size;
+        }
+        masks
+    }
+}
+
 /// Which packets.
 ///
 /// `interface` is compared with the *outgoing* interface of the packet's route. For packets delivered to this host that
@@ -79,10 +113,10 @@ pub struct Selector {
     pub dst: IpNet,
     /// IP protocol, 0 is any.
     pub protocol: u8,
-    /// Source port, `None` is any; the type for ICMP.
-    pub src_port: Option<u16>,
-    /// Destination port, `None` is any; the code for ICMP.
-    pub dst_port: Option<u16>,
+    /// Source ports; the type for ICMP.
+    pub src_port: PortMask,
+    /// Destination ports; the code for ICMP.
+    pub dst_port: PortMask,
     /// Interface index, 0 is any.
     pub interface: u32,
 }
@@ -90,7 +124,14 @@ pub struct Selector {
 impl Selector {
     /// Everything between two networks of one family.
     pub fn between(src: IpNet, dst: IpNet) -> Self {
-        Self { src, dst, protocol: 0, src_port: None, dst_port: None, interface: 0 }
+        Self {
+            src,
+            dst,
+            protocol: 0,
+            src_port: PortMask::ANY,
+            dst_port: PortMask::ANY,
+            interface: 0,
+        }
     }
 
     /// Everything from a network.
@@ -118,6 +159,9 @@ pub struct Policy {
     pub priority: u32,
     /// What happens.
     pub action: Action,
+    /// For packets whose firewall mark has this value under this mask. It is part of what names a policy too, so that a
+    /// mask of one's own keeps one's policies apart from foreign ones; `(0, 0)` is none.
+    pub mark: (u32, u32),
     /// Number of the templates (SAs asked for); 0 for policies of this module.
     pub templates: usize,
 }
@@ -125,7 +169,7 @@ pub struct Policy {
 impl Policy {
     /// One without templates.
     pub fn new(direction: Direction, priority: u32, selector: Selector, action: Action) -> Self {
-        Self { direction, selector, priority, action, templates: 0 }
+        Self { direction, selector, priority, action, mark: (0, 0), templates: 0 }
     }
 }
 
@@ -141,21 +185,19 @@ impl Xfrm {
         Ok(Self { socket: Socket::open(Family::Xfrm)? })
     }
 
-    /// Installs a policy, in place of one with the same selector, direction and no mark.
+    /// Installs a policy, in place of one with the same direction, selector and mark.
     pub fn put_policy(&mut self, policy: &Policy) -> Result<(), Error> {
-        Ok(self.socket.request(UPDPOLICY, 0, &policy_info(policy))?)
+        let body = with_mark(Body::new(&policy_info(policy)), policy.mark);
+        Ok(self.socket.request(UPDPOLICY, 0, body.bytes())?)
     }
 
-    /// Takes a policy away; absent is success.
-    pub fn remove_policy(
-        &mut self,
-        direction: Direction,
-        selector: &Selector,
-    ) -> Result<(), Error> {
-        let mut body = encode_selector(selector).to_vec();
-        body.extend(0u32.to_ne_bytes());
-        body.extend([direction as u8, 0, 0, 0]);
-        match self.socket.request(DELPOLICY, 0, &body) {
+    /// Takes the policy of this direction, selector and mark away; absent is success.
+    pub fn remove_policy(&mut self, policy: &Policy) -> Result<(), Error> {
+        let mut id = encode_selector(&policy.selector).to_vec();
+        id.extend(0u32.to_ne_bytes());
+        id.extend([policy.direction as u8, 0, 0, 0]);
+        let body = with_mark(Body::new(&id), policy.mark);
+        match self.socket.request(DELPOLICY, 0, body.bytes()) {
             Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
             other => Ok(other?),
         }
@@ -192,6 +234,7 @@ const DELPOLICY: u16 = 0x14;
 const GETPOLICY: u16 = 0x15;
 const UPDPOLICY: u16 = 0x19;
 const XFRMA_TMPL: u16 = 5;
+const XFRMA_MARK: u16 = 21;
 const SELECTOR_LEN: usize = 56;
 const POLICY_ID_LEN: usize = SELECTOR_LEN + 8;
 const POLICY_LEN: usize = 168;
@@ -215,10 +258,8 @@ fn encode_selector(selector: &Selector) -> [u8; SELECTOR_LEN] {
     put_address(&mut out[..16], selector.dst.network());
     put_address(&mut out[16..32], selector.src.network());
     for (at, port) in [(32, selector.dst_port), (36, selector.src_port)] {
-        if let Some(port) = port {
-            out[at..at + 2].copy_from_slice(&port.to_be_bytes());
-            out[at + 2..at + 4].fill(0xff);
-        }
+        out[at..at + 2].copy_from_slice(&port.value.to_be_bytes());
+        out[at + 2..at + 4].copy_from_slice(&port.mask.to_be_bytes());
     }
     let family = if selector.src.addr().is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     out[40..42].copy_from_slice(&(family as u16).to_ne_bytes());
@@ -245,16 +286,26 @@ fn decode_policy(body: &[u8]) -> Option<Policy> {
         _ => return None,
     };
     let action = if info[161] == 0 { Action::Allow } else { Action::Block };
-    let templates = Attributes::new(&body[POLICY_LEN..])
-        .find(|(kind, _)| *kind == XFRMA_TMPL)
-        .map_or(0, |(_, t)| t.len() / TEMPLATE_LEN);
-    Some(Policy {
-        direction,
-        selector: decode_selector(info)?,
-        priority: netlink::u32_at(info, 152)?,
-        action,
-        templates,
-    })
+    let (mut templates, mut mark) = (0, (0, 0));
+    for (kind, value) in Attributes::new(&body[POLICY_LEN..]) {
+        match kind {
+            XFRMA_TMPL => templates = value.len() / TEMPLATE_LEN,
+            XFRMA_MARK => mark = (netlink::u32_at(value, 0)?, netlink::u32_at(value, 4)?),
+            _ => {}
+        }
+    }
+    let (selector, priority) = (decode_selector(info)?, netlink::u32_at(info, 152)?);
+    Some(Policy { direction, selector, priority, action, mark, templates })
+}
+
+/// `struct xfrm_mark`.
+fn with_mark(body: Body, (value, mask): (u32, u32)) -> Body {
+    if mask == 0 {
+        return body;
+    }
+    let mut mark = value.to_ne_bytes().to_vec();
+    mark.extend(mask.to_ne_bytes());
+    body.attr(XFRMA_MARK, &mark)
 }
 
 fn decode_selector(bytes: &[u8]) -> Option<Selector> {
@@ -268,10 +319,8 @@ fn decode_selector(bytes: &[u8]) -> Option<Selector> {
             _ => None,
         }
     };
-    let port = |at: usize| -> Option<u16> {
-        let masked = netlink::u16_at(bytes, at + 2)? != 0;
-        masked.then(|| u16::from_be_bytes([bytes[at], bytes[at + 1]]))
-    };
+    let be = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let port = |at: usize| PortMask { value: be(at), mask: be(at + 2) };
     Some(Selector {
         dst: IpNet::new(address(0)?, bytes[42]).ok()?,
         src: IpNet::new(address(16)?, bytes[43]).ok()?,
@@ -288,14 +337,13 @@ const _: () = assert!(POLICY_LEN.is_multiple_of(4) && POLICY_ID_LEN.is_multiple_
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::Body;
 
     #[test]
     fn policies_round_trip() {
         let mut selector =
             Selector::between("10.0.0.0/20".parse().unwrap(), "10.1.0.0/16".parse().unwrap());
         selector.protocol = 17;
-        selector.dst_port = Some(500);
+        selector.dst_port = PortMask::one(500);
         selector.interface = 9;
         let policy = Policy::new(Direction::Fwd, 7, selector, Action::Block);
         assert_eq!(decode_policy(&policy_info(&policy)), Some(policy));
@@ -306,6 +354,28 @@ mod tests {
             Action::Allow,
         );
         assert_eq!(decode_policy(&policy_info(&six)), Some(six));
+    }
+
+    #[test]
+    fn ranges_become_masks() {
+        let all = |first, last| {
+            PortMask::range(first, last).into_iter().map(|m| (m.value, m.mask)).collect::<Vec<_>>()
+        };
+        assert_eq!(all(0, 65535), [(0, 0)]);
+        assert_eq!(all(500, 500), [(500, 0xffff)]);
+        assert_eq!(all(80, 82), [(80, 0xfffe), (82, 0xffff)]);
+        assert_eq!(all(9, 8), []);
+        for (first, last) in [(1, 65534), (1024, 65535), (0, 1023), (333, 7777)] {
+            let masks = PortMask::range(first, last);
+            for port in 0..=u16::MAX {
+                let hits = masks.iter().filter(|m| port & m.mask == m.value).count();
+                assert_eq!(
+                    hits,
+                    usize::from((first..=last).contains(&port)),
+                    "{port} in {first}..={last}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -459,9 +459,9 @@ fn block_policy_stops_all_but_bypassing_sockets() {
     });
     assert_eq!(peer.recv_from(&mut buffer).unwrap().0, 3);
 
-    xfrm.remove_policy(inbound.direction, &inbound.selector).unwrap();
-    xfrm.remove_policy(inbound.direction, &inbound.selector).unwrap();
-    xfrm.remove_policy(outbound.direction, &outbound.selector).unwrap();
+    xfrm.remove_policy(&inbound).unwrap();
+    xfrm.remove_policy(&inbound).unwrap();
+    xfrm.remove_policy(&outbound).unwrap();
     assert_eq!(xfrm.policies().unwrap(), []);
     peer.send_to(b"clear", "10.9.0.1:9000").unwrap();
     assert_eq!(plain.recv_from(&mut buffer).unwrap().0, 5);
@@ -492,6 +492,7 @@ fn capture_sees_all_or_says_what_it_lost() {
     let outgoing = packets.iter().filter(|p| udp(p) && p.direction == Direction::Outgoing).count();
     assert_eq!((incoming, outgoing, capture.lost().unwrap()), (1000, 1, 0));
     let began = Instant::now();
-    assert!(capture.read_until(Duration::from_millis(50), |_| false).unwrap().is_empty());
+    let later = capture.read_until(Duration::from_millis(50), |_| false).unwrap();
+    assert!(!later.iter().any(udp));
     assert!(began.elapsed() >= Duration::from_millis(50));
 }

@@ -13,6 +13,7 @@ mod shown;
 mod tunnels;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +100,18 @@ pub enum Why {
     Remind,
     /// Nothing to wait for.
     Nothing,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ike(why) => write!(f, "IKE ({why:?})"),
+            Self::Peer(peer) => write!(f, "the next attempt with {peer}"),
+            Self::Inspect => f.write_str("the next look at the data plane"),
+            Self::Remind => f.write_str("the next reminder"),
+            Self::Nothing => f.write_str("nothing"),
+        }
+    }
 }
 
 /// One host's view of its fleet.

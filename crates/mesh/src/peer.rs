@@ -14,6 +14,8 @@ pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 pub const BACKOFF_CAP: Duration = Duration::from_secs(60);
 /// A tunnel that was up for so long has proven itself: failures before it are forgotten.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(60);
+/// The first child SA comes with its IKE SA, or soon after, or not at all.
+const FIRST_CHILD_WITHIN: Duration = Duration::from_secs(5);
 /// A peer that is not in the manifest by name and does nothing is forgotten after this.
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 
@@ -80,8 +82,10 @@ pub struct Ike {
     pub id: IkeSaId,
     /// Begun by this host. A rekeyed SA inherits it, whoever rekeyed.
     pub initiated: bool,
-    /// When it was established; `None` while half-open.
+    /// When it, or the one that it was rekeyed from, was established; `None` while half-open.
     pub since: Option<Instant>,
+    /// Its first child SA is still to come, or to fail.
+    pub expects_child: bool,
     /// On its way down.
     pub closing: bool,
 }
@@ -172,6 +176,22 @@ impl Peer {
         self.ikes.iter().any(|i| i.since.is_none() && !i.closing)
     }
 
+    /// Whether the child SA of a fresh IKE SA is still to come.
+    pub fn expects_child(&self, now: Instant) -> bool {
+        let fresh = |i: &Ike| i.since.is_some_and(|at| now.since(at) < FIRST_CHILD_WITHIN);
+        self.ikes.iter().any(|i| i.established() && i.expects_child && fresh(i))
+    }
+
+    /// Whether this host began all IKE SAs that there are.
+    pub fn made_all(&self) -> bool {
+        self.ikes.iter().filter(|i| i.established()).all(|i| i.initiated)
+    }
+
+    /// When the newest IKE SA was established.
+    pub fn newest(&self) -> Instant {
+        self.ikes.iter().filter_map(|i| i.since).max().unwrap_or_default()
+    }
+
     /// Whether a tunnel is to be there at `now`.
     pub fn demanded(&self, now: Instant) -> bool {
         match self.wanted {
@@ -224,7 +244,6 @@ impl Peer {
     /// Drops everything that is scheduled and every memory of failures.
     pub fn settle(&mut self) {
         self.start_at = None;
-        self.tidy_at = None;
         self.rekey_again = false;
         self.stale = false;
         self.urgent = false;
@@ -327,7 +346,13 @@ mod tests {
     }
 
     fn ike(id: u64, initiated: bool, since: u64) -> Ike {
-        Ike { id: IkeSaId(id), initiated, since: Some(at(since)), closing: false }
+        Ike {
+            id: IkeSaId(id),
+            initiated,
+            since: Some(at(since)),
+            expects_child: false,
+            closing: false,
+        }
     }
 
     fn child(id: u64, ike: u64) -> Child {

@@ -1,1 +1,63 @@
-fn main(){}
+//! Warren: IPsec for fleets. Arguments in, exit code out.
+// The program is where clocks, files and sockets are allowed.
+#![allow(clippy::disallowed_methods)]
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+mod args;
+mod client;
+mod commands;
+mod daemon;
+mod exit;
+mod lab;
+mod load;
+mod pki;
+mod wireshark;
+
+use args::{Cli, Command, KeysCommand};
+use daemon::control::Action;
+use exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    let (control, json) = (cli.control.as_path(), cli.json);
+    match &cli.command {
+        Command::Run(run) => daemon::boot::run(run, control),
+        Command::Check(check) => commands::check::run(check, json),
+        Command::Status(status) => commands::status::run(control, status.peer.as_deref(), json),
+        Command::Up(target) => commands::tunnel::command(control, Action::Up, &target.peer, json),
+        Command::Down(target) => {
+            commands::tunnel::command(control, Action::Down, &target.peer, json)
+        }
+        Command::Restart(target) => {
+            commands::tunnel::command(control, Action::Restart, &target.peer, json)
+        }
+        Command::Rekey(target) => {
+            commands::tunnel::command(control, Action::Rekey, &target.peer, json)
+        }
+        Command::Reload => commands::tunnel::reload(control, json),
+        Command::Stop(stop) => commands::tunnel::stop(control, stop.flush, json),
+        Command::Monitor => commands::tunnel::monitor(control, json),
+        Command::Explain(explain) => commands::explain::run(control, explain, json),
+        Command::Plan(plan) => commands::plan::run(control, plan, json),
+        Command::Keys(keys) => match &keys.command {
+            KeysCommand::Export { wireshark } => commands::keys::export(control, wireshark, json),
+        },
+        Command::Pki(pki) => commands::pki::run(&pki.command, json),
+        Command::Lab(lab) => lab::run(&lab.command, json),
+        Command::Sim(sim) => commands::sim::run(sim, json),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "warren", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

@@ -24,10 +24,13 @@ const NEVERS: &[(&str, &str, &str)] = &[
 #[test]
 fn crates_depend_only_along_the_arrows() {
     for (name, allowed) in ARROWS {
-        let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).unwrap();
+        let manifest =
+            fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).unwrap();
         let dependencies = section(&manifest, "[dependencies]");
         for (other, _) in ARROWS.iter().filter(|(other, _)| other != name) {
-            let depends = dependencies.lines().any(|line| line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} =")));
+            let depends = dependencies.lines().any(|line| {
+                line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} ="))
+            });
             assert!(!depends || allowed.contains(other), "{name} must not depend on {other}");
         }
         assert!(!dependencies.contains("warren"), "nothing depends on the program: {name} does");
@@ -40,7 +43,9 @@ fn no_crate_names_what_it_must_not_know() {
         for file in sources(name) {
             let text = fs::read_to_string(&file).unwrap();
             let (head, tail) = path.split_once("::").unwrap();
-            let grouped = text.lines().any(|line| line.starts_with(&format!("use {head}::{{")) && line.contains(&format!("{tail}::")));
+            let grouped = text.lines().any(|line| {
+                line.starts_with(&format!("use {head}::{{")) && line.contains(&format!("{tail}::"))
+            });
             assert!(!text.contains(path) && !grouped, "{} names {path}: {why}", file.display());
         }
     }
@@ -50,10 +55,14 @@ fn no_crate_names_what_it_must_not_know() {
 fn unsafe_lives_in_linux_and_one_module_of_crypto() {
     for (name, _) in ARROWS.iter().filter(|(name, _)| *name != "linux") {
         let lib = fs::read_to_string(root().join("crates").join(name).join("src/lib.rs")).unwrap();
-        let attribute = if *name == "crypto" { "#![deny(unsafe_code)]" } else { "#![forbid(unsafe_code)]" };
+        let attribute =
+            if *name == "crypto" { "#![deny(unsafe_code)]" } else { "#![forbid(unsafe_code)]" };
         assert!(lib.contains(attribute), "{name} lacks {attribute}");
     }
-    let with_unsafe = sources("crypto").into_iter().filter(|file| fs::read_to_string(file).unwrap().contains("allow(unsafe_code)")).count();
+    let with_unsafe = sources("crypto")
+        .into_iter()
+        .filter(|file| fs::read_to_string(file).unwrap().contains("allow(unsafe_code)"))
+        .count();
     assert!(with_unsafe <= 1, "crypto has one FFI module, found {with_unsafe}");
 }
 

@@ -6,12 +6,13 @@ use wire::registry::{ExchangeType, NotifyType, ProtocolId};
 
 use crate::child_sa::{self, Stage};
 use crate::collide::{self, Reply, Request};
-use crate::context::Context;
+use crate::context::{After, Context};
 use crate::endpoint::Now;
 use crate::error::{EndReason, Failure};
-use crate::established::{Established, Flow, Life, Own};
+use crate::established::{self, Established, Flow, Life, Own};
 use crate::event::ChildId;
 use crate::exchange::child::delete_esp;
+use crate::exchange::rekey;
 use crate::ike_sa::{IkeSa, error_notify, find_notify};
 
 /// This host's Delete of a child SA.
@@ -70,6 +71,12 @@ pub(crate) fn informational(up: &mut Established, cx: &mut Context, sa: &mut Ike
     });
     if deletes().any(|d| d.protocol == ProtocolId::IKE) {
         sa.respond(cx, Vec::new());
+        if let Some(new) = rekey::rival_successor(up) {
+            // The peer's own rekey is through and it knows nothing of this host's, or has won (RFC 7296 2.25.2).
+            established::replaced(up, cx, sa, now, new, false);
+            cx.after.push_back(After::Ended(sa.id));
+            return Flow::Stay;
+        }
         return Flow::End(Failure::Ended(end_reason(up)));
     }
     if find_notify(payloads, NotifyType::AUTHENTICATION_FAILED).is_some() {

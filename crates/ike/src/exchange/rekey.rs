@@ -22,6 +22,10 @@ use crate::ike_sa::{Ends, IkeSa, State, error_notify, find_error, plain_notify};
 use crate::job::{Done, JobId, KeyShare, Work};
 use crate::keys;
 use crate::negotiate::{self, Chosen, IkeSuite};
+use crate::timer::Timer;
+
+/// After a rekey that failed for good, the next is tried so much later.
+const REKEY_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// So often the peer may ask for another key exchange method.
 const MAX_OTHER_KE: u8 = 2;
@@ -149,23 +153,33 @@ fn read_answer(plan: &Plan, payloads: &[Payload]) -> Result<Read, Misbehaviour> 
 }
 
 fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut plan: Plan, payloads: &[Payload]) -> Flow {
-    let error = find_error(payloads);
-    if let Some(error) = error.filter(|e| e.kind == NotifyType::INVALID_KE_PAYLOAD) {
-        let method = <[u8; 2]>::try_from(error.data.as_slice()).map(|b| Ke(u16::from_be_bytes(b)));
-        plan.other_ke += 1;
-        if let Ok(method) = method
-            && plan.other_ke <= MAX_OTHER_KE
-            && method != plan.method
-            && negotiate::offers_ke(&plan.offer, method)
-        {
-            plan.method = method;
-            prepare(up, cx, sa, plan);
-            return Flow::Stay;
+    if let Some(rival) = &plan.rival {
+        // The peer's rekey stands alone; while its answer is being made, that will find no rival.
+        if let Some(new) = rival.new {
+            established::replaced(up, cx, sa, now, new, false);
         }
+        return Flow::Stay;
     }
-    // Whatever the reason, the old SA serves on; it is tried again until its hard lifetime.
-    up.retry(cx, sa, now, Task::RekeyIke);
+    match find_error(payloads) {
+        Some(error) if error.kind == NotifyType::TEMPORARY_FAILURE => up.retry(cx, sa, now, Task::RekeyIke),
+        Some(error) if error.kind == NotifyType::INVALID_KE_PAYLOAD && other_method(&mut plan, &error.data) => {
+            prepare(up, cx, sa, plan);
+        }
+        // The old SA serves on; it is tried again until its hard lifetime.
+        _ => cx.timers.set(sa.id, Timer::RekeyIke, now.at + REKEY_AGAIN),
+    }
     Flow::Stay
+}
+
+/// Takes the method that the peer asks for, if that may be.
+fn other_method(plan: &mut Plan, data: &[u8]) -> bool {
+    let Ok(method) = <[u8; 2]>::try_from(data).map(|b| Ke(u16::from_be_bytes(b))) else { return false };
+    plan.other_ke += 1;
+    let may = plan.other_ke <= MAX_OTHER_KE && method != plan.method && negotiate::offers_ke(&plan.offer, method);
+    if may {
+        plan.method = method;
+    }
+    may
 }
 
 impl Agreeing {
@@ -251,6 +265,11 @@ fn own_plan(up: &mut Established) -> Option<&mut Plan> {
         Some(Own::RekeyAgreeing(agreeing)) => Some(&mut agreeing.plan),
         _ => None,
     }
+}
+
+/// What came of the peer's rekey while this host's own is not settled.
+pub(crate) fn rival_successor(up: &mut Established) -> Option<IkeSaId> {
+    own_plan(up)?.rival.as_ref()?.new
 }
 
 impl Answering {

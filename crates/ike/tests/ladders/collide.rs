@@ -28,7 +28,7 @@ pub fn rekey_ike(world: &mut World, n: usize) {
 }
 
 fn settle(world: &mut World) {
-    world.run_secs(100);
+    world.settle();
     world.assert_settled();
     world.assert_no_loss();
     for host in &world.hosts {
@@ -121,7 +121,7 @@ fn both_initiate() {
                     w.initiate(n);
                 }
             });
-            world.run_secs(120);
+            world.settle();
             world.assert_settled();
             world.assert_no_loss();
         }

@@ -22,8 +22,27 @@ pub fn open(sender: &Endpoint, provider: &dyn Provider, datagram: &Datagram) -> 
     let bytes = datagram.bytes.strip_prefix(&[0, 0, 0, 0]).unwrap_or(&datagram.bytes);
     let message = wire::message::parse(bytes).ok()?;
     let Some(frame) = message.sk else { return Some((message.header, message.payloads)) };
+    // Read as the receiver does.
+    let ciphers = ciphers(sender, provider, &message.header, !message.header.flags.initiator)?;
+    Some((message.header, sk::open(&frame, &*ciphers.r#in).ok()?))
+}
+
+/// The message with what is inside SK changed, and sealed again; `None` if nothing is encrypted.
+pub fn reseal(sender: &Endpoint, provider: &dyn Provider, datagram: &Datagram, change: &mut dyn FnMut(&mut Vec<u8>)) -> Option<Vec<u8>> {
+    let bytes = datagram.bytes.strip_prefix(&[0, 0, 0, 0]).unwrap_or(&datagram.bytes);
+    let message = wire::message::parse(bytes).ok()?;
+    let frame = message.sk?;
+    let header = message.header;
+    let mut plain = sk::open_bytes(&frame, &*ciphers(sender, provider, &header, !header.flags.initiator)?.r#in).ok()?;
+    change(&mut plain);
+    let ciphers = ciphers(sender, provider, &header, header.flags.initiator)?;
+    let sealed = sk::seal_bytes(&header, frame.first, None, &plain, &*ciphers.out, 77);
+    Some([&datagram.bytes[..datagram.bytes.len() - bytes.len()], &sealed].concat())
+}
+
+fn ciphers(sender: &Endpoint, provider: &dyn Provider, header: &Header, initiator: bool) -> Option<SkCiphers> {
     let keys = (1..1000).find_map(|n| {
-        sender.export_keys(IkeSaId(n)).filter(|k| k.spi_i == message.header.spi_i && k.spi_r == message.header.spi_r)
+        sender.export_keys(IkeSaId(n)).filter(|k| k.spi_i == header.spi_i && k.spi_r == header.spi_r)
     })?;
     let suite = IkeSuite { cipher: keys.cipher, prf: Prf::HMAC_SHA2_256, ke: Ke::CURVE25519 };
     let none = Secret::default;
@@ -36,7 +55,5 @@ pub fn open(sender: &Endpoint, provider: &dyn Provider, datagram: &Datagram) -> 
         sk_pi: none(),
         sk_pr: none(),
     };
-    // Read as the receiver does.
-    let ciphers = SkCiphers::new(provider, &suite, &keys, !message.header.flags.initiator).ok()?;
-    Some((message.header, sk::open(&frame, &*ciphers.r#in).ok()?))
+    SkCiphers::new(provider, &suite, &keys, initiator).ok()
 }

@@ -19,7 +19,7 @@ fn disturb(make: impl Fn() -> World, story: impl Fn(&mut World), lossless: bool)
     let mut plain = make();
     let first = plain.sent;
     story(&mut plain);
-    plain.run_secs(150);
+    plain.settle();
     plain.assert_settled();
     let messages = plain.sent;
     assert!(messages > first);
@@ -28,7 +28,7 @@ fn disturb(make: impl Fn() -> World, story: impl Fn(&mut World), lossless: bool)
             let mut world = make();
             world.fates.insert(index, fate);
             story(&mut world);
-            world.run_secs(150);
+            world.settle();
             world.assert_settled();
             if lossless {
                 world.assert_no_loss();

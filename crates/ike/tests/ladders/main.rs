@@ -8,5 +8,7 @@ mod collide;
 mod delete;
 mod establish;
 mod faults;
+mod hostile;
+mod nat;
 mod native;
 mod rekey;

@@ -73,6 +73,13 @@ pub struct World {
     pub traffic: bool,
     /// A middlebox' eye on messages: may change their bytes.
     pub tamper: Option<Box<dyn FnMut(usize, &mut Datagram)>>,
+    /// Changes what is inside encrypted payloads, as a lying peer could.
+    pub lie: Option<Box<dyn FnMut(&mut Vec<u8>)>>,
+    /// All messages, with the host that they went to.
+    pub recorded: Vec<(usize, Datagram)>,
+    /// A is behind a NAT that adds this to its ports.
+    pub nat_port: Option<u16>,
+    pub keepalives: usize,
     provider: Arc<dyn Provider>,
     items: BTreeMap<(Instant, u64), Item>,
     serial: u64,
@@ -81,7 +88,7 @@ pub struct World {
 
 pub const LIMITS: EndpointConfig = EndpointConfig { cookie_threshold: 30, max_half_open: 100, max_ike_sas: 1000 };
 const UNIX: u64 = 1_800_000_000;
-const PACKET_EVERY: Duration = Duration::from_millis(5);
+const PACKET_EVERY: Duration = Duration::from_millis(7);
 
 impl World {
     pub fn new(provider: Arc<dyn Provider>, seed: u8, a: PeerConfig, b: PeerConfig) -> Self {
@@ -109,6 +116,10 @@ impl World {
             job_time: Duration::from_millis(1),
             traffic: false,
             tamper: None,
+            lie: None,
+            recorded: Vec::new(),
+            nat_port: None,
+            keepalives: 0,
             provider,
             items: BTreeMap::new(),
             serial: 0,
@@ -149,6 +160,13 @@ impl World {
 
     pub fn run_secs(&mut self, seconds: u64) {
         self.run(Duration::from_secs(seconds));
+    }
+
+    /// Lets everything come to rest: traffic for a while, then only timers.
+    pub fn settle(&mut self) {
+        self.run_secs(12);
+        self.traffic = false;
+        self.run_secs(140);
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -196,8 +214,10 @@ impl World {
             }
             Item::Packet(n, key, secret) => {
                 let host = &mut self.hosts[n];
-                match host.inbound.get(&key) {
-                    Some(sa) if sa.encr_key == secret => {
+                // The SPI and the key say which SA it is; the address may have been translated.
+                let sa = host.inbound.iter().find(|(k, _)| k.spi == key.spi).map(|(k, sa)| (*k, sa));
+                match sa {
+                    Some((key, sa)) if sa.encr_key == secret => {
                         if host.seen.insert(key) {
                             host.endpoint.note_first_use(now, key.spi);
                             self.drain(n);
@@ -227,15 +247,28 @@ impl World {
     }
 
     fn transmit(&mut self, n: usize, mut datagram: Datagram) {
+        if datagram.bytes == [0xff] {
+            self.keepalives += 1;
+            return;
+        }
         let index = self.sent;
         self.sent += 1;
+        if let Some(lie) = &mut self.lie
+            && let Some(bytes) = super::decrypt::reseal(&self.hosts[n].endpoint, &*self.provider, &datagram, lie)
+        {
+            datagram.bytes = bytes;
+        }
         if let Some(tamper) = &mut self.tamper {
             tamper(index, &mut datagram);
         }
         let fate = self.fates.get(&index).copied().unwrap_or(Fate::Deliver);
         let text = self.describe(n, &datagram);
         self.ladder.push(format!("{} #{index} {} {text} {fate:?}", self.now, if n == 0 { "A -> B" } else { "A <- B" }));
-        let flipped = Datagram { local: datagram.remote, remote: datagram.local, bytes: datagram.bytes };
+        let mut flipped = Datagram { local: datagram.remote, remote: datagram.local, bytes: datagram.bytes };
+        if let Some(base) = self.nat_port {
+            self.translate(n, base, &mut flipped);
+        }
+        self.recorded.push((1 - n, flipped.clone()));
         let delays = match fate {
             Fate::Lose => vec![],
             Fate::Deliver => vec![self.delay],
@@ -245,6 +278,21 @@ impl World {
         for delay in delays {
             self.push(delay, Item::Datagram(1 - n, flipped.clone()));
         }
+    }
+
+    /// A's side of the NAT: its source becomes public; what comes to the public address goes to A, if the mapping is that of today.
+    fn translate(&self, from: usize, base: u16, datagram: &mut Datagram) {
+        let public = self.hosts[1].directory.config.remote;
+        if from == 0 {
+            datagram.remote = SocketAddr::new(public, base + datagram.remote.port());
+        } else {
+            datagram.local = SocketAddr::new(super::setup::A, datagram.local.port().checked_sub(base).unwrap_or(9));
+        }
+    }
+
+    /// A datagram from nowhere.
+    pub fn inject(&mut self, to: usize, datagram: Datagram) {
+        self.push(Duration::ZERO, Item::Datagram(to, datagram));
     }
 
     fn describe(&self, n: usize, datagram: &Datagram) -> String {

@@ -39,6 +39,13 @@ impl Rtnl {
         self.change(|| format!("add address {net} to {interface}"), NEWADDR, CREATE, body.bytes())
     }
 
+    /// Adds an address that another interface has too: without route and without duplicate address detection.
+    pub fn add_alias(&mut self, interface: &str, address: IpAddr) -> Result<(), Error> {
+        let net = IpNet::from(address);
+        let body = self.body(interface, net, IFA_F_NODAD | IFA_F_NOPREFIXROUTE)?;
+        self.change(|| format!("add address {net} to {interface}"), NEWADDR, CREATE, body.bytes())
+    }
+
     /// Takes an address away; absent is success.
     pub fn delete_address(&mut self, interface: &str, net: IpNet) -> Result<(), Error> {
         let body = self.body(interface, net, 0)?;
@@ -72,6 +79,7 @@ const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u32 = 2;
 const IFA_F_DADFAILED: u32 = 8;
 const IFA_F_TENTATIVE: u32 = 0x40;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 const HEADER: usize = 8;
 
 fn decode(body: &[u8]) -> Option<Address> {

@@ -123,6 +123,11 @@ impl Rtnl {
         self.set(name, |body| body.u32(IFLA_MTU, mtu))
     }
 
+    /// Sets how many packets wait for the interface at most.
+    pub fn set_queue_length(&mut self, name: &str, packets: u32) -> Result<(), Error> {
+        self.set(name, |body| body.u32(IFLA_TXQLEN, packets))
+    }
+
     /// Renames an interface, which must be down.
     pub fn rename(&mut self, name: &str, to: &str) -> Result<(), Error> {
         check_name(to)?;
@@ -150,6 +155,7 @@ const GETLINK: u16 = 18;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;

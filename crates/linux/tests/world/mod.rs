@@ -1,7 +1,9 @@
 //! Namespaces for tests: made under names of their own, gone when the test ends, however it ends.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use linux::netns::Guard;
 use linux::route::{NewLink, Rtnl};
@@ -51,6 +53,22 @@ impl Pair {
                 rtnl.set_up("eth0", true).unwrap();
             });
         }
-        Self { a, b }
+        let pair = Self { a, b };
+        pair.settle();
+        pair
+    }
+
+    /// Waits until the wire carries packets: the kernel tells IPv6 of a new carrier with a delay of up to a second.
+    fn settle(&self) {
+        let to = self.a.run(|| UdpSocket::bind("[fd09::1]:9").unwrap());
+        let from = self.b.run(|| UdpSocket::bind("[fd09::2]:9").unwrap());
+        to.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        for _ in 0..250 {
+            let _ = from.send_to(b"?", "[fd09::1]:9");
+            if to.recv_from(&mut [0; 8]).is_ok() {
+                return;
+            }
+        }
+        panic!("the wire stays dead");
     }
 }

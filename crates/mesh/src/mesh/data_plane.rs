@@ -77,6 +77,7 @@ impl Mesh {
         }
         self.counters.data_plane.clone_from(&snapshot.counters);
         self.repair(now, snapshot);
+        self.look_for_duplicates(now);
     }
 
     fn repair(&mut self, now: Now, snapshot: &Snapshot) {

@@ -32,12 +32,13 @@ impl Mesh {
             Event::ChildDown { child, remote, remove, reason, .. } => {
                 self.child_down(now, child, remote, &remove, &reason);
             }
-            Event::ChildFailed { remote, replaces, reason, .. } => {
-                self.child_failed(now, remote, replaces, &reason);
+            Event::ChildFailed { ike, remote, replaces, reason } => {
+                let address = self.ikes.get(&ike).copied().unwrap_or(remote);
+                self.child_failed(now, ike, address, replaces, &reason);
             }
             Event::InitialContact { remote, .. } => {
                 let text = "the peer started anew; what it had before is gone";
-                self.report(now, Level::Info, Some(remote), Kind::InitialContact, text);
+                self.report(now, Level::Debug, Some(remote), Kind::InitialContact, text);
             }
             Event::PeerMoved { id, remote, sas } => self.peer_moved(now, id, remote, &sas),
             Event::Alive { id, .. } => self.alive(now, id),
@@ -74,8 +75,13 @@ impl Mesh {
         let wanted = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
         let peer = self.peers.entry(self.identity.address, address, now.at);
         self.ikes.insert(info.id, address);
-        let ike =
-            Ike { id: info.id, initiated: info.initiator, since: Some(now.at), closing: false };
+        let ike = Ike {
+            id: info.id,
+            initiated: info.initiator,
+            since: Some(now.at),
+            expects_child: true,
+            closing: false,
+        };
         match peer.ikes.iter_mut().find(|i| i.id == info.id) {
             Some(known) => known.since = Some(now.at),
             None => peer.ikes.push(ike),
@@ -100,13 +106,13 @@ impl Mesh {
         self.ikes.insert(new.id, address);
         self.counters.ike_rekeyed += 1;
         let peer = self.peers.entry(self.identity.address, address, now.at);
-        let mut initiated = new.initiator;
+        let (mut initiated, mut since) = (new.initiator, Some(now.at));
         if let Some(ike) = peer.ikes.iter_mut().find(|i| i.id == old) {
-            initiated = ike.initiated;
+            (initiated, since) = (ike.initiated, ike.since);
             ike.closing = true;
         }
         peer.ikes.retain(|i| i.id != new.id);
-        peer.ikes.push(Ike { id: new.id, initiated, since: Some(now.at), closing: false });
+        peer.ikes.push(Ike { id: new.id, initiated, since, expects_child: false, closing: false });
         for child in peer.children.iter_mut().filter(|c| c.ike == Some(old)) {
             child.ike = Some(new.id);
         }
@@ -242,6 +248,9 @@ impl Mesh {
         if !peer.children.iter().any(|c| c.id == info.id) {
             peer.children.push(Child::new(info.id));
         }
+        for ike in peer.ikes.iter_mut().filter(|i| i.id == info.ike) {
+            ike.expects_child = false;
+        }
         for child in &mut peer.children {
             if child.id == info.id {
                 (child.ike, child.up) = (Some(info.ike), true);
@@ -290,17 +299,24 @@ impl Mesh {
     fn child_failed(
         &mut self,
         now: Now,
-        remote: IpAddr,
+        ike: IkeSaId,
+        address: IpAddr,
         replaces: Option<ChildId>,
         reason: &Failure,
     ) {
-        let (kind, verdict) = self.judge(now, remote, reason);
-        if let Some(peer) = self.peers.get_mut(remote) {
-            peer.rekey_again |= replaces.is_some();
-            let window = super::tunnels::REPAIR_WINDOW;
-            peer.demand_until = peer.demand_until.max(now.at + window);
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        for ike in peer.ikes.iter_mut().filter(|i| i.id == ike) {
+            ike.expects_child = false;
         }
-        self.failed(now, remote, kind, verdict, &reason.to_string());
+        if matches!(reason, Failure::Ended(_)) {
+            self.budget.release(address);
+            self.torn.insert(address, true);
+            return;
+        }
+        peer.rekey_again |= replaces.is_some();
+        peer.demand_until = peer.demand_until.max(now.at + super::tunnels::REPAIR_WINDOW);
+        let (kind, verdict) = self.judge(now, address, reason);
+        self.failed(now, address, kind, verdict, &reason.to_string());
     }
 
     fn peer_moved(&mut self, now: Now, id: IkeSaId, remote: SocketAddr, sas: &[SaKey]) {

@@ -184,7 +184,7 @@ impl Mesh {
             certificates: self.certificates_shown(now),
             drift_repaired: self.reconciler.repaired(),
             refusals: self.counters.refusals,
-            waiting_for: format!("{:?}", self.next_wake().1),
+            waiting_for: self.next_wake().1.to_string(),
         }
     }
 
@@ -211,6 +211,8 @@ impl Mesh {
     fn peer_shown(&self, now: Now, address: IpAddr, peer: &Peer, known: &Known) -> PeerStatus {
         let state = self.state(now, address, peer, known);
         let (verdict, reason) = verdict(now, peer, state);
+        // One that is closed but still answers late retransmissions is not worth showing.
+        let ikes = peer.ikes.iter().filter(|i| i.since.is_none() || known.ikes.contains_key(&i.id));
         let waits = state != State::Up && peer.wanted != Wanted::Down;
         let retry = peer.start_at.filter(|_| waits).map(|at| at.since(now.at).as_secs());
         PeerStatus {
@@ -223,7 +225,7 @@ impl Mesh {
             owner: peer.owner,
             retry_in_s: retry.filter(|_| peer.failures > 0),
             failures: if state == State::Up { 0 } else { peer.failures },
-            ike_sas: peer.ikes.iter().map(|i| ike_shown(now, i, known.ikes.get(&i.id))).collect(),
+            ike_sas: ikes.map(|i| ike_shown(now, i, known.ikes.get(&i.id))).collect(),
             child_sas: self.children_shown(now, address, peer, known),
         }
     }

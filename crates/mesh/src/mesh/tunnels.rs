@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike::Now;
 use ike::error::Failure;
+use ike::{ChildId, IkeSaId, Now};
 use ipsec::change::Change;
 
 use super::Mesh;
 use crate::budget::Urgency;
 use crate::event::{Kind, Level};
 use crate::pair;
-use crate::peer::{Peer, Trouble, Wanted};
+use crate::peer::{Ike, Peer, Trouble, Wanted};
 use crate::status::Verdict;
 
 /// Why a tunnel is wanted.
@@ -45,10 +45,10 @@ const YIELDS: u8 = 4;
 /// Starts without a waiting packet are spread by this much for each peer, up to a bound.
 const SPREAD_PER_PEER: Duration = Duration::from_millis(5);
 const SPREAD_MAX: Duration = Duration::from_secs(10);
-/// Of two tunnels one is closed after this, by the owner of the pair …
-const TIDY_OWNER: Duration = Duration::from_secs(1);
-/// … or by the other one, if the owner did not.
-const TIDY_OTHER: Duration = Duration::from_secs(5);
+/// What this host made twice is closed after this; nothing is sent through it for the last half …
+const TIDY_OWN: Duration = Duration::from_secs(2);
+/// … and what both ends made, if IKE has not settled it by itself long ago.
+const TIDY_OTHERS: Duration = Duration::from_secs(60);
 
 impl Mesh {
     /// A tunnel is wanted. False if there is no room for the peer.
@@ -70,7 +70,8 @@ impl Mesh {
         };
         peer.demand_until = peer.demand_until.max(now.at + window);
         peer.urgent |= matches!(why, Demand::Traffic | Demand::Operator);
-        if (peer.flowing() && !peer.stale) || peer.connecting() || self.budget.is_queued(address) {
+        let settled = (peer.flowing() && !peer.stale) || peer.expects_child(now.at);
+        if settled || peer.connecting() || self.budget.is_queued(address) {
             return true;
         }
         let delay = match (why, peer.owner) {
@@ -171,7 +172,7 @@ impl Mesh {
     /// A tunnel that was there is not whole any more.
     pub(super) fn after_loss(&mut self, now: Now, address: IpAddr, restart: bool) {
         let Some(peer) = self.peers.get_mut(address) else { return };
-        if peer.flowing() {
+        if peer.flowing() || peer.expects_child(now.at) {
             return;
         }
         if restart || peer.eager || peer.wanted == Wanted::Up {
@@ -180,12 +181,17 @@ impl Mesh {
         }
     }
 
-    /// Closes what is redundant: first nothing is sent through it any more, here and (by the same
-    /// rule) there; a while later it is deleted. So no packet is lost.
+    /// Closes what is redundant: first nothing is sent through it any more, a while later it is
+    /// deleted. So no packet is lost.
     fn tidy(&mut self, now: Now, address: IpAddr) {
+        let serving: Vec<_> = self.endpoint.children().iter().map(|c| c.id).collect();
         let Some(peer) = self.peers.get_mut(address) else { return };
-        let (keep_child, children) = peer.redundant_children();
-        let ikes = peer.redundant_ikes();
+        let (keep_child, mut children) = peer.redundant_children();
+        children.retain(|c| serving.contains(c));
+        let mut ikes = peer.redundant_ikes();
+        if !peer.made_all() && now.at.since(peer.newest()) < TIDY_OTHERS {
+            ikes.clear();
+        }
         let kept = peer.children.iter().any(|c| Some(c.id) == keep_child && c.flowing());
         if (ikes.is_empty() && children.is_empty()) || !kept {
             return;
@@ -196,47 +202,65 @@ impl Mesh {
                 muted.extend(child.outbound.take());
             }
         }
-        if !muted.is_empty() {
-            peer.tidy_at = Some(now.at + if peer.owner { TIDY_OWNER } else { TIDY_OTHER });
-            for key in muted {
-                let change = self.reconciler.remove_sa(key);
-                self.change(change);
-            }
-            return;
+        if muted.is_empty() {
+            return self.close_redundant(now, address, &ikes, &children);
         }
-        for ike in &mut peer.ikes {
-            ike.closing |= ikes.contains(&ike.id);
-        }
-        for ike in ikes {
-            let _ = self.endpoint.delete_ike(now, ike);
-            self.report(
-                now,
-                Level::Info,
-                Some(address),
-                Kind::UniqueReplace,
-                "closing a second IKE SA; one is kept",
-            );
-        }
-        for child in children {
-            let _ = self.endpoint.delete_child(now, child);
-            self.report(
-                now,
-                Level::Info,
-                Some(address),
-                Kind::UniqueReplace,
-                "closing a second child SA; one is kept",
-            );
+        peer.tidy_at = Some(now.at + TIDY_OWN / 2);
+        for key in muted {
+            let change = self.reconciler.remove_sa(key);
+            self.change(change);
         }
     }
 
-    /// Sees to it that duplicates are looked for soon, if there may be any.
+    fn close_redundant(
+        &mut self,
+        now: Now,
+        address: IpAddr,
+        ikes: &[IkeSaId],
+        children: &[ChildId],
+    ) {
+        if let Some(peer) = self.peers.get_mut(address) {
+            for ike in &mut peer.ikes {
+                ike.closing |= ikes.contains(&ike.id);
+            }
+        }
+        let mut closed = 0;
+        for ike in ikes {
+            closed += usize::from(self.endpoint.delete_ike(now, *ike).is_ok());
+        }
+        for child in children {
+            closed += usize::from(self.endpoint.delete_child(now, *child).is_ok());
+        }
+        if closed > 0 {
+            let text = "closing a second tunnel; one is kept";
+            self.report(now, Level::Info, Some(address), Kind::UniqueReplace, text);
+        }
+    }
+
+    /// Duplicates that nothing else spoke of.
+    pub(super) fn look_for_duplicates(&mut self, now: Now) {
+        let several = |p: &Peer| p.tidy_at.is_none() && (p.ikes.len() > 1 || p.children.len() > 1);
+        let peers: Vec<_> = self.peers.iter().filter(|(_, p)| several(p)).map(|(a, _)| a).collect();
+        for address in peers {
+            self.expect_tidy(now, address);
+        }
+    }
+
+    /// Sees to it that duplicates are closed. Those that were made because both ends began at once
+    /// are IKE's to settle; what is left is what one end made twice, to replace the first, and what
+    /// IKE does not call a duplicate.
     pub(super) fn expect_tidy(&mut self, now: Now, address: IpAddr) {
         let Some(peer) = self.peers.get_mut(address) else { return };
-        let several = peer.ikes.iter().filter(|i| i.established()).count() > 1
-            || !peer.redundant_children().1.is_empty();
-        if several && peer.tidy_at.is_none() {
-            peer.tidy_at = Some(now.at + TIDY_OWNER);
-        }
+        let mut live = peer.ikes.iter().filter(|i| i.established());
+        let wait = match live.nth(1) {
+            Some(_) if peer.made_all() => TIDY_OWN / 2,
+            Some(_) => TIDY_OTHERS,
+            None if peer.redundant_children().1.is_empty() => return,
+            None if peer.owner => TIDY_OWN,
+            None => TIDY_OTHERS,
+        };
+        let at = now.at + wait;
+        peer.tidy_at = Some(peer.tidy_at.map_or(at, |old| old.min(at)));
     }
 
     /// Whether a handshake of the peer's own is under way; ours then waits, a bounded number of times.
@@ -259,7 +283,13 @@ impl Mesh {
         if let Some(peer) = self.peers.get_mut(address) {
             peer.yields = 0;
             peer.last_active = now.at;
-            peer.ikes.push(crate::peer::Ike { id, initiated: true, since: None, closing: false });
+            peer.ikes.push(Ike {
+                id,
+                initiated: true,
+                since: None,
+                expects_child: true,
+                closing: false,
+            });
         }
         self.report(now, Level::Info, Some(address), Kind::Connecting, "building a tunnel");
     }

@@ -206,6 +206,15 @@ impl World {
         self.hosts[host].events.iter().filter(|(_, e)| e.kind == kind).count()
     }
 
+    /// What host `a` told of `b`, the last of it.
+    pub fn story(&self, a: usize, b: usize) -> String {
+        let about =
+            |e: &&(Instant, Event)| e.1.peer == Some(address(b)) && e.1.kind != Kind::Dropped;
+        let events: Vec<_> = self.hosts[a].events.iter().filter(about).collect();
+        let last = events.iter().rev().take(40).rev();
+        last.map(|(at, e)| format!("{at} {:?} {}\n", e.kind, e.text)).collect()
+    }
+
     /// SPIs of the child SA, sorted, if there is exactly one IKE SA and one child SA.
     pub fn single(&self, host: usize, peer: usize) -> [String; 2] {
         let status = self.peer(host, peer);
@@ -213,7 +222,9 @@ impl World {
         assert_eq!(
             (status.ike_sas.len(), status.child_sas.len()),
             (1, 1),
-            "{host} -> {peer}: {status:#?}"
+            "{host} -> {peer}: {status:#?}\n{}---\n{}",
+            self.story(host, peer),
+            self.story(peer, host)
         );
         let mut spis = [status.child_sas[0].spi_in.clone(), status.child_sas[0].spi_out.clone()];
         spis.sort();

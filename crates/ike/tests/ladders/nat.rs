@@ -1,0 +1,71 @@
+//! A NAT between the hosts (RFC 7296 2.23, RFC 3948).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ike::Event;
+
+use crate::setup::*;
+use crate::world::World;
+
+const PUBLIC: &str = "198.51.100.7";
+
+/// A is behind a NAT that shows as `PUBLIC` with ports from `base` on; B is not.
+fn behind_nat(base: u16) -> World {
+    let (a, mut b) = peers(|p| p.dpd_delay = Some(Duration::from_secs(40)));
+    b.remote = PUBLIC.parse().unwrap();
+    edit_child(&mut b, |c| c.remote_ts = child(B, PUBLIC.parse().unwrap()).remote_ts);
+    let mut world = World::new(std::sync::Arc::new(crypto::toy::Toy), 1, a, b);
+    world.nat_port = Some(base);
+    world
+}
+
+fn public(port: u16) -> SocketAddr {
+    SocketAddr::new(PUBLIC.parse().unwrap(), port)
+}
+
+#[test]
+fn esp_goes_in_udp_and_keepalives_flow() {
+    let mut world = behind_nat(20_000);
+    world.traffic = true;
+    world.initiate(0);
+    world.run_secs(100);
+    let story = world.story();
+    let (a, b) = (&world.hosts[0], &world.hosts[1]);
+    assert_eq!(a.endpoint.ike_sas()[0].remote.port(), 4500, "{story}");
+    assert_eq!(b.endpoint.ike_sas()[0].remote, public(24_500), "{story}");
+    let encap = b.outbound()[0].encap.unwrap();
+    assert_eq!((encap.local_port, encap.remote_port), (4500, 24_500));
+    // RFC 7296 2.23.1: A names its own address, B's data plane sees the public one.
+    assert_eq!(a.endpoint.children()[0].local_ts, child(A, B).local_ts);
+    assert_eq!(b.endpoint.children()[0].remote_ts, child(B, PUBLIC.parse().unwrap()).remote_ts);
+    assert!(world.keepalives >= 4, "{} keepalives", world.keepalives);
+    assert_eq!(world.lost, 0);
+}
+
+#[test]
+fn a_new_mapping_is_followed_on_verified_messages_alone() {
+    let mut world = behind_nat(20_000);
+    world.initiate(0);
+    world.run_secs(10);
+    let recorded = world.recorded.clone();
+    // A replay from elsewhere moves nothing.
+    for (to, mut datagram) in recorded {
+        if to == 1 {
+            datagram.remote = "203.0.113.66:4500".parse().unwrap();
+            world.inject(1, datagram);
+        }
+    }
+    world.run_secs(1);
+    assert_eq!(world.hosts[1].count(|e| matches!(e, Event::PeerMoved { .. })), 0);
+    world.nat_port = Some(30_000);
+    world.run_secs(100);
+    let moved = |e: &Event| matches!(e, Event::PeerMoved { remote, sas, .. } if *remote == public(34_500) && sas.len() == 2);
+    assert_eq!(world.hosts[1].count(moved), 1, "{}", world.story());
+    assert_eq!(world.hosts[1].endpoint.ike_sas()[0].remote, public(34_500));
+    assert_eq!(world.hosts[0].count(|e| matches!(e, Event::PeerMoved { .. })), 0);
+    // Rekeys go on through the new mapping.
+    crate::collide::rekey_child(&mut world, 1);
+    world.run_secs(10);
+    assert_eq!(world.hosts[1].outbound()[0].encap.unwrap().remote_port, 34_500);
+}

@@ -1,0 +1,584 @@
+//! The userspace data plane between two namespaces with SAs that both ends know: real packets on a real wire.
+#![allow(clippy::disallowed_methods)]
+
+mod world;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant as Wall};
+
+use crypto::Secret;
+use crypto::cipher::CipherSpec;
+use crypto::native::Native;
+use ipsec::Spi;
+use ipsec::change::{Batch, Change};
+use ipsec::dataplane::{Dataplane, DataplaneEvent};
+use ipsec::pipeline::Pipeline;
+use ipsec::sa::{Direction, Encap, Limits, Mode, Reqid, Sa};
+use ipsec::spd::{Action, Flow, Policy, PolicySelector};
+use linux::capture::{Capture, Packet};
+use linux::clock;
+use linux::datagram::Outgoing;
+use linux::netns::Guard;
+use linux::raw::{Ip, RawEsp};
+use linux::route::{Kind, Monitor, Rtnl};
+use linux::udp::Ports;
+use linux::userspace::{self, Config, IkeDatagram, Networks, Upcalls, Userspace};
+use wire::registry::{Encr, Integ};
+use wire::selector::TrafficSelector;
+use world::{Pair, root};
+
+const LONG: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy)]
+struct Setup {
+    mode: Mode,
+    encap: bool,
+    v6: bool,
+    optional: bool,
+}
+
+impl Setup {
+    fn address(self, host: u8) -> IpAddr {
+        let text = if self.v6 { format!("fd09::{host}") } else { format!("10.9.0.{host}") };
+        text.parse().unwrap()
+    }
+
+    fn net(self) -> ipnet::IpNet {
+        if self.v6 { "fd09::/64" } else { "10.9.0.0/24" }.parse().unwrap()
+    }
+
+    fn sa(self, direction: Direction, from: u8, to: u8) -> Sa {
+        let (local, remote) = if direction == Direction::Out { (from, to) } else { (to, from) };
+        Sa {
+            spi: Spi(0x1000 + u32::from(to)),
+            src: self.address(from),
+            dst: self.address(to),
+            direction,
+            mode: self.mode,
+            reqid: Reqid(7),
+            cipher: CipherSpec { encr: Encr::AES_GCM_16, key_bits: 128, integ: Integ::NONE },
+            encr_key: Secret::new((0..20).map(|i| i ^ from).collect()),
+            integ_key: Secret::new(Vec::new()),
+            esn: true,
+            replay_window: 1024,
+            encap: self.encap.then_some(Encap { local_port: 4500, remote_port: 4500 }),
+            limits: Limits::default(),
+            local_ts: vec![TrafficSelector::host(self.address(local))],
+            remote_ts: vec![TrafficSelector::host(self.address(remote))],
+        }
+    }
+
+    fn policies(self, host: u8) -> Vec<Change> {
+        let selector = PolicySelector {
+            local: self.address(host).into(),
+            remote: self.net(),
+            protocol: None,
+            local_ports: None,
+            remote_ports: None,
+        };
+        let pass =
+            PolicySelector { protocol: Some(17), local_ports: Some((7000, 7009)), ..selector };
+        let protect = Action::Protect { mode: self.mode, reqid: Reqid(7), optional: self.optional };
+        let both = |priority, selector, action| {
+            [Flow::In, Flow::Out]
+                .map(|flow| Change::PutPolicy(Policy { priority, flow, selector, action }))
+        };
+        both(10, pass, Action::Bypass).into_iter().chain(both(100, selector, protect)).collect()
+    }
+
+    fn sas(self, host: u8) -> Vec<Change> {
+        let peer = 3 - host;
+        [self.sa(Direction::In, peer, host), self.sa(Direction::Out, host, peer)]
+            .map(|sa| Change::AddSa(Box::new(sa)))
+            .to_vec()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<IkeDatagram>>>, Arc<AtomicUsize>);
+
+impl Upcalls for Heard {
+    fn ike(&self, datagram: IkeDatagram) {
+        self.0.lock().unwrap().push(datagram);
+    }
+
+    fn events(&self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Host {
+    plane: Userspace,
+    ports: Arc<Ports>,
+    heard: Heard,
+}
+
+/// Starts the data plane in a namespace; without SAs.
+fn start(netns: &Guard, setup: Setup, host: u8) -> Host {
+    netns.run(|| {
+        let heard = Heard::default();
+        let ports = Arc::new(Ports::open(&userspace::PORTS, userspace::MARK).unwrap());
+        let pipeline = Arc::new(Pipeline::new(Arc::new(Native)));
+        let config = Config::new(vec![setup.address(host)]);
+        let mut plane =
+            Userspace::start(config, pipeline, Arc::clone(&ports), Box::new(heard.clone()))
+                .unwrap();
+        assert_eq!(plane.apply(clock::now(), &Batch(setup.policies(host))), []);
+        plane.route(Networks {
+            protected: vec![setup.net()],
+            clear: Vec::new(),
+            optional: setup.optional,
+        });
+        assert_eq!(plane.status().warnings, Vec::<String>::new());
+        Host { plane, ports, heard }
+    })
+}
+
+fn install(host: &mut Host, changes: Vec<Change>) {
+    assert_eq!(host.plane.apply(clock::now(), &Batch(changes)), []);
+}
+
+/// Both hosts with SAs.
+fn protected(setup: Setup) -> (Pair, Host, Host) {
+    let pair = Pair::new();
+    let (mut a, mut b) = (start(&pair.a, setup, 1), start(&pair.b, setup, 2));
+    install(&mut a, setup.sas(1));
+    install(&mut b, setup.sas(2));
+    (pair, a, b)
+}
+
+/// Sends `data` over TCP from a to b and back.
+fn tcp(pair: &Pair, setup: Setup, data: &[u8]) {
+    let listener = pair.b.run(|| TcpListener::bind((setup.address(2), 8000)).unwrap());
+    let echo = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        stream.write_all(&all).unwrap();
+    });
+    let to = SocketAddr::new(setup.address(2), 8000);
+    let mut stream = pair.a.run(|| TcpStream::connect_timeout(&to, LONG).unwrap());
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(data).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).unwrap();
+    assert!(back == data, "{} of {} bytes came back", back.len(), data.len());
+    echo.join().unwrap();
+}
+
+/// A datagram from a to b; whether it came.
+fn datagram(pair: &Pair, setup: Setup, port: u16, length: usize) -> bool {
+    datagram_within(pair, setup, port, length, Duration::from_secs(5))
+}
+
+fn datagram_within(pair: &Pair, setup: Setup, port: u16, length: usize, limit: Duration) -> bool {
+    let bind =
+        |netns: &Guard, host| netns.run(|| UdpSocket::bind((setup.address(host), port)).unwrap());
+    let (from, to) = (bind(&pair.a, 1), bind(&pair.b, 2));
+    to.set_read_timeout(Some(limit)).unwrap();
+    let data: Vec<u8> = (0..length).map(|i| i as u8).collect();
+    from.send_to(&data, (setup.address(2), port)).unwrap();
+    let mut buffer = vec![0; 65_536];
+    match to.recv_from(&mut buffer) {
+        Ok((n, _)) => {
+            assert!(buffer[..n] == data[..], "it came changed");
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// What is on the wire besides neighbour discovery: (protocol, whether it is a UDP packet on port 4500).
+fn kinds(packets: &[Packet]) -> Vec<(u8, bool)> {
+    let mut all: Vec<_> = packets.iter().filter_map(kind).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn kind(packet: &Packet) -> Option<(u8, bool)> {
+    let bytes = &packet.bytes;
+    let (mut protocol, mut at, mut later) = match packet.protocol {
+        0x0800 => (bytes[9], 20, u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1fff != 0),
+        0x86dd => (bytes[6], 40, false),
+        _ => return None,
+    };
+    if packet.protocol == 0x86dd && protocol == 44 {
+        (protocol, later) = (bytes[40], u16::from_be_bytes([bytes[42], bytes[43]]) & 0xfff8 != 0);
+        at = 48;
+    }
+    // A later fragment has no ports: it counts as what its protocol says.
+    let natt = protocol == 17 && (later || bytes[at..at + 4] == [0x11, 0x94, 0x11, 0x94]);
+    let discovery = protocol == 58 && (133..=137).contains(&bytes[at])
+        || protocol == 0
+        || protocol == 58 && bytes[at] == 143;
+    (!discovery).then_some((protocol, natt))
+}
+
+fn carries_everything(setup: Setup) {
+    if !root() {
+        return;
+    }
+    let (pair, a, b) = protected(setup);
+    let mut capture = pair.b.run(|| Capture::open("eth0").unwrap());
+    assert!(datagram(&pair, setup, 9000, 10), "a small datagram");
+    assert!(datagram(&pair, setup, 9000, 20_000), "a large datagram, in fragments");
+    tcp(&pair, setup, &vec![0x5a; 3_000_000]);
+    let packets = capture.read().unwrap();
+    assert_eq!(capture.lost().unwrap(), 0);
+    let expected = if setup.encap { (17, true) } else { (50, false) };
+    assert_eq!(kinds(&packets), [expected], "{} packets", packets.len());
+    assert!(packets.len() > 2000);
+
+    let used = pair.b.run(|| b.plane.pipeline().snapshot(clock::now()));
+    assert!(
+        used.sas.iter().all(|sa| sa.packets > 500 && sa.bad_icv == 0 && sa.replays == 0),
+        "{:?}",
+        used.sas
+    );
+    for host in [a, b] {
+        let counters = host.plane.pipeline().snapshot(clock::now()).counters;
+        assert!(
+            counters.iter().all(|(name, n)| *n == 0 || !name.contains("malformed")),
+            "{counters:?}"
+        );
+    }
+}
+
+const PLAIN: Setup = Setup { mode: Mode::Transport, encap: false, v6: false, optional: false };
+
+#[test]
+fn transport_v4() {
+    carries_everything(PLAIN);
+}
+
+#[test]
+fn transport_v6() {
+    carries_everything(Setup { v6: true, ..PLAIN });
+}
+
+#[test]
+fn transport_v4_in_udp() {
+    carries_everything(Setup { encap: true, ..PLAIN });
+}
+
+#[test]
+fn transport_v6_in_udp() {
+    carries_everything(Setup { encap: true, v6: true, ..PLAIN });
+}
+
+#[test]
+fn tunnel_v4() {
+    carries_everything(Setup { mode: Mode::Tunnel, ..PLAIN });
+}
+
+#[test]
+fn tunnel_v6_in_udp() {
+    carries_everything(Setup { mode: Mode::Tunnel, encap: true, v6: true, ..PLAIN });
+}
+
+#[test]
+fn first_packet_waits_for_its_sa() {
+    if !root() {
+        return;
+    }
+    let pair = Pair::new();
+    let (mut a, mut b) = (start(&pair.a, PLAIN, 1), start(&pair.b, PLAIN, 2));
+    let from = pair.a.run(|| UdpSocket::bind("10.9.0.1:9000").unwrap());
+    let to = pair.b.run(|| UdpSocket::bind("10.9.0.2:9000").unwrap());
+    from.send_to(b"first", "10.9.0.2:9000").unwrap();
+    let limit = Wall::now() + LONG;
+    let acquire = loop {
+        if let Some(event) = a.plane.poll_event() {
+            break event;
+        }
+        assert!(Wall::now() < limit, "no acquire");
+        std::thread::yield_now();
+    };
+    let DataplaneEvent::Acquire { reqid, packet } = acquire else { panic!("{acquire:?}") };
+    assert_eq!(
+        (reqid, packet.dst, packet.dst_port),
+        (Reqid(7), "10.9.0.2".parse().unwrap(), Some(9000))
+    );
+    assert_eq!(a.heard.1.load(Ordering::Relaxed), 1, "the control loop was woken");
+    install(&mut b, PLAIN.sas(2));
+    install(&mut a, PLAIN.sas(1));
+    to.set_read_timeout(Some(LONG)).unwrap();
+    let mut buffer = [0; 16];
+    assert_eq!(to.recv_from(&mut buffer).unwrap().0, 5);
+}
+
+#[test]
+fn ike_comes_up_and_goes_down() {
+    if !root() {
+        return;
+    }
+    for v6 in [false, true] {
+        let setup = Setup { v6, ..PLAIN };
+        let pair = Pair::new();
+        let (a, b) = (start(&pair.a, setup, 1), start(&pair.b, setup, 2));
+        let at = |host, port| SocketAddr::new(setup.address(host), port);
+        for (port, bytes) in
+            [(500, &b"\x01hello"[..]), (4500, b"\0\0\0\0hello"), (4500, b"\xff"), (4500, b"\0\0\0")]
+        {
+            a.ports.send(at(1, port), at(2, port), bytes).unwrap();
+        }
+        let limit = Wall::now() + LONG;
+        while b.heard.0.lock().unwrap().len() < 2 && Wall::now() < limit {
+            std::thread::yield_now();
+        }
+        let mut heard = b.heard.0.lock().unwrap().clone();
+        heard.sort_by_key(|d| d.local.port());
+        let expected = [(500, &b"\x01hello"[..]), (4500, b"\0\0\0\0hello")].map(|(port, bytes)| {
+            IkeDatagram { local: at(2, port), remote: at(1, port), bytes: bytes.to_vec() }
+        });
+        assert_eq!(heard, expected);
+    }
+}
+
+#[test]
+fn exceptions_pass_in_the_clear() {
+    if !root() {
+        return;
+    }
+    for v6 in [false, true] {
+        let setup = Setup { v6, ..PLAIN };
+        let (pair, _a, _b) = protected(setup);
+        let mut capture = pair.b.run(|| Capture::open("eth0").unwrap());
+        assert!(datagram(&pair, setup, 7005, 100));
+        assert!(datagram(&pair, setup, 7005, 5000), "fragments too");
+        // Later fragments have no ports to look at.
+        assert_eq!(kinds(&capture.read().unwrap()), [(17, false), (17, true)]);
+    }
+}
+
+#[test]
+fn cleartext_from_protected_peers_is_refused() {
+    if !root() {
+        return;
+    }
+    for v6 in [false, true] {
+        for optional in [false, true] {
+            let setup = Setup { v6, optional, ..PLAIN };
+            let pair = Pair::new();
+            assert!(datagram(&pair, setup, 9000, 100), "before");
+            let mut b = start(&pair.b, setup, 2);
+            install(&mut b, setup.sas(2));
+            // Host a knows nothing of protection: it sends in the clear.
+            let limit = Duration::from_millis(if optional { 5000 } else { 300 });
+            assert_eq!(
+                datagram_within(&pair, setup, 9000, 100, limit),
+                optional,
+                "v6 {v6}, optional {optional}"
+            );
+            assert!(datagram(&pair, setup, 7000, 100), "an exception");
+            let status = b.plane.status();
+            assert!(status.guard.is_ok_and(|n| n >= 9), "{:?}", b.plane.status());
+            pair.b.run(|| b.plane.flush());
+            assert!(datagram(&pair, setup, 9000, 100), "after");
+        }
+    }
+}
+
+#[test]
+fn nothing_leaks_when_the_plane_is_gone() {
+    if !root() {
+        return;
+    }
+    for v6 in [false, true] {
+        let setup = Setup { v6, ..PLAIN };
+        let (pair, a, b) = protected(setup);
+        assert!(datagram(&pair, setup, 9000, 10));
+        let mut capture = pair.b.run(|| Capture::open("eth0").unwrap());
+        drop(a);
+        let from = pair.a.run(|| UdpSocket::bind((setup.address(1), 9000)).unwrap());
+        assert!(from.send_to(b"leak", (setup.address(2), 9000)).is_err());
+        assert_eq!(kinds(&capture.read_until(Duration::from_millis(200), |_| false).unwrap()), []);
+        drop((b, from));
+
+        // The next start finds what the former left, and goes on.
+        let (mut a, mut b) = (start(&pair.a, setup, 1), start(&pair.b, setup, 2));
+        install(&mut a, setup.sas(1));
+        install(&mut b, setup.sas(2));
+        assert!(datagram(&pair, setup, 9000, 10));
+        for (netns, host) in [(&pair.a, a), (&pair.b, b)] {
+            netns.run(|| {
+                host.plane.flush();
+                let mut rtnl = Rtnl::open().unwrap();
+                assert_eq!(rtnl.routes(Some(userspace::TABLE)).unwrap(), []);
+                assert!(
+                    rtnl.rules().unwrap().iter().all(|r| r.priority != userspace::RULE_PRIORITY)
+                );
+                assert_eq!(linux::xfrm::Xfrm::open().unwrap().policies().unwrap(), []);
+            });
+        }
+        assert!(datagram(&pair, setup, 9000, 10));
+    }
+}
+
+#[test]
+fn foreign_policies_and_strict_filters_are_left_or_named() {
+    if !root() {
+        return;
+    }
+    let pair = Pair::new();
+    pair.b.sysctl("net/ipv4/conf/eth0/rp_filter", "1").unwrap();
+    let foreign = linux::xfrm::Policy::new(
+        linux::xfrm::Direction::In,
+        5,
+        linux::xfrm::Selector::between(
+            "10.9.0.0/24".parse().unwrap(),
+            "10.9.0.2/32".parse().unwrap(),
+        ),
+        linux::xfrm::Action::Allow,
+    );
+    pair.b.run(|| linux::xfrm::Xfrm::open().unwrap().put_policy(&foreign).unwrap());
+    let mut b = pair.b.run(|| {
+        let ports = Arc::new(Ports::open(&userspace::PORTS, userspace::MARK).unwrap());
+        let pipeline = Arc::new(Pipeline::new(Arc::new(Native)));
+        Userspace::start(
+            Config::new(vec![PLAIN.address(2)]),
+            pipeline,
+            ports,
+            Box::new(Heard::default()),
+        )
+        .unwrap()
+    });
+    b.apply(clock::now(), &Batch(PLAIN.policies(2)));
+    let warnings = b.status().warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("net.ipv4.conf.eth0.rp_filter=2"),
+        "{warnings:?}"
+    );
+    pair.b.run(|| {
+        assert_eq!(linux::netns::get_sysctl("net/ipv4/conf/eth0/rp_filter").unwrap(), "2");
+        b.flush();
+        assert_eq!(linux::netns::get_sysctl("net/ipv4/conf/eth0/rp_filter").unwrap(), "1");
+        assert_eq!(linux::xfrm::Xfrm::open().unwrap().policies().unwrap(), [foreign]);
+    });
+}
+
+#[test]
+fn routes_come_back_and_follow_the_mtu() {
+    if !root() {
+        return;
+    }
+    let (pair, mut a, _b) = protected(PLAIN);
+    let clear = "10.9.0.128/25".parse().unwrap();
+    a.plane.route(Networks { protected: vec![PLAIN.net()], clear: vec![clear], optional: false });
+    let eventually = |what: &str, check: &(dyn Fn(&mut Rtnl) -> bool + Sync)| {
+        pair.a.run(|| {
+            let mut rtnl = Rtnl::open().unwrap();
+            let limit = Wall::now() + LONG;
+            while !check(&mut rtnl) {
+                assert!(Wall::now() < limit, "{what}: {:?}", rtnl.routes(Some(userspace::TABLE)));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+    };
+    let table = |rtnl: &mut Rtnl| rtnl.routes(Some(userspace::TABLE)).unwrap();
+    let has = |rtnl: &mut Rtnl, kind| table(rtnl).iter().filter(|r| r.kind == kind).count();
+    eventually("all three", &|rtnl| {
+        [Kind::Unicast, Kind::Blackhole, Kind::Throw].map(|k| has(rtnl, k)) == [1, 1, 1]
+    });
+    pair.a.run(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        let unicast = table(&mut rtnl).into_iter().find(|r| r.kind == Kind::Unicast).unwrap();
+        rtnl.delete_route(&unicast).unwrap();
+        rtnl.set_mtu("eth0", 1400).unwrap();
+    });
+    eventually("the route is back", &|rtnl| has(rtnl, Kind::Unicast) == 1);
+    let mtu = 1400 - userspace::overhead(Mode::Tunnel);
+    eventually("the MTU followed", &|rtnl| rtnl.link(userspace::INTERFACE).unwrap().mtu == mtu);
+    let eth0 = pair.a.run(|| Rtnl::open().unwrap().link("eth0").unwrap().index);
+    let found =
+        pair.a.run(|| Rtnl::open().unwrap().get_route("10.9.0.200".parse().unwrap(), 0).unwrap());
+    assert_eq!(found.interface, eth0, "what is excluded keeps its route");
+}
+
+#[test]
+fn small_path_is_learnt() {
+    if !root() {
+        return;
+    }
+    let (pair, a, _b) = protected(PLAIN);
+    // The route knows a path MTU below that of the device.
+    pair.a.run(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        let mut route = linux::route::Route::unicast(
+            "10.9.0.2/32".parse().unwrap(),
+            linux::route::MAIN_TABLE,
+            "eth0",
+        );
+        route.mtu = Some(900);
+        rtnl.add_route(&route).unwrap();
+    });
+    tcp(&pair, PLAIN, &vec![1; 300_000]);
+    let mut a = a;
+    let counters = a.plane.snapshot(clock::now()).counters;
+    let count = |name| counters.iter().find(|(n, _)| *n == name).map(|(_, count)| *count).unwrap();
+    assert!(count("wire_send_too_long") > 0 && count("out_too_big") > 0, "{counters:?}");
+    let found =
+        pair.a.run(|| Rtnl::open().unwrap().get_route("10.9.0.2".parse().unwrap(), 0).unwrap());
+    assert!(found.mtu < 900, "the stack knows what fits inside: {found:?}");
+}
+
+#[test]
+fn it_comes_to_rest() {
+    if !root() {
+        return;
+    }
+    for v6 in [false, true] {
+        let setup = Setup { v6, ..PLAIN };
+        let (pair, _a, _b) = protected(setup);
+        let monitor = pair.a.run(|| Monitor::open().unwrap());
+        let quiet = |monitor: &Monitor| {
+            std::thread::sleep(Duration::from_millis(700));
+            !monitor.changed()
+        };
+        assert!((0..5).any(|_| quiet(&monitor)), "it changes its own routes again and again");
+    }
+}
+
+#[test]
+fn rubbish_harms_nobody() {
+    if !root() {
+        return;
+    }
+    for v6 in [false, true] {
+        let setup = Setup { v6, ..PLAIN };
+        let (pair, a, mut b) = protected(setup);
+        let ip = Ip::of(setup.address(1));
+        // From the host's side of the wire, past its data plane.
+        let esp = pair.a.run(|| RawEsp::open(ip, userspace::MARK).unwrap());
+        let mut state = 1u32;
+        for length in 0..600 {
+            let mut bytes: Vec<u8> = std::iter::repeat_with(|| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .take(length)
+            .collect();
+            if length % 2 == 0 && length >= 4 {
+                // Half of it for the SPI of an SA that is there.
+                bytes[..4].copy_from_slice(&0x1002u32.to_be_bytes());
+            }
+            esp.send(&[Outgoing::new(SocketAddr::new(setup.address(2), 0), &bytes)], |_, _| {});
+            let natt = Outgoing::new(SocketAddr::new(setup.address(2), 4500), &bytes);
+            pair_socket(&a, ip).send(&[natt], |_, _| {});
+        }
+        assert!(datagram(&pair, setup, 9000, 2000), "and it goes on");
+        let snapshot = b.plane.snapshot(clock::now());
+        assert!(snapshot.sas.iter().any(|sa| sa.bad_icv > 100), "{snapshot:?}");
+        assert_eq!(b.plane.status().warnings, Vec::<String>::new());
+    }
+}
+
+fn pair_socket(host: &Host, ip: Ip) -> &linux::udp::UdpSocket {
+    host.ports.get(ip, 4500).unwrap()
+}

@@ -1,0 +1,242 @@
+//! The last steps of each pair of hosts, to be drawn as a ladder in the notation of the RFCs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+
+use ike::endpoint::ExportedKeys;
+use ipsec::Instant;
+use ipsec::change::{Batch, Change};
+use ipsec::sa::Direction;
+
+use crate::fleet::Fleet;
+use crate::net::HostId;
+use crate::packet::{Body, Packet};
+
+/// Steps remembered of each pair.
+const MOST_STEPS: usize = 60;
+/// Keys remembered of each pair.
+const MOST_KEYS: usize = 12;
+/// Room between the two hosts' times.
+const WIDTH: usize = 74;
+
+/// What the pairs did last.
+#[derive(Default)]
+pub struct Recorder {
+    pairs: BTreeMap<(HostId, HostId), Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    steps: VecDeque<Step>,
+    keys: VecDeque<ExportedKeys>,
+}
+
+/// One step.
+enum Step {
+    /// A packet; no arrival is a loss.
+    Packet { sent: Instant, from: HostId, packet: Packet, arrivals: Vec<Instant> },
+    /// Something that a host did or noticed.
+    Note { at: Instant, host: HostId, text: String },
+}
+
+impl Recorder {
+    /// A packet set out. Of ESP nothing is remembered: there is too much of it.
+    pub fn packet(
+        &mut self,
+        sent: Instant,
+        (from, to): (HostId, HostId),
+        packet: &Packet,
+        arrivals: impl Iterator<Item = Instant>,
+    ) {
+        if !matches!(packet.body, Body::Esp { .. }) {
+            let (packet, arrivals) = (packet.clone(), arrivals.collect());
+            self.record(from, to).push(Step::Packet { sent, from, packet, arrivals });
+        }
+    }
+
+    /// A host did or noticed something.
+    pub fn note(&mut self, at: Instant, host: HostId, peer: HostId, text: String) {
+        self.record(host, peer).push(Step::Note { at, host, text });
+    }
+
+    /// A host's SAs were changed.
+    pub fn changed(&mut self, at: Instant, host: HostId, batch: &Batch, fleet: &Fleet) {
+        for change in &batch.0 {
+            let (peer, text) = match change {
+                Change::AddSa(sa) => match sa.direction {
+                    Direction::In => (fleet.id(sa.src), format!("+ SA in  {}", sa.spi)),
+                    Direction::Out => (fleet.id(sa.dst), format!("+ SA out {}", sa.spi)),
+                },
+                Change::RemoveSa(key) if fleet.id(key.dst) != Some(host) => {
+                    (fleet.id(key.dst), format!("- SA out {}", key.spi))
+                }
+                Change::RemoveSa(key) => (self.peer_of(host, &key.spi.to_string()), format!("- SA in  {}", key.spi)),
+                _ => continue,
+            };
+            if let Some(peer) = peer {
+                self.note(at, host, peer, text);
+            }
+        }
+    }
+
+    /// Keys of an IKE SA, so that its messages can be shown open.
+    pub fn keys(&mut self, host: HostId, peer: HostId, keys: Vec<ExportedKeys>) {
+        let record = self.record(host, peer);
+        for key in keys {
+            let known = |k: &ExportedKeys| (k.spi_i, k.spi_r) == (key.spi_i, key.spi_r);
+            if !record.keys.iter().any(known) {
+                record.keys.push_back(key);
+            }
+        }
+        while record.keys.len() > MOST_KEYS {
+            record.keys.pop_front();
+        }
+    }
+
+    /// The ladder of a pair.
+    pub fn draw(&self, a: HostId, b: HostId, fleet: &Fleet, begin: Instant) -> String {
+        let (left, right) = (a.min(b), a.max(b));
+        let mut out = String::new();
+        let name = |id| format!("{} {}", fleet.name(id), fleet.address(id));
+        let _ = writeln!(out, "{:<44}{:>56}", name(left), name(right));
+        let Some(record) = self.pairs.get(&(left, right)) else {
+            return out + "  (nothing was sent between them)\n";
+        };
+        let mut steps: Vec<_> = record.steps.iter().collect();
+        steps.sort_by_key(|step| step.at());
+        for step in steps {
+            step.draw(&mut out, left, &record.keys, begin);
+        }
+        out
+    }
+
+    fn record(&mut self, a: HostId, b: HostId) -> &mut Record {
+        self.pairs.entry((a.min(b), a.max(b))).or_default()
+    }
+
+    /// Whose inbound SA this was: a removal does not say.
+    fn peer_of(&self, host: HostId, spi: &str) -> Option<HostId> {
+        let added = |step: &Step| match step {
+            Step::Note { host: of, text, .. } => {
+                *of == host && text.strip_prefix("+ SA in  ") == Some(spi)
+            }
+            Step::Packet { .. } => false,
+        };
+        let mine = self.pairs.iter().filter(|((a, b), _)| *a == host || *b == host);
+        let mut found = mine.filter(|(_, record)| record.steps.iter().any(added));
+        found.next().map(|((a, b), _)| if *a == host { *b } else { *a })
+    }
+}
+
+impl Record {
+    fn push(&mut self, step: Step) {
+        if self.steps.len() == MOST_STEPS {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(step);
+    }
+}
+
+impl Step {
+    fn at(&self) -> Instant {
+        match self {
+            Self::Packet { sent: at, .. } | Self::Note { at, .. } => *at,
+        }
+    }
+
+    fn draw(&self, out: &mut String, left: HostId, keys: &VecDeque<ExportedKeys>, begin: Instant) {
+        match self {
+            Self::Note { at, host, text } => note(out, *host == left, clock(*at, begin), text),
+            Self::Packet { sent, from, packet, arrivals } => {
+                let (text, rightward) = (shown(packet, keys), *from == left);
+                let (sent, arrival) = (clock(*sent, begin), arrivals.first());
+                let arrived = arrival.map_or("lost".into(), |at| clock(*at, begin));
+                let repeats = arrivals.get(1..).unwrap_or_default().iter();
+                let repeats: String =
+                    repeats.map(|at| format!(" again {}", clock(*at, begin))).collect();
+                let ends = if rightward { [sent, arrived] } else { [arrived, sent] };
+                arrow(out, rightward, &ends, &(text + &repeats));
+            }
+        }
+    }
+}
+
+/// Seconds since the world began.
+fn clock(at: Instant, begin: Instant) -> String {
+    format!("{:.6}", at.since(begin).as_secs_f64())
+}
+
+fn arrow(out: &mut String, rightward: bool, [left, right]: &[String; 2], text: &str) {
+    let mut lines = wrap(text, WIDTH - 8).into_iter();
+    let first = lines.next().unwrap_or_default();
+    let dashes = "-".repeat(WIDTH - 3 - first.chars().count());
+    let middle =
+        if rightward { format!("{first} {dashes}>") } else { format!("<{dashes} {first}") };
+    let _ = writeln!(out, "{left:>12} {middle:<WIDTH$} {right:>12}");
+    for line in lines {
+        let _ = match rightward {
+            true => writeln!(out, "{:>12}   {line}", ""),
+            false => writeln!(out, "{:>12} {line:>WIDTH$}", ""),
+        };
+    }
+}
+
+fn note(out: &mut String, on_left: bool, at: String, text: &str) {
+    for (n, line) in wrap(text, WIDTH - 4).iter().enumerate() {
+        let at = if n == 0 { at.as_str() } else { "" };
+        let _ = match on_left {
+            true => writeln!(out, "{at:>12}  . {line}"),
+            false => writeln!(out, "{:>12} {:>WIDTH$} {at:>12}", "", format!("{line} . ")),
+        };
+    }
+}
+
+/// Lines of at most `width` characters, broken at spaces; longer words are cut.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let word: String = word.chars().take(width).collect();
+        let last = lines.last_mut().expect("there is always one line");
+        if last.is_empty() {
+            *last = word;
+        } else if last.chars().count() + 1 + word.chars().count() <= width {
+            last.push(' ');
+            last.push_str(&word);
+        } else {
+            lines.push(word);
+        }
+    }
+    lines
+}
+
+fn shown(packet: &Packet, keys: &VecDeque<ExportedKeys>) -> String {
+    match &packet.body {
+        Body::Clear(bytes) => format!("CLEARTEXT {} bytes", bytes.len()),
+        Body::Esp { bytes, .. } => format!("ESP {} bytes", bytes.len()),
+        Body::Ike { .. } => match packet.ike_message() {
+            Some(bytes) => message(bytes, keys),
+            None => "keepalive".into(),
+        },
+    }
+}
+
+fn message(bytes: &[u8], keys: &VecDeque<ExportedKeys>) -> String {
+    match wire::message::parse(bytes) {
+        Ok(message) => opened(&message, keys).unwrap_or_else(|| message.to_string()),
+        Err(error) => format!("damaged IKE message: {error}"),
+    }
+}
+
+/// What is inside an SK payload, if its key is known.
+fn opened(message: &wire::message::Message<'_>, keys: &VecDeque<ExportedKeys>) -> Option<String> {
+    let sk = message.sk.as_ref().filter(|sk| sk.fragment.is_none())?;
+    let header = &message.header;
+    let key = keys.iter().find(|k| (k.spi_i, k.spi_r) == (header.spi_i, header.spi_r))?;
+    let (encr, integ) = match header.flags.initiator {
+        true => (&key.sk_ei, &key.sk_ai),
+        false => (&key.sk_er, &key.sk_ar),
+    };
+    let cipher = crypto::Provider::cipher(&crypto::toy::Toy, key.cipher, encr.expose(), integ.expose());
+    let payloads = ike::sk::open(sk, &*cipher.ok()?).ok()?;
+    Some(wire::pretty::line(header, &payloads))
+}

@@ -1,0 +1,176 @@
+//! The judge. Knows the manifest, and looks at links and data planes; believes no daemon.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ipsec::Instant;
+use ipsec::change::{Batch, Change};
+use ipsec::sa::{Direction, SaKey};
+
+use crate::fleet::Fleet;
+use crate::net::HostId;
+use crate::packet::{Body, Packet};
+use crate::survey::{Held, Survey};
+use crate::violation::What;
+
+/// IKE messages that two hosts may exchange within [`WINDOW`], both ways together: two handshakes
+/// and a rekey of each kind, every message sent several times.
+pub const MOST_MESSAGES: u32 = 100;
+/// Over which messages are counted.
+pub const WINDOW: Duration = Duration::from_secs(10);
+/// SAs of one direction that one host may ever hold for one peer, faults or not.
+pub const MOST_SAS: usize = 8;
+/// Data planes notice the end of a lifetime this late.
+const NOTICE: Duration = Duration::from_secs(2);
+
+/// What the judge remembers.
+#[derive(Default)]
+pub struct Oracle {
+    /// When an SA was installed.
+    born: BTreeMap<(HostId, Direction, SaKey), Instant>,
+    talk: BTreeMap<(HostId, HostId), Talk>,
+    counts: Counts,
+}
+
+/// What was seen on the links.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Cleartext packets between hosts whose traffic is protected.
+    pub cleartext: u64,
+    /// ESP packets.
+    pub esp: u64,
+    /// IKE messages.
+    pub ike: u64,
+}
+
+/// What is wrong, and between whom.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// What it is.
+    pub what: What,
+    /// A host.
+    pub host: HostId,
+    /// Its peer, if it concerns a pair.
+    pub peer: Option<HostId>,
+    /// In words.
+    pub text: String,
+}
+
+#[derive(Default)]
+struct Talk {
+    since: Instant,
+    messages: u32,
+}
+
+impl Finding {
+    /// Of a pair.
+    pub fn pair(what: What, host: HostId, peer: HostId, text: impl Into<String>) -> Self {
+        Self { what, host, peer: Some(peer), text: text.into() }
+    }
+}
+
+impl Oracle {
+    /// What was seen so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A packet sets out on a link.
+    pub fn on_link(
+        &mut self,
+        now: Instant,
+        fleet: &Fleet,
+        (from, to): (HostId, HostId),
+        packet: &Packet,
+    ) -> Option<Finding> {
+        match &packet.body {
+            Body::Ike { .. } => self.on_ike(now, from, to, packet),
+            Body::Esp { bytes, .. } => {
+                self.counts.esp += 1;
+                let readable = crate::ledger::shows_plain_text(bytes);
+                readable.then(|| self.clear(from, to, "an ESP packet shows its plain text"))
+            }
+            Body::Clear(_) => fleet
+                .protects(packet.src, packet.dst)
+                .then(|| self.clear(from, to, "a packet left in the clear")),
+        }
+    }
+
+    /// A data plane was changed.
+    pub fn on_change(&mut self, now: Instant, host: HostId, batch: &Batch) {
+        for change in &batch.0 {
+            match change {
+                Change::AddSa(sa) => {
+                    self.born.entry((host, sa.direction, sa.key())).or_insert(now);
+                }
+                Change::RemoveSa(key) => {
+                    self.born.remove(&(host, Direction::In, *key));
+                    self.born.remove(&(host, Direction::Out, *key));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A host lost everything.
+    pub fn on_crash(&mut self, host: HostId) {
+        self.born.retain(|(of, ..), _| *of != host);
+    }
+
+    /// What must hold at any time, chaos or not.
+    pub fn audit(&self, now: Instant, fleet: &Fleet, survey: &Survey) -> Option<Finding> {
+        survey.iter().find_map(|(host, peer, held)| {
+            self.audit_lifetimes(now, fleet, (host, peer), held).or_else(|| {
+                let most = held.inbound.len().max(held.outbound.len());
+                let text = format!("h{host} holds {most} SAs of one direction for h{peer}");
+                (most > MOST_SAS).then(|| Finding::pair(What::ChildSas, host, peer, text))
+            })
+        })
+    }
+
+    fn audit_lifetimes(
+        &self,
+        now: Instant,
+        fleet: &Fleet,
+        (host, peer): (HostId, HostId),
+        held: &Held,
+    ) -> Option<Finding> {
+        let found = |text| Some(Finding::pair(What::OutlivedLifetime, host, peer, text));
+        let lifetime = fleet.manifest().lifetimes.child;
+        let longest = (lifetime * 3 / 2).max(lifetime + Duration::from_secs(10));
+        for entry in held.inbound.iter().chain(&held.outbound) {
+            let spi = entry.sa.spi;
+            let Some(hard) = entry.sa.limits.hard_time else {
+                return found(format!("SA {spi} of h{host} lives for ever"));
+            };
+            if hard > longest {
+                return found(format!("SA {spi} of h{host} may live {hard:?}"));
+            }
+            let key = (host, entry.sa.direction, entry.sa.key());
+            let age = self.born.get(&key).map_or(Duration::ZERO, |born| now.since(*born));
+            if age > hard + NOTICE {
+                return found(format!("SA {spi} of h{host} is {age:?} old, more than {hard:?}"));
+            }
+        }
+        None
+    }
+
+    fn on_ike(&mut self, now: Instant, from: HostId, to: HostId, packet: &Packet) -> Option<Finding> {
+        if crate::ledger::shows_plain_text(packet.bytes()) {
+            return Some(self.clear(from, to, "a packet of the daemon shows plain text"));
+        }
+        self.counts.ike += 1;
+        let talk = self.talk.entry((from.min(to), from.max(to))).or_default();
+        if now.since(talk.since) >= WINDOW {
+            *talk = Talk { since: now, messages: 0 };
+        }
+        talk.messages += 1;
+        let text = format!("{} IKE messages within {WINDOW:?}", talk.messages);
+        (talk.messages > MOST_MESSAGES).then(|| Finding::pair(What::Storm, from, to, text))
+    }
+
+    fn clear(&mut self, from: HostId, to: HostId, text: &str) -> Finding {
+        self.counts.cleartext += 1;
+        Finding::pair(What::Cleartext, from, to, text)
+    }
+}

@@ -1,0 +1,83 @@
+//! What happens in a world: one file a scenario.
+//!
+//! A scenario chooses fleet, links and pace from the seed, then sets things going and lets time
+//! pass. What must never happen is watched all the time; what must come about it asks for.
+
+mod lossy;
+mod mesh;
+mod rekey;
+
+use std::time::Duration;
+
+use crate::dice::Dice;
+use crate::fleet::Recipe;
+use crate::host::Pace;
+use crate::net::Weather;
+use crate::world::{Stopped, World};
+
+/// A scenario.
+pub trait Scenario: Sync {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// What it shows, in one line.
+    fn about(&self) -> &'static str;
+
+    /// Fleet, links and pace at the beginning.
+    fn setup(&self, dice: &mut Dice) -> Setup;
+
+    /// What happens.
+    ///
+    /// # Errors
+    /// If something went wrong; the world knows what.
+    fn play(&self, world: &mut World) -> Result<(), Stopped>;
+}
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The manifest.
+    pub recipe: Recipe,
+    /// The links at the beginning.
+    pub weather: Weather,
+    /// How slowly the hosts work at the beginning.
+    pub pace: Pace,
+    /// Within which time all hosts start.
+    pub skew: Duration,
+}
+
+/// All scenarios.
+pub fn all() -> &'static [&'static dyn Scenario] {
+    &[&mesh::Mesh, &rekey::Rekey, &lossy::Lossy]
+}
+
+/// The scenario of a name.
+pub fn find(name: &str) -> Option<&'static dyn Scenario> {
+    all().iter().copied().find(|scenario| scenario.name() == name)
+}
+
+impl Pace {
+    /// A host that has nothing else to do.
+    pub const QUICK: Self =
+        Self { job: Duration::from_millis(2), kernel: Duration::from_micros(200) };
+
+    /// Chosen by chance: public-key work takes up to half a second.
+    pub fn any(dice: &mut Dice) -> Self {
+        Self {
+            job: Duration::from_millis(dice.pick(&[1, 5, 50, 500])),
+            kernel: Duration::from_micros(dice.pick(&[0, 100, 2_000, 20_000])),
+        }
+    }
+}
+
+impl Setup {
+    /// All of it chosen by chance.
+    pub fn any(dice: &mut Dice) -> Self {
+        Self {
+            recipe: Recipe::any(dice),
+            weather: Weather::any(dice),
+            pace: Pace::any(dice),
+            skew: Duration::from_millis(dice.pick(&[0, 10, 200, 2_000])),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! All hosts, all links, and one clock that jumps from event to event.
+
+mod checks;
+mod events;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crypto::toy::Toy;
+use ipsec::Instant;
+
+use crate::agenda::Agenda;
+use crate::dice::Dice;
+use crate::fleet::Fleet;
+use crate::host::{Effect, Host, Pace, Tamper};
+use crate::ladder::Recorder;
+use crate::ledger::Ledger;
+use crate::net::{HostId, Net, Rule, Weather};
+use crate::oracle::Oracle;
+use crate::report::RunReport;
+use crate::scenario::Setup;
+use crate::violation::Violation;
+use crate::{MOST_HOSTS, Options};
+
+use checks::Marks;
+use events::Happening;
+
+/// Nothing in the world may depend on its clock beginning at zero.
+const BEGIN: Instant = Instant::from_nanos(1_000_000_000);
+
+/// The run is over before its time: something went wrong, and is noted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stopped;
+
+/// A world.
+///
+/// A scenario sets things going and lets time pass; whatever goes wrong meanwhile ends the run:
+/// every method that lets time pass then gives [`Stopped`].
+pub struct World {
+    now: Instant,
+    agenda: Agenda<Happening>,
+    hosts: Vec<Host>,
+    net: Net,
+    fleet: Fleet,
+    setup: Setup,
+    dice: Dice,
+    oracle: Oracle,
+    recorder: Recorder,
+    ledger: Ledger,
+    /// Packets that are sent now must arrive, as far as the net lets them.
+    insists: bool,
+    /// How often each host sends to each other one.
+    talk_every: Option<Duration>,
+    talk_round: u32,
+    events: u64,
+    trace: u64,
+    marks: Marks,
+    violations: Vec<Violation>,
+    ladder: Option<String>,
+    effects: Vec<Effect>,
+}
+
+impl World {
+    /// The world of a run before its beginning: all hosts are off.
+    pub fn new(options: &Options) -> Self {
+        let (seed, count) = (options.seed, options.hosts.clamp(2, MOST_HOSTS));
+        let setup = options.scenario.setup(&mut Dice::new(seed, "setup"));
+        let fleet = Fleet::new(&setup.recipe, count);
+        let provider = Arc::new(Toy);
+        let hosts = (0..count).map(|id| {
+            let dice = Dice::new(seed.wrapping_add(id as u64), "host");
+            Host::new(fleet.address(id), fleet.name(id), dice, setup.pace, provider.clone())
+        });
+        let mut world = Self {
+            now: BEGIN,
+            agenda: Agenda::default(),
+            hosts: hosts.collect(),
+            net: Net::new(seed, setup.weather),
+            fleet,
+            setup,
+            dice: Dice::new(seed, "world"),
+            oracle: Oracle::default(),
+            recorder: Recorder::default(),
+            ledger: Ledger::default(),
+            insists: true,
+            talk_every: None,
+            talk_round: 0,
+            events: 0,
+            trace: seed,
+            marks: Marks::default(),
+            violations: Vec::new(),
+            ladder: None,
+            effects: Vec::new(),
+        };
+        world.agenda.enter(BEGIN, Happening::Audit);
+        world
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Time since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.now.since(BEGIN)
+    }
+
+    /// The fleet.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// What the seed chose.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Chance for scenarios.
+    pub fn dice(&mut self) -> &mut Dice {
+        &mut self.dice
+    }
+
+    /// Pairs of hosts.
+    pub fn pairs(&self) -> impl Iterator<Item = (HostId, HostId)> + use<> {
+        let count = self.hosts.len();
+        (0..count).flat_map(move |a| (a + 1..count).map(move |b| (a, b)))
+    }
+
+    /// All hosts boot, each at some time within this.
+    pub fn start_all(&mut self, within: Duration) {
+        for id in 0..self.hosts.len() {
+            let at = self.now + self.dice.between(Duration::ZERO, within);
+            self.agenda.enter(at, Happening::Boot(id));
+        }
+    }
+
+    /// A host loses everything now, and is back after this.
+    pub fn reboot(&mut self, host: HostId, after: Duration) {
+        self.hosts[host].crash();
+        self.oracle.on_crash(host);
+        self.ledger.excuse_all();
+        self.agenda.enter(self.now + after, Happening::Boot(host));
+    }
+
+    /// From now on each host sends to each other one this often; `None` is silence.
+    pub fn talk(&mut self, every: Option<Duration>) {
+        self.talk_every = every;
+        self.talk_round += 1;
+        for id in 0..self.hosts.len() {
+            let Some(every) = every else { return };
+            let at = self.now + self.dice.between(Duration::ZERO, every);
+            self.agenda.enter(at, Happening::Talk(id, self.talk_round));
+        }
+    }
+
+    /// An operator commands something on a host.
+    pub fn command(&mut self, host: HostId, command: mesh::Command) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.hosts[host].command(self.now, command, &mut effects);
+        self.absorb(host, effects);
+    }
+
+    /// Whether packets must arrive from now on, as far as the net lets them. They must at first.
+    pub fn insist(&mut self, insists: bool) {
+        self.insists = insists;
+        if !insists {
+            self.ledger.excuse_all();
+        }
+    }
+
+    /// The weather changes; packets under way are excused where it was bad.
+    pub fn set_weather(&mut self, weather: Weather) {
+        self.net.set_weather(weather);
+        if !weather.loses_nothing() {
+            self.ledger.excuse_all();
+        }
+    }
+
+    /// One more rule for the links.
+    pub fn add_rule(&mut self, rule: Rule) {
+        self.net.add_rule(rule);
+    }
+
+    /// How slowly all hosts work from now on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.hosts.iter_mut().for_each(|host| host.set_pace(pace));
+    }
+
+    /// The faults end: good weather, quick hosts. From here on everything must come right.
+    pub fn calm(&mut self) {
+        self.set_weather(Weather::CALM);
+        self.set_pace(Pace::QUICK);
+        self.marks.calm_since = Some(self.now);
+    }
+
+    /// Plants a fault between a host's daemon and its data plane.
+    pub fn tamper(&mut self, host: HostId, tamper: Tamper) {
+        self.hosts[host].set_tamper(tamper);
+    }
+
+    /// Time passes.
+    pub fn run_for(&mut self, time: Duration) -> Result<(), Stopped> {
+        self.run_until(self.now + time)
+    }
+
+    /// What became of it.
+    pub fn into_report(self, options: &Options) -> RunReport {
+        let (totals, counts) = (self.ledger.totals(), self.oracle.counts());
+        let (pairs_up, ikes, children) = self.census();
+        RunReport {
+            scenario: options.scenario.name(),
+            hosts: self.hosts.len(),
+            seed: options.seed,
+            ok: self.violations.is_empty(),
+            pairs: self.pairs().count(),
+            pairs_up,
+            ike_sas_per_pair_max: ikes,
+            child_sas_per_pair_max: children,
+            packets_sent: totals.sent,
+            packets_delivered: totals.delivered,
+            packets_lost: totals.lost,
+            cleartext_packets: counts.cleartext,
+            esp_packets: counts.esp,
+            ike_messages: counts.ike,
+            seconds_to_all_up: self.marks.first_all_up.map(|at| at.since(BEGIN).as_secs_f64()),
+            seconds_to_recover: self.marks.recovered.map(|time| time.as_secs_f64()),
+            seconds: self.elapsed().as_secs_f64(),
+            events: self.events,
+            trace: format!("{:016x}", self.trace),
+            recipe: self.setup.recipe,
+            weather: self.setup.weather,
+            violations: self.violations,
+            ladder: self.ladder,
+        }
+    }
+}

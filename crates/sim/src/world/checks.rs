@@ -1,0 +1,174 @@
+//! What must be: at any time, and after a while.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ipsec::Instant;
+use mesh::status::{IkeSaStatus, PeerStatus};
+
+use super::{BEGIN, Stopped, World};
+use crate::net::HostId;
+use crate::oracle::Finding;
+use crate::survey::Survey;
+use crate::violation::{Violation, What};
+
+/// A packet that waits for a handshake may take so long: the queue gives it ten seconds.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// How often is looked whether something has come about.
+const STEP: Duration = Duration::from_millis(250);
+
+/// When something came about.
+#[derive(Default)]
+pub(super) struct Marks {
+    pub(super) first_all_up: Option<Instant>,
+    pub(super) calm_since: Option<Instant>,
+    pub(super) recovered: Option<Duration>,
+}
+
+impl World {
+    /// Lets time pass until all pairs are up, at most so long.
+    pub fn until_all_up(&mut self, within: Duration) -> Result<(), Stopped> {
+        let late = self.until(within, Self::not_up)?;
+        let since = self.marks.calm_since.map(|calm| self.now.since(calm));
+        self.marks.recovered = self.marks.recovered.or(since);
+        self.blame(late, within)
+    }
+
+    /// Lets time pass until each pair has exactly one IKE SA and one child SA, of which both ends
+    /// know the same, at most so long.
+    pub fn until_settled(&mut self, within: Duration) -> Result<(), Stopped> {
+        let late = self.until(within, Self::unsettled)?;
+        self.blame(late, within)
+    }
+
+    /// Every pair has exactly one IKE SA and one child SA now, and nothing that had to arrive is
+    /// missing.
+    pub fn finish(&mut self) -> Result<(), Stopped> {
+        self.talk(None);
+        self.run_for(Duration::from_secs(1))?;
+        let lost = self.ledger.overdue(self.now, Duration::ZERO);
+        self.report_lost(&lost);
+        let unsettled = self.unsettled();
+        self.blame(unsettled, Duration::ZERO)
+    }
+
+    /// Pairs up, and the most IKE SAs and child SAs that one host holds with one peer.
+    pub(super) fn census(&self) -> (usize, usize, usize) {
+        let survey = Survey::take(&self.hosts, &self.fleet);
+        let up = self.pairs().filter(|(a, b)| survey.is_up(*a, *b)).count();
+        let children = survey.iter().map(|(.., held)| held.inbound.len().max(held.outbound.len()));
+        let ikes = self.hosts.iter().flat_map(|host| host.peers(self.now));
+        let ikes = ikes.map(|peer| peer.ike_sas.iter().filter(|ike| is_live(ike)).count());
+        (up, ikes.max().unwrap_or(0), children.max().unwrap_or(0))
+    }
+
+    /// What the judge looks at every second.
+    pub(super) fn audit(&mut self) {
+        let survey = Survey::take(&self.hosts, &self.fleet);
+        if let Some(finding) = self.oracle.audit(self.now, &self.fleet, &survey) {
+            self.find(finding);
+        }
+        if self.marks.first_all_up.is_none() && self.pairs().all(|(a, b)| survey.is_up(a, b)) {
+            self.marks.first_all_up = Some(self.now);
+        }
+        let lost = self.ledger.overdue(self.now, PATIENCE);
+        self.report_lost(&lost);
+    }
+
+    /// Something is wrong: the first time its ladder is drawn.
+    pub(super) fn find(&mut self, finding: Finding) {
+        let Finding { what, host, peer, text } = finding;
+        let hosts = [Some(host), peer].into_iter().flatten();
+        let hosts = hosts.map(|id| self.fleet.address(id)).collect();
+        let at = self.elapsed().as_secs_f64();
+        if let (Some(peer), None) = (peer, &self.ladder) {
+            self.ladder = Some(self.recorder.draw(host, peer, &self.fleet, BEGIN));
+        }
+        self.violations.push(Violation { at, what, hosts, text });
+    }
+
+    /// Lets time pass until nothing is missing; what is, if the time was not enough.
+    fn until(
+        &mut self,
+        within: Duration,
+        missing: impl Fn(&Self) -> Option<Finding>,
+    ) -> Result<Option<Finding>, Stopped> {
+        let deadline = self.now + within;
+        loop {
+            let found = missing(self);
+            if found.is_none() || self.now >= deadline {
+                return Ok(found);
+            }
+            self.run_until(deadline.min(self.now + STEP))?;
+        }
+    }
+
+    fn blame(&mut self, found: Option<Finding>, after: Duration) -> Result<(), Stopped> {
+        let Some(mut finding) = found else { return Ok(()) };
+        if !after.is_zero() {
+            finding.text += &format!(", after {after:?}");
+        }
+        self.find(finding);
+        Err(Stopped)
+    }
+
+    fn not_up(&self) -> Option<Finding> {
+        let survey = Survey::take(&self.hosts, &self.fleet);
+        let (a, b) = self.pairs().find(|(a, b)| !survey.is_up(*a, *b))?;
+        let says = |host: HostId, peer: HostId| {
+            let peers = self.hosts[host].peers(self.now);
+            let peer = peers.into_iter().find(|p| p.address == self.fleet.address(peer));
+            peer.map_or_else(|| "knows nothing of it".into(), |p| says(&p))
+        };
+        let text = format!("the pair is not up: h{a} {}; h{b} {}", says(a, b), says(b, a));
+        Some(Finding::pair(What::NotUp, a, b, text))
+    }
+
+    fn unsettled(&self) -> Option<Finding> {
+        let survey = Survey::take(&self.hosts, &self.fleet);
+        let children = self.pairs().find_map(|(a, b)| {
+            let (what, text) = survey.unsettled(a, b)?;
+            Some(Finding::pair(what, a, b, text))
+        });
+        children.or_else(|| self.unsettled_ikes())
+    }
+
+    fn unsettled_ikes(&self) -> Option<Finding> {
+        let all: Vec<_> = self.hosts.iter().map(|host| host.peers(self.now)).collect();
+        let ikes = |host: HostId, peer: HostId| -> BTreeSet<(&str, &str)> {
+            let address = self.fleet.address(peer);
+            let of_peer = all[host].iter().filter(move |p| p.address == address);
+            let live = of_peer.flat_map(|p| p.ike_sas.iter().filter(|ike| is_live(ike)));
+            live.map(|ike| (ike.spi_i.as_str(), ike.spi_r.as_str())).collect()
+        };
+        self.pairs().find_map(|(a, b)| {
+            let (here, there) = (ikes(a, b), ikes(b, a));
+            let text = format!("IKE SAs of h{a}: {here:?}, of h{b}: {there:?}");
+            (here.len() != 1 || here != there).then(|| Finding::pair(What::IkeSas, a, b, text))
+        })
+    }
+
+    fn report_lost(&mut self, lost: &[crate::ledger::Sent]) {
+        let Some(first) = lost.first() else { return };
+        let text = format!(
+            "a packet that h{} sent to h{} at {:.6} never arrived ({} in all)",
+            first.from,
+            first.to,
+            first.at.since(BEGIN).as_secs_f64(),
+            lost.len()
+        );
+        self.find(Finding::pair(What::PacketLost, first.from, first.to, text));
+    }
+}
+
+fn is_live(ike: &IkeSaStatus) -> bool {
+    ike.state == "established"
+}
+
+fn says(peer: &PeerStatus) -> String {
+    let state = format!("{:?}", peer.state).to_lowercase();
+    match &peer.last_error {
+        Some(error) => format!("says {state}: {error}"),
+        None => format!("says {state}: {}", peer.reason),
+    }
+}

@@ -1,0 +1,315 @@
+//! What was typed. Help, completions and the man page come from this one list.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// IPsec for fleets: one manifest, every packet between the hosts encrypted.
+#[derive(Parser, Debug)]
+#[command(name = "warren", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The daemon's control socket.
+    #[arg(long, global = true, value_name = "SOCKET", default_value = "/run/warren/control.sock")]
+    pub control: PathBuf,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the daemon in the foreground
+    Run(Run),
+    /// Validate a manifest and show what this host would do
+    Check(Check),
+    /// The mesh seen from this host
+    Status(Status),
+    /// Bring a peer's tunnel up, and let it retry again after `down`
+    Up(Target),
+    /// Take a peer's tunnel down, in any state, and keep it down
+    Down(Target),
+    /// Take a peer's tunnel down and bring it up again
+    Restart(Target),
+    /// Rekey a peer's SAs now
+    Rekey(Target),
+    /// Read the manifest again and change only what it changes
+    Reload,
+    /// Stop the daemon; its policies stay, so that nothing leaks
+    Stop(Stop),
+    /// Show events as they happen
+    Monitor,
+    /// Which policy decides on a packet, and the state of its SA
+    Explain(Explain),
+    /// What would change with this manifest, before anything does
+    Plan(Plan),
+    /// Decryption keys for analysis
+    Keys(Keys),
+    /// Certificates: a CA, leaves under it, and their inspection
+    Pki(Pki),
+    /// Hosts as network namespaces on this machine
+    Lab(Lab),
+    /// The same daemon logic in the deterministic simulator
+    Sim(Sim),
+    /// Shell completions
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Who carries the packets.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DataPlane {
+    /// The kernel's ESP where there is one, else Warren's own.
+    #[default]
+    Auto,
+    /// The kernel's ESP.
+    Kernel,
+    /// Warren's own ESP behind a TUN device.
+    Userspace,
+}
+
+/// `warren run`
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The manifest.
+    #[arg(short, long, value_name = "FILE")]
+    pub manifest: PathBuf,
+    /// Who carries the packets.
+    #[arg(long, value_enum, default_value_t)]
+    pub data_plane: DataPlane,
+    /// Where the daemon keeps its state.
+    #[arg(long, value_name = "DIR", default_value = "/run/warren")]
+    pub state_dir: PathBuf,
+    /// This host's address, where the manifest's subnets leave a choice.
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Credentials that stand in for the manifest's own, for rehearsals.
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub rehearsal_credentials: Option<PathBuf>,
+}
+
+/// `warren check`
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The manifest.
+    pub file: PathBuf,
+    /// Judge as the host with this address.
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+}
+
+/// `warren status`
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Only this peer: an address, a name or a SPI.
+    pub peer: Option<String>,
+}
+
+/// A peer.
+#[derive(Args, Debug)]
+pub struct Target {
+    /// An address, a name or a SPI.
+    pub peer: String,
+}
+
+/// `warren stop`
+#[derive(Args, Debug)]
+pub struct Stop {
+    /// Also take SAs, policies, routes and the device away: packets go in the clear from then on.
+    #[arg(long)]
+    pub flush: bool,
+}
+
+/// `warren explain`
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Protocol: a name or a number.
+    pub proto: Option<String>,
+    /// Destination port.
+    pub port: Option<u16>,
+}
+
+/// `warren plan`
+#[derive(Args, Debug)]
+pub struct Plan {
+    /// The new manifest.
+    pub file: PathBuf,
+    /// Compare with this manifest instead of the running daemon's.
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+    /// Judge as the host with this address.
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+}
+
+/// `warren keys`
+#[derive(Args, Debug)]
+pub struct Keys {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// `warren keys …`
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// Write the keys of all live SAs as Wireshark's decryption tables. They decrypt captured traffic: guard them.
+    Export {
+        /// Folder for `ikev2_decryption_table` and `esp_sa`.
+        #[arg(long, value_name = "DIR")]
+        wireshark: PathBuf,
+    },
+}
+
+/// `warren pki`
+#[derive(Args, Debug)]
+pub struct Pki {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PkiCommand,
+}
+
+/// `warren pki …`
+#[derive(Subcommand, Debug)]
+pub enum PkiCommand {
+    /// Make a CA: ca.pem and ca.key
+    Init(PkiInit),
+    /// Make a certificate under the CA: NAME.pem and NAME.key
+    Issue(PkiIssue),
+    /// Show certificates of PEM files, or of a manifest, with their dates
+    Inspect {
+        /// PEM files or manifests.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Kinds of key.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum KeyType {
+    /// RSA, 3072 bits.
+    #[default]
+    Rsa3072,
+    /// RSA, 4096 bits.
+    Rsa4096,
+    /// ECDSA on P-256.
+    P256,
+    /// ECDSA on P-384.
+    P384,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// `warren pki init`
+#[derive(Args, Debug)]
+pub struct PkiInit {
+    /// Folder for the files.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Kind of key.
+    #[arg(long, value_enum, default_value_t)]
+    pub key: KeyType,
+    /// Common name of the CA.
+    #[arg(long, default_value = "warren CA")]
+    pub name: String,
+    /// Days of validity.
+    #[arg(long, default_value_t = 1825, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+    /// Replace files that are there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `warren pki issue`
+#[derive(Args, Debug)]
+pub struct PkiIssue {
+    /// Common name of the certificate, and the files' name.
+    #[arg(default_value = "warren-instance")]
+    pub name: String,
+    /// Folder with ca.pem and ca.key; the new files go there too.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Kind of key.
+    #[arg(long, value_enum, default_value_t)]
+    pub key: KeyType,
+    /// Days of validity.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+    /// Subject alternative names: addresses, host names, e-mail addresses.
+    #[arg(long = "san", value_name = "NAME")]
+    pub sans: Vec<String>,
+    /// Replace files that are there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `warren lab`
+#[derive(Args, Debug)]
+pub struct Lab {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LabCommand,
+}
+
+/// `warren lab …`
+#[derive(Subcommand, Debug)]
+pub enum LabCommand {
+    /// Make the hosts, start the daemons, and leave them running
+    Up(LabShape),
+    /// Run a command on a host of the lab
+    Exec {
+        /// The host: a name (`h1`) or a number.
+        host: String,
+        /// The command.
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Stop the daemons and take everything away
+    Down,
+    /// Make a mesh, drive traffic between all pairs, watch the wire, show the result, clean up
+    Demo(LabShape),
+}
+
+/// What the lab looks like.
+#[derive(Args, Debug, Clone)]
+pub struct LabShape {
+    /// How many hosts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=120))]
+    pub hosts: u16,
+    /// The operator's own manifest; its certificates are used, and hosts get addresses in its subnets.
+    #[arg(short, long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// Who carries the packets.
+    #[arg(long, value_enum, default_value_t)]
+    pub data_plane: DataPlane,
+    /// Keep captures, logs and manifests in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// `warren sim`
+#[derive(Args, Debug)]
+pub struct Sim {
+    /// The scenario.
+    #[arg(long, default_value = "mesh")]
+    pub scenario: String,
+    /// How many hosts.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=10000))]
+    pub hosts: u16,
+    /// The first seed: a run is replayed from it.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many seeds, counted up from the first.
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u64,
+}

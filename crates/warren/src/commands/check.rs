@@ -1,0 +1,134 @@
+//! `warren check FILE`: validate, and show what this host would do.
+
+use anstream::println;
+use crypto::native::Native;
+use ipsec::sa::Mode;
+use mesh::Loaded;
+use mesh::plan::Plan;
+use serde_json::{Value, json};
+
+use crate::args;
+use crate::daemon::site;
+use crate::exit::Failure;
+use crate::load::{Accepted, load};
+
+/// Ends 1 where the manifest is refused, or this host has no place in it.
+pub fn run(args: &args::Check, json: bool) -> Result<(), Failure> {
+    let now = linux::clock::unix_now();
+    let judged = load(&args.file, &Native, now, None).and_then(|accepted| {
+        let own = site::own_addresses();
+        let me = accepted.choose_address(args.address, &own)?;
+        let loaded = accepted.for_host(me, &own)?;
+        Ok((accepted, loaded))
+    });
+    match judged {
+        Ok((accepted, loaded)) => {
+            let shown = describe(&accepted, &loaded, now);
+            if json {
+                println!("{shown}")
+            } else {
+                print(&shown)
+            }
+            Ok(())
+        }
+        Err(refused) if json => {
+            println!("{}", json!({ "ok": false, "error": refused.to_string() }));
+            Err(Failure::Printed)
+        }
+        Err(refused) => Err(Failure::no(refused)),
+    }
+}
+
+fn describe(accepted: &Accepted, loaded: &Loaded, now: u64) -> Value {
+    let plan = &loaded.plan;
+    let policies: Vec<Value> = plan
+        .describe()
+        .iter()
+        .map(|row| json!({ "priority": row.priority, "action": row.action, "direction": row.direction, "local": row.local, "remote": row.remote, "service": row.service, "because": row.origin }))
+        .collect();
+    let certificates: Vec<Value> = loaded
+        .certificates
+        .iter()
+        .map(|fact| {
+            let days = (i128::from(fact.not_after) - i128::from(now)).div_euclid(86_400);
+            json!({ "role": fact.role, "subject": fact.subject, "serial": fact.serial, "not_after": mesh::time::rfc3339(fact.not_after), "days_left": i64::try_from(days).unwrap_or(i64::MAX) })
+        })
+        .collect();
+    json!({
+        "ok": true,
+        "address": plan.me(),
+        "name": plan.name(),
+        "optional": plan.optional(),
+        "mode": mode(plan),
+        "ike_proposals": accepted.manifest.ike_proposals.text,
+        "esp_proposals": accepted.manifest.esp_proposals.text,
+        "policies": policies,
+        "certificates": certificates,
+        "mtu": mtu(accepted, plan),
+        "notes": accepted.notes,
+    })
+}
+
+fn mode(plan: &Plan) -> &'static str {
+    match plan.mode() {
+        Mode::Transport => "transport",
+        Mode::Tunnel => "tunnel",
+    }
+}
+
+/// What is left of an Ethernet frame's 1500 bytes for the packets inside, for the first suite of the manifest.
+fn mtu(accepted: &Accepted, plan: &Plan) -> Option<usize> {
+    let proposals = &accepted.manifest.esp_proposals.proposals;
+    let (spi, exchange) = (ipsec::Spi(256), ike::negotiate::ChildExchange::Auth);
+    let offer = ike::negotiate::offer_esp(proposals, spi, exchange, &Native);
+    let chosen = ike::negotiate::choose_esp(proposals, &offer, spi, exchange, &Native)?;
+    let shape = ipsec::esp::Shape::of_spec(chosen.suite.cipher)?;
+    let encap = accepted.manifest.force_udp_encapsulation;
+    Some(ipsec::esp::max_inner(1500, plan.mode(), shape, encap, ipsec::esp::Family::of(plan.me())))
+}
+
+fn print(shown: &Value) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = |value: &Value| {
+        value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ")
+    };
+    for note in shown["notes"].as_array().into_iter().flatten() {
+        println!("{}", text(note));
+    }
+    println!("this host     {} {}", text(&shown["address"]), text(&shown["name"]));
+    println!(
+        "mode          {}{}",
+        text(&shown["mode"]),
+        if shown["optional"] == true { ", OPTIONAL: clear where there is no SA" } else { "" }
+    );
+    println!("IKE           {}", list(&shown["ike_proposals"]));
+    println!("ESP           {}", list(&shown["esp_proposals"]));
+    if let Some(mtu) = shown["mtu"].as_u64() {
+        println!("MTU           {mtu} inside packets of 1500 bytes");
+    }
+    for certificate in shown["certificates"].as_array().into_iter().flatten() {
+        println!(
+            "{:<13} {}, until {}, {} days left",
+            text(&certificate["role"]),
+            text(&certificate["subject"]),
+            text(&certificate["not_after"]),
+            certificate["days_left"]
+        );
+    }
+    println!(
+        "\n{:>10}  {:<9} {:<5} {:<22} {:<22} {:<12} {}",
+        "PRIORITY", "ACTION", "FLOW", "LOCAL", "REMOTE", "SERVICE", "BECAUSE"
+    );
+    for row in shown["policies"].as_array().into_iter().flatten() {
+        println!(
+            "{:>10}  {:<9} {:<5} {:<22} {:<22} {:<12} {}",
+            row["priority"],
+            text(&row["action"]),
+            text(&row["direction"]),
+            text(&row["local"]),
+            text(&row["remote"]),
+            text(&row["service"]),
+            text(&row["because"])
+        );
+    }
+}

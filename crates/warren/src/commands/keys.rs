@@ -1,0 +1,50 @@
+//! `warren keys export --wireshark DIR`: the live SAs' keys as Wireshark reads them.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anstream::println;
+use serde_json::Value;
+
+use crate::client;
+use crate::exit::Failure;
+
+/// Wireshark's names of the two tables in a profile's folder.
+const TABLES: [(&str, &str); 2] = [("ike", "ikev2_decryption_table"), ("esp", "esp_sa")];
+
+/// Writes both tables, readable by their owner only.
+pub fn export(control: &Path, dir: &Path, json: bool) -> Result<(), Failure> {
+    let keys = client::get(control, "/v1/keys")?;
+    fs::create_dir_all(dir).map_err(|error| Failure::No(format!("{}: {error}", dir.display())))?;
+    for (key, file) in TABLES {
+        let path = dir.join(file);
+        write(&path, &keys[key])
+            .map_err(|error| Failure::No(format!("{}: {error}", path.display())))?;
+    }
+    let count = |key: &str| keys[key].as_array().map_or(0, Vec::len);
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({ "dir": dir, "ike_sas": count("ike"), "esp_sas": count("esp") })
+        );
+    } else {
+        println!(
+            "{}: keys of {} IKE SAs and {} ESP SAs; they decrypt captured traffic, guard them",
+            dir.display(),
+            count("ike"),
+            count("esp")
+        );
+    }
+    Ok(())
+}
+
+fn write(path: &Path, lines: &Value) -> std::io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    for line in lines.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        writeln!(file, "{line}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! One file a command.
+
+pub mod check;
+pub mod explain;
+pub mod keys;
+pub mod pki;
+pub mod plan;
+pub mod sim;
+pub mod status;
+pub mod tunnel;

@@ -1,0 +1,133 @@
+//! `warren pki init|issue|inspect`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crypto::chain::Certificate;
+use serde::Serialize;
+
+use crate::args::{PkiCommand, PkiInit, PkiIssue};
+use crate::exit::Failure;
+use crate::pki::{self, Request};
+
+/// Runs it.
+pub fn run(command: &PkiCommand, json: bool) -> Result<(), Failure> {
+    match command {
+        PkiCommand::Init(args) => init(args, json),
+        PkiCommand::Issue(args) => issue(args, json),
+        PkiCommand::Inspect { files } => inspect(files, json),
+    }
+}
+
+fn init(args: &PkiInit, json: bool) -> Result<(), Failure> {
+    let request = Request {
+        name: &args.name,
+        key: args.key,
+        days: args.days,
+        sans: &[],
+        unix_now: linux::clock::unix_now(),
+    };
+    let ca = pki::make_ca(&request).map_err(Failure::no)?;
+    print_written(&pki::store(&args.dir, "ca", &ca, args.force).map_err(Failure::no)?, json);
+    Ok(())
+}
+
+fn issue(args: &PkiIssue, json: bool) -> Result<(), Failure> {
+    if args.name.contains('/') || args.name.is_empty() || args.name == "ca" {
+        return Err(Failure::Usage(format!("`{}` cannot name a certificate's files", args.name)));
+    }
+    let ca = pki::load(&args.dir, "ca")
+        .map_err(|error| Failure::No(format!("{error}; `warren pki init` makes a CA")))?;
+    let request = Request {
+        name: &args.name,
+        key: args.key,
+        days: args.days,
+        sans: &args.sans,
+        unix_now: linux::clock::unix_now(),
+    };
+    let leaf = pki::make_leaf(&ca, &request).map_err(Failure::no)?;
+    print_written(
+        &pki::store(&args.dir, &args.name, &leaf, args.force).map_err(Failure::no)?,
+        json,
+    );
+    Ok(())
+}
+
+fn print_written(paths: &[PathBuf; 2], json: bool) {
+    if json {
+        println!("{}", serde_json::json!({ "certificate": paths[0], "key": paths[1] }));
+    } else {
+        println!("{}\n{}", paths[0].display(), paths[1].display());
+    }
+}
+
+/// One certificate, as shown.
+#[derive(Serialize)]
+struct Row {
+    file: PathBuf,
+    role: &'static str,
+    subject: String,
+    serial: String,
+    not_before: String,
+    not_after: String,
+    days_left: i64,
+}
+
+fn inspect(files: &[PathBuf], json: bool) -> Result<(), Failure> {
+    let now = linux::clock::unix_now();
+    let mut rows = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file)
+            .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
+        let found = Certificate::from_pem_all(&unindent(&text))
+            .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
+        if found.is_empty() {
+            return Err(Failure::No(format!("{}: no certificate in it", file.display())));
+        }
+        rows.extend(found.iter().map(|certificate| row(file, certificate, now)));
+    }
+    if json {
+        println!("{}", serde_json::json!({ "certificates": rows }));
+    } else {
+        print_rows(&rows);
+    }
+    Ok(())
+}
+
+/// In a manifest PEM blocks are indented: take that off, and whatever stands outside of them.
+fn unindent(text: &str) -> String {
+    let mut inside = false;
+    let mut out = String::new();
+    for line in text.lines().map(str::trim) {
+        inside |= line == "-----BEGIN CERTIFICATE-----";
+        if inside {
+            out.push_str(line);
+            out.push('\n');
+        }
+        inside &= line != "-----END CERTIFICATE-----";
+    }
+    out
+}
+
+fn row(file: &Path, certificate: &Certificate, now: u64) -> Row {
+    let days_left = (i128::from(certificate.not_after) - i128::from(now)).div_euclid(86_400);
+    Row {
+        file: file.to_owned(),
+        role: if certificate.is_ca { "ca" } else { "leaf" },
+        subject: certificate.subject_text.clone(),
+        serial: certificate.serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        not_before: crypto::chain::rfc3339(certificate.not_before),
+        not_after: crypto::chain::rfc3339(certificate.not_after),
+        days_left: i64::try_from(days_left).unwrap_or(i64::MAX),
+    }
+}
+
+fn print_rows(rows: &[Row]) {
+    for row in rows {
+        println!(
+            "{:<4}  {:<40}  until {}  {} days left",
+            row.role, row.subject, row.not_after, row.days_left
+        );
+        println!("      serial {}  from {}  {}", row.serial, row.not_before, row.file.display());
+    }
+}

@@ -1,0 +1,120 @@
+//! `warren sim`: the daemon logic in the deterministic simulator, one line a seed.
+
+use std::time::{Duration, Instant};
+
+use anstream::println;
+use serde::Serialize;
+use sim::{RunReport, Scenario};
+
+use crate::args::Sim;
+use crate::exit::Failure;
+
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const PLAIN: &str = "\x1b[0m";
+
+/// All runs of one call.
+#[derive(Serialize)]
+struct Summary {
+    ok: bool,
+    scenario: &'static str,
+    hosts: usize,
+    seeds: u64,
+    failed: Vec<u64>,
+    packets_sent: u64,
+    packets_lost: u64,
+    cleartext_packets: u64,
+    esp_packets: u64,
+    runs: Vec<RunReport>,
+}
+
+/// Plays the scenario once for each seed; ends 1 if one of them fails.
+pub fn run(args: &Sim, json: bool) -> Result<(), Failure> {
+    let scenario = sim::scenario::find(&args.scenario).ok_or_else(|| unknown(&args.scenario))?;
+    if !json {
+        println!("scenario {}: {}", scenario.name(), scenario.about());
+    }
+    let begin = Instant::now();
+    let mut runs = Vec::new();
+    for seed in (0..args.seeds).map(|n| args.seed.wrapping_add(n)) {
+        let options = sim::Options { scenario, hosts: usize::from(args.hosts), seed };
+        let started = Instant::now();
+        let report = sim::run(options);
+        if !json {
+            print_run(&report, started.elapsed());
+        }
+        runs.push(report);
+    }
+    let summary = summary(scenario, args, runs);
+    match serde_json::to_string(&summary) {
+        Ok(text) if json => println!("{text}"),
+        _ => print_summary(&summary, begin.elapsed()),
+    }
+    if summary.ok { Ok(()) } else { Err(Failure::Printed) }
+}
+
+fn unknown(name: &str) -> Failure {
+    let names: Vec<_> = sim::scenario::all().iter().map(|scenario| scenario.name()).collect();
+    Failure::Usage(format!("there is no scenario `{name}`; there are {}", names.join(", ")))
+}
+
+fn summary(scenario: &dyn Scenario, args: &Sim, runs: Vec<RunReport>) -> Summary {
+    let failed: Vec<_> = runs.iter().filter(|run| !run.ok).map(|run| run.seed).collect();
+    let sum = |of: fn(&RunReport) -> u64| runs.iter().map(of).sum();
+    Summary {
+        ok: failed.is_empty(),
+        scenario: scenario.name(),
+        hosts: usize::from(args.hosts),
+        seeds: args.seeds,
+        failed,
+        packets_sent: sum(|run| run.packets_sent),
+        packets_lost: sum(|run| run.packets_lost),
+        cleartext_packets: sum(|run| run.cleartext_packets),
+        esp_packets: sum(|run| run.esp_packets),
+        runs,
+    }
+}
+
+fn print_run(run: &RunReport, took: Duration) {
+    let verdict =
+        if run.ok { format!("{GREEN}ok  {PLAIN}") } else { format!("{RED}FAIL{PLAIN}") };
+    let seconds = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1} s"));
+    println!(
+        "seed {:<6} {verdict} {}/{} up in {}, after the faults in {}; {} sent, {} lost, {} clear; {:.1} s",
+        run.seed,
+        run.pairs_up,
+        run.pairs,
+        seconds(run.seconds_to_all_up),
+        seconds(run.seconds_to_recover),
+        run.packets_sent,
+        run.packets_lost,
+        run.cleartext_packets,
+        took.as_secs_f64(),
+    );
+    if run.ok {
+        return;
+    }
+    for violation in &run.violations {
+        println!("  {RED}{violation}{PLAIN}");
+    }
+    if let Some(ladder) = &run.ladder {
+        println!("\n{ladder}");
+    }
+    println!("  again: {}\n", run.replay());
+}
+
+fn print_summary(summary: &Summary, took: Duration) {
+    let good = summary.seeds - summary.failed.len() as u64;
+    let colour = if summary.ok { GREEN } else { RED };
+    println!(
+        "{colour}{good} of {} seeds good{PLAIN}: {} hosts, {} packets sent, {} lost, {} in the clear, \
+         {} ESP packets on the links, {:.1} s",
+        summary.seeds,
+        summary.hosts,
+        summary.packets_sent,
+        summary.packets_lost,
+        summary.cleartext_packets,
+        summary.esp_packets,
+        took.as_secs_f64(),
+    );
+}

@@ -1,0 +1,240 @@
+//! `warren status`: the mesh from this host, one line a peer.
+
+use std::path::Path;
+
+use anstream::println;
+use serde_json::Value;
+
+use crate::client;
+use crate::exit::Failure;
+
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const RED: &str = "\x1b[31m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Shows all peers, or one with everything that is known of it; ends 1 where that one is not up.
+pub fn run(control: &Path, peer: Option<&str>, json: bool) -> Result<(), Failure> {
+    match peer {
+        None => all(control, json),
+        Some(peer) => one(control, peer, json),
+    }
+}
+
+fn all(control: &Path, json: bool) -> Result<(), Failure> {
+    let status = client::get(control, "/v1/status")?;
+    if json {
+        println!("{status}");
+        return Ok(());
+    }
+    print_node(&status["node"]);
+    let peers = list(&status["peers"]);
+    println!(
+        "\n{:<24} {:<10} {:<12} {:>9} {:>9} {:>6}  {}",
+        "PEER", "STATE", "VERDICT", "IN", "OUT", "AGE", "SUITE OR REASON"
+    );
+    for peer in peers {
+        print_line(peer);
+    }
+    let up = peers.iter().filter(|peer| peer["state"] == "up").count();
+    println!("\n{up} of {} peers up", peers.len());
+    Ok(())
+}
+
+fn print_node(node: &Value) {
+    println!(
+        "{} ({})  warren {}  data plane: {}",
+        text(&node["name"]),
+        text(&node["address"]),
+        text(&node["version"]),
+        text(&node["data_plane"])
+    );
+    if node["optional"] == true {
+        println!("{RED}optional is on: traffic passes in the clear where there is no SA{PLAIN}");
+    }
+    for certificate in list(&node["certificates"]).iter().filter(|c| c["level"] != "ok") {
+        println!(
+            "{YELLOW}certificate {}: {} days left{PLAIN}",
+            text(&certificate["subject"]),
+            certificate["days_left"]
+        );
+    }
+}
+
+fn print_line(peer: &Value) {
+    let address = text(&peer["address"]);
+    let name = peer["name"]
+        .as_str()
+        .map_or_else(|| address.to_owned(), |name| format!("{name} {address}"));
+    let children = list(&peer["child_sas"]);
+    let sum = |key: &str| children.iter().filter_map(|child| child[key].as_u64()).sum::<u64>();
+    let age = list(&peer["ike_sas"]).first().and_then(|ike| ike["age_s"].as_u64());
+    let last = match (peer["state"].as_str(), children.first()) {
+        (Some("up"), Some(child)) => text(&child["suite"]),
+        _ => text(&peer["reason"]),
+    };
+    let state = text(&peer["state"]);
+    println!(
+        "{name:<24} {}{state:<10}{PLAIN} {:<12} {:>9} {:>9} {:>6}  {}",
+        colour(state),
+        text(&peer["verdict"]),
+        bytes(sum("bytes_in")),
+        bytes(sum("bytes_out")),
+        age.map_or_else(|| "-".into(), seconds),
+        short(last, 100 - 77),
+    );
+}
+
+fn one(control: &Path, peer: &str, json: bool) -> Result<(), Failure> {
+    let status = client::get(control, &format!("/v1/status?peer={}", encode(peer)))?;
+    if json {
+        println!("{status}");
+    } else {
+        print_peer(&status);
+    }
+    if status["state"] == "up" { Ok(()) } else { Err(Failure::Printed) }
+}
+
+fn print_peer(peer: &Value) {
+    let state = text(&peer["state"]);
+    println!(
+        "{} {}  {}{state}{PLAIN}  {}",
+        text(&peer["address"]),
+        text(&peer["name"]),
+        colour(state),
+        text(&peer["verdict"])
+    );
+    println!("  {}", text(&peer["reason"]));
+    if let Some(error) = peer["last_error"].as_str() {
+        println!("  last error: {error}");
+    }
+    if let Some(retry) = peer["retry_in_s"].as_u64() {
+        println!("  next attempt in {retry} s, after {} failures", peer["failures"]);
+    }
+    for ike in list(&peer["ike_sas"]) {
+        println!(
+            "  IKE SA {}_i {}_r  {} as {}, {}, {} old, rekey in {}",
+            text(&ike["spi_i"]),
+            text(&ike["spi_r"]),
+            text(&ike["state"]),
+            text(&ike["role"]),
+            text(&ike["suite"]),
+            age(ike),
+            seconds(ike["rekey_in_s"].as_u64().unwrap_or(0)),
+        );
+        println!("    peer is `{}`", text(&ike["remote_id"]));
+    }
+    for child in list(&peer["child_sas"]) {
+        print_child(child);
+    }
+}
+
+fn print_child(child: &Value) {
+    println!(
+        "  child SA {}_in {}_out  {}{}, {}, {} old, rekey in {}",
+        text(&child["spi_in"]),
+        text(&child["spi_out"]),
+        text(&child["mode"]),
+        if child["encap"] == true { " in UDP" } else { "" },
+        text(&child["suite"]),
+        age(child),
+        seconds(child["rekey_in_s"].as_u64().unwrap_or(0)),
+    );
+    println!("    {} === {}", joined(&child["local_ts"]), joined(&child["remote_ts"]));
+    println!(
+        "    in {} ({} packets), out {} ({} packets)",
+        bytes(child["bytes_in"].as_u64().unwrap_or(0)),
+        child["packets_in"],
+        bytes(child["bytes_out"].as_u64().unwrap_or(0)),
+        child["packets_out"],
+    );
+}
+
+fn colour(state: &str) -> &'static str {
+    match state {
+        "up" => GREEN,
+        "down" => RED,
+        "idle" => PLAIN,
+        _ => YELLOW,
+    }
+}
+
+fn age(sa: &Value) -> String {
+    seconds(sa["age_s"].as_u64().unwrap_or(0))
+}
+
+fn joined(value: &Value) -> String {
+    list(value).iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn short(line: &str, room: usize) -> String {
+    if line.chars().count() <= room {
+        line.to_owned()
+    } else {
+        line.chars().take(room.saturating_sub(1)).chain(['…']).collect()
+    }
+}
+
+/// `4.2 MB`, in powers of 1000.
+pub fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+/// `42s`, `7m`, `3h`, `5d`.
+pub fn seconds(count: u64) -> String {
+    match count {
+        0..120 => format!("{count}s"),
+        120..7200 => format!("{}m", count / 60),
+        7200..172_800 => format!("{}h", count / 3600),
+        _ => format!("{}d", count / 86_400),
+    }
+}
+
+/// Percent-encodes what must not stand in a query.
+pub fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~:".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, encode, seconds};
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1000), "1.0 kB");
+        assert_eq!(bytes(4_200_000), "4.2 MB");
+        assert_eq!(bytes(999_600), "1.0 MB");
+        assert_eq!(seconds(119), "119s");
+        assert_eq!(seconds(86_400), "24h");
+    }
+
+    #[test]
+    fn queries_are_encoded() {
+        assert_eq!(encode("fd00::1"), "fd00::1");
+        assert_eq!(encode("a&b=c d"), "a%26b%3Dc%20d");
+    }
+}

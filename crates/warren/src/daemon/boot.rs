@@ -1,0 +1,127 @@
+//! From arguments to a running loop: every way to fail is named before anything is changed.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crypto::Provider;
+use crypto::native::Native;
+use linux::lock::Lock;
+use mesh::status::DataPlane;
+use mesh::{Identity, Input, Mesh};
+use tokio::sync::{broadcast, mpsc};
+
+use super::carrier::{Carrier, CarrierError};
+use super::control;
+use super::driver::{Driver, Ended, now};
+use super::jobs::Jobs;
+use super::site::Site;
+use crate::args::Run;
+use crate::exit::Failure;
+use crate::load::Rejected;
+
+/// Calls of the control socket that may wait at once.
+const CALLS: usize = 64;
+/// Events that a slow `monitor` may lag behind.
+const EVENTS: usize = 1024;
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// Not root, or without the capabilities.
+    #[error("{0}")]
+    Privileges(#[from] linux::sandbox::Missing),
+    /// The state directory cannot be used.
+    #[error("the state directory {dir}: {source}; it must be writable by root and have room")]
+    StateDir {
+        /// Which.
+        dir: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another daemon runs with it.
+    #[error("{0}")]
+    Lock(#[from] linux::lock::Error),
+    /// The manifest.
+    #[error("{0}")]
+    Manifest(#[from] Rejected),
+    /// The control socket.
+    #[error("the control socket {path}: {source}")]
+    Control {
+        /// Where.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Sockets, devices, routes.
+    #[error("{0}")]
+    Carrier(#[from] CarrierError),
+    /// No randomness.
+    #[error("{0}")]
+    Random(#[from] linux::random::Error),
+    /// Threads, signals, the loop itself.
+    #[error("starting the daemon: {0}")]
+    Loop(#[from] std::io::Error),
+}
+
+/// Runs the daemon until it is stopped.
+pub fn run(args: &Run, socket: &Path) -> Result<(), Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::no)?;
+    runtime.block_on(start(args, socket)).map_err(Failure::no)
+}
+
+async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
+    linux::sandbox::privileges()?;
+    let provider: Arc<dyn Provider> = Arc::new(Native);
+    let (site, loaded, notes) = Site::open(
+        &args.manifest,
+        args.rehearsal_credentials.as_deref(),
+        provider.clone(),
+        args.address,
+        now().unix,
+    )?;
+    super::log::start(site.current().manifest().log_level);
+    notes.iter().for_each(|note| tracing::info!("{note}"));
+    let _lock = state_dir(&args.state_dir)?;
+    let listener = control::listen(socket)
+        .map_err(|source| BootError::Control { path: socket.display().to_string(), source })?;
+    let carrier = Carrier::open(&site, provider.clone(), args.data_plane)?;
+    let identity = Identity {
+        address: site.address(),
+        name: loaded.plan.name().map_or_else(host_name, str::to_owned),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        data_plane: DataPlane::Userspace,
+    };
+    let mesh = Mesh::new(identity, provider.clone(), linux::random::os_seed()?, now());
+    let (done_sender, done) = mpsc::unbounded_channel();
+    let (calls_sender, calls) = mpsc::channel(CALLS);
+    let (events, _) = broadcast::channel(EVENTS);
+    let jobs = Jobs::start(provider, done_sender)?;
+    tokio::spawn(control::serve(listener, calls_sender, events.clone()));
+    let mut driver =
+        Driver { mesh, carrier, jobs, done, calls, events, site, again: Default::default() };
+    driver.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
+    driver.carry_out();
+    // Only a service manager listens; without one this is nothing.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let ended = driver.run().await?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    driver.carrier.close(ended == Ended::Flushed);
+    let _ = fs::remove_file(socket);
+    Ok(())
+}
+
+/// Makes the directory, proves that it can be written to, and takes its lock.
+fn state_dir(dir: &Path) -> Result<Lock, BootError> {
+    let failed = |source| BootError::StateDir { dir: dir.display().to_string(), source };
+    fs::create_dir_all(dir).map_err(failed)?;
+    let probe = dir.join("probe");
+    fs::write(&probe, [0; 4096]).map_err(failed)?;
+    fs::remove_file(&probe).map_err(failed)?;
+    Ok(Lock::take(&dir.join("lock"))?)
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,272 @@
+//! The control socket: HTTP/1.1 and JSON on a Unix socket, for the command line and for programs.
+//!
+//! Only the user who runs the daemon, and root, may speak to it: the socket's mode says so, and the
+//! peer's credentials are checked as well.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use mesh::{Command, Event, Target};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::net::UnixListener;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// What the control socket asks of the loop.
+pub enum Call {
+    /// The whole mesh, or one peer.
+    Status(Option<Target>),
+    /// One tunnel.
+    Command(Command),
+    /// Read the manifest again.
+    Reload,
+    /// End; take everything away before if so.
+    Stop {
+        /// Take SAs, policies, routes and the device away.
+        flush: bool,
+    },
+    /// What decides on a packet.
+    Explain(ExplainQuery),
+    /// What would change with this manifest.
+    Plan(PathBuf),
+    /// Keys for Wireshark.
+    Keys,
+    /// Gauges and counters.
+    Metrics,
+}
+
+/// A packet that `explain` is asked about.
+#[derive(Deserialize, Serialize, Clone)]
+pub struct ExplainQuery {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Protocol number.
+    pub protocol: u8,
+    /// Destination port.
+    pub port: Option<u16>,
+}
+
+/// The loop's answer: a JSON body, or why not.
+pub type Answer = Result<Value, Refused>;
+
+/// Why a call was refused.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Refused {
+    /// In words, with the remedy.
+    pub error: String,
+}
+
+impl Refused {
+    /// From anything that says why.
+    pub fn because(error: impl ToString) -> Self {
+        Self { error: error.to_string() }
+    }
+}
+
+/// A call with the way back.
+pub struct Request {
+    /// What is asked.
+    pub call: Call,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    calls: mpsc::Sender<Request>,
+    events: broadcast::Sender<Event>,
+}
+
+/// Opens the socket. A socket file that nobody listens on is replaced; one that answers is another daemon's.
+pub fn listen(path: &Path) -> Result<UnixListener, std::io::Error> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(std::io::Error::other(format!(
+            "another daemon answers on {}; stop it with `warren stop`",
+            path.display()
+        )));
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the loop ends.
+pub async fn serve(
+    listener: UnixListener,
+    calls: mpsc::Sender<Request>,
+    events: broadcast::Sender<Event>,
+) {
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/command", post(command))
+        .route("/v1/reload", post(reload))
+        .route("/v1/stop", post(stop))
+        .route("/v1/explain", get(explain))
+        .route("/v1/plan", post(plan))
+        .route("/v1/keys", get(keys))
+        .route("/v1/metrics", get(metrics))
+        .route("/v1/events", get(monitor))
+        .with_state(Shared { calls, events });
+    let allowed = Allowed { listener, uid: rustix::process::geteuid().as_raw() };
+    // Ends only with the process: a failed accept is retried by axum.
+    let _ = axum::serve(allowed, router).await;
+}
+
+/// Accepts connections of root and of the daemon's own user only.
+struct Allowed {
+    listener: UnixListener,
+    uid: u32,
+}
+
+impl axum::serve::Listener for Allowed {
+    type Io = tokio::net::UnixStream;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+            if stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == self.uid) {
+                return (stream, address);
+            }
+            tracing::warn!("a connection to the control socket by another user was refused");
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+#[derive(Deserialize)]
+struct PeerQuery {
+    peer: Option<String>,
+}
+
+/// Body of `/v1/command`.
+#[derive(Deserialize, Serialize)]
+pub struct CommandBody {
+    /// What to do.
+    pub action: Action,
+    /// Address, name or SPI.
+    pub peer: String,
+}
+
+/// What can be done with one tunnel.
+#[derive(Deserialize, Serialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Wanted up.
+    Up,
+    /// Wanted down.
+    Down,
+    /// Down, then up.
+    Restart,
+    /// New keys.
+    Rekey,
+}
+
+/// Body of `/v1/stop`.
+#[derive(Deserialize, Serialize)]
+pub struct StopBody {
+    /// Take everything away.
+    pub flush: bool,
+}
+
+/// Body of `/v1/plan`.
+#[derive(Deserialize, Serialize)]
+pub struct PlanBody {
+    /// Absolute path of the new manifest.
+    pub file: PathBuf,
+}
+
+async fn status(State(shared): State<Shared>, Query(query): Query<PeerQuery>) -> Response {
+    ask(&shared, Call::Status(query.peer.as_deref().map(target))).await
+}
+
+async fn command(State(shared): State<Shared>, Json(body): Json<CommandBody>) -> Response {
+    let peer = target(&body.peer);
+    let command = match body.action {
+        Action::Up => Command::Up(peer),
+        Action::Down => Command::Down(peer),
+        Action::Restart => Command::Restart(peer),
+        Action::Rekey => Command::Rekey(peer),
+    };
+    ask(&shared, Call::Command(command)).await
+}
+
+async fn reload(State(shared): State<Shared>) -> Response {
+    ask(&shared, Call::Reload).await
+}
+
+async fn stop(State(shared): State<Shared>, Json(body): Json<StopBody>) -> Response {
+    ask(&shared, Call::Stop { flush: body.flush }).await
+}
+
+async fn explain(State(shared): State<Shared>, Query(query): Query<ExplainQuery>) -> Response {
+    ask(&shared, Call::Explain(query)).await
+}
+
+async fn plan(State(shared): State<Shared>, Json(body): Json<PlanBody>) -> Response {
+    ask(&shared, Call::Plan(body.file)).await
+}
+
+async fn keys(State(shared): State<Shared>) -> Response {
+    ask(&shared, Call::Keys).await
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    ask(&shared, Call::Metrics).await
+}
+
+/// One JSON object a line, for as long as the client listens. A client that is too slow is told how much it missed.
+async fn monitor(State(shared): State<Shared>) -> Response {
+    let events = shared.events.subscribe();
+    let lines = futures_util::stream::unfold(events, |mut events| async move {
+        let line = match events.recv().await {
+            Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                serde_json::json!({ "missed": missed }).to_string()
+            }
+            Err(broadcast::error::RecvError::Closed) => return None,
+        };
+        Some((Ok::<_, Infallible>(Bytes::from(line + "\n")), events))
+    });
+    Response::new(Body::from_stream(lines))
+}
+
+fn target(text: &str) -> Target {
+    match text.parse() {
+        Ok(target) => target,
+        Err(never) => match never {},
+    }
+}
+
+async fn ask(shared: &Shared, call: Call) -> Response {
+    let (answer, reply) = oneshot::channel();
+    if shared.calls.send(Request { call, answer }).await.is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(Refused::because("the daemon is stopping")))
+            .into_response();
+    }
+    match reply.await {
+        Ok(Ok(value)) => Json(value).into_response(),
+        Ok(Err(refused)) => (StatusCode::CONFLICT, Json(refused)).into_response(),
+        Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(Refused::because("the daemon is stopping")))
+                .into_response()
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The one loop: inputs to the mesh, its outputs carried out in order.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ike::endpoint::Datagram;
+use ike::{Done, JobId, Now};
+use ipsec::Instant;
+use ipsec::dataplane::{Dataplane, PacketInfo};
+use mesh::{Event, Input, Mesh, Output};
+use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
+
+use super::carrier::Carrier;
+use super::control::{Answer, Call, ExplainQuery, Refused, Request};
+use super::jobs::Jobs;
+use super::log;
+use super::site::Site;
+
+/// Inputs taken in before the outputs are carried out again: bounds how long a reply can wait behind a flood.
+const BURST: usize = 64;
+
+/// Everything the loop holds.
+pub struct Driver {
+    /// The host.
+    pub mesh: Mesh,
+    /// Sockets, device, data plane.
+    pub carrier: Carrier,
+    /// Public-key work.
+    pub jobs: Jobs,
+    /// Its results.
+    pub done: mpsc::UnboundedReceiver<(JobId, Done)>,
+    /// Calls of the control socket.
+    pub calls: mpsc::Receiver<Request>,
+    /// To whoever monitors.
+    pub events: broadcast::Sender<Event>,
+    /// The manifest, its file, and what depends on them outside the mesh.
+    pub site: Site,
+    /// What came of the outputs that are being carried out: handed in when the mesh sleeps.
+    pub again: VecDeque<Input>,
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// SAs and policies stay as far as they can.
+    Stopped,
+    /// Everything of ours is to be taken away.
+    Flushed,
+}
+
+impl Driver {
+    /// Runs until it is stopped.
+    pub async fn run(&mut self) -> std::io::Result<Ended> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        loop {
+            let until = self.carry_out();
+            if let Some(ended) = self.wait(until, &mut hangup, &mut terminate, &mut interrupt).await
+            {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Carries out outputs until the mesh sleeps; what came of them is handed in and carried out too.
+    pub fn carry_out(&mut self) -> Instant {
+        loop {
+            let until = self.carry_out_once();
+            match self.again.pop_front() {
+                Some(input) => self.mesh.handle(now(), input),
+                None => return until,
+            }
+        }
+    }
+
+    fn carry_out_once(&mut self) -> Instant {
+        loop {
+            match self.mesh.poll() {
+                Output::Apply(batch) => {
+                    let refusals = self.carrier.dataplane.apply(now().at, &batch);
+                    if !refusals.is_empty() {
+                        self.again.push_back(Input::Applied(batch, refusals));
+                    }
+                }
+                Output::Transmit(datagram) => self.carrier.transmit(&datagram),
+                Output::Job(job) => self.jobs.submit(job),
+                Output::Inspect => {
+                    self.again.push_back(Input::Snapshot(self.carrier.dataplane.snapshot(now().at)))
+                }
+                Output::Report(event) => self.report(event),
+                Output::Sleep(until, _) => return until,
+            }
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        until: Instant,
+        hangup: &mut Signal,
+        terminate: &mut Signal,
+        interrupt: &mut Signal,
+    ) -> Option<Ended> {
+        tokio::select! {
+            Some(datagram) = self.carrier.datagrams.recv() => self.take_datagrams(datagram),
+            Some((id, done)) = self.done.recv() => self.take_done(id, done),
+            Some(request) = self.calls.recv() => return self.take_call(request),
+            () = self.carrier.wake.notified() => self.take_dataplane_events(),
+            () = sleep_until(until) => self.mesh.handle(now(), Input::Tick),
+            _ = hangup.recv() => if let Err(refused) = self.reload() { tracing::error!("{}", refused.error) },
+            _ = terminate.recv() => return Some(Ended::Stopped),
+            _ = interrupt.recv() => return Some(Ended::Stopped),
+        }
+        None
+    }
+
+    fn take_datagrams(&mut self, first: Datagram) {
+        self.mesh.handle(now(), Input::Datagram(first));
+        for _ in 1..BURST {
+            let Ok(datagram) = self.carrier.datagrams.try_recv() else { return };
+            self.carry_out();
+            self.mesh.handle(now(), Input::Datagram(datagram));
+        }
+    }
+
+    fn take_done(&mut self, id: JobId, done: Done) {
+        self.mesh.handle(now(), Input::JobDone(id, done));
+        for _ in 1..BURST {
+            let Ok((id, done)) = self.done.try_recv() else { return };
+            self.carry_out();
+            self.mesh.handle(now(), Input::JobDone(id, done));
+        }
+    }
+
+    fn take_dataplane_events(&mut self) {
+        while let Some(event) = self.carrier.dataplane.poll_event() {
+            self.mesh.handle(now(), Input::Kernel(event));
+            self.carry_out();
+        }
+    }
+
+    fn take_call(&mut self, request: Request) -> Option<Ended> {
+        let (answer, ended) = match request.call {
+            Call::Stop { flush } => return Some(self.stop(flush, request.answer)),
+            call => (self.answer(call), None),
+        };
+        // A client that went away does not wait for its answer.
+        let _ = request.answer.send(answer);
+        ended
+    }
+
+    fn answer(&mut self, call: Call) -> Answer {
+        match call {
+            Call::Status(None) => to_json(&self.mesh.status(now())),
+            Call::Status(Some(target)) => {
+                to_json(&self.mesh.peer_status(now(), &target).map_err(Refused::because)?)
+            }
+            Call::Command(command) => {
+                to_json(&self.mesh.command(now(), command).map_err(Refused::because)?)
+            }
+            Call::Reload => self.reload(),
+            Call::Explain(query) => {
+                to_json(&self.mesh.explain(now(), packet(&query)).map_err(Refused::because)?)
+            }
+            Call::Plan(file) => self.site.plan(&file, now().unix).map_err(Refused::because),
+            Call::Keys => self.site.keys(&self.mesh, now()),
+            Call::Metrics => Ok(metrics(&self.mesh)),
+            Call::Stop { .. } => Ok(Value::Null),
+        }
+    }
+
+    fn reload(&mut self) -> Answer {
+        let (loaded, notes) = self.site.reload(now().unix).map_err(Refused::because)?;
+        self.carrier.follow(self.site.current());
+        self.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
+        self.carry_out();
+        Ok(json!({ "reloaded": self.site.path(), "notes": notes }))
+    }
+
+    fn stop(&mut self, flush: bool, answer: tokio::sync::oneshot::Sender<Answer>) -> Ended {
+        if flush {
+            // Refused only without a manifest, when there is nothing to take away.
+            let _ = self.mesh.command(now(), mesh::Command::Flush);
+            self.carry_out();
+        }
+        let _ = answer.send(Ok(json!({ "stopped": true, "flushed": flush })));
+        if flush { Ended::Flushed } else { Ended::Stopped }
+    }
+
+    fn report(&self, event: Event) {
+        log::event(&event);
+        // Nobody listens most of the time.
+        let _ = self.events.send(event);
+    }
+}
+
+/// Both clocks, read together.
+pub fn now() -> Now {
+    Now { at: Instant::from_nanos(linux::clock::boot_clock()), unix: linux::clock::unix_now() }
+}
+
+async fn sleep_until(until: Instant) {
+    if until == Instant::NEVER {
+        std::future::pending::<()>().await;
+    }
+    let left = until.since(now().at);
+    // An hour at most: the boot clock goes on during suspend, tokio's does not.
+    tokio::time::sleep(left.min(Duration::from_secs(3600))).await;
+}
+
+fn packet(query: &ExplainQuery) -> PacketInfo {
+    let addresses: (IpAddr, IpAddr) = (query.src, query.dst);
+    PacketInfo {
+        src: addresses.0,
+        dst: addresses.1,
+        protocol: query.protocol,
+        src_port: None,
+        dst_port: query.port,
+    }
+}
+
+fn metrics(mesh: &Mesh) -> Value {
+    let samples = mesh.metrics(now());
+    Value::Array(
+        samples
+            .iter()
+            .map(|s| json!({ "name": s.name, "help": s.help, "counter": s.counter, "labels": s.labels, "value": s.value }))
+            .collect(),
+    )
+}
+
+fn to_json(value: &impl serde::Serialize) -> Answer {
+    serde_json::to_value(value).map_err(Refused::because)
+}

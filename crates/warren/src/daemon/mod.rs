@@ -1,0 +1,9 @@
+//! `warren run`: the daemon.
+
+pub mod boot;
+pub mod carrier;
+pub mod control;
+pub mod driver;
+pub mod jobs;
+pub mod log;
+pub mod site;

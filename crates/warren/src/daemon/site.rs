@@ -1,0 +1,116 @@
+//! Where this host stands: its manifest's file, its address, and what the manifest means outside the mesh.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crypto::Provider;
+use ike::Now;
+use mesh::plan::Plan;
+use mesh::{Loaded, Mesh};
+use serde_json::{Value, json};
+
+use super::control::{Answer, Refused};
+use crate::load::{Accepted, Rejected, load};
+use crate::wireshark;
+
+/// The manifest in force, with what is needed to read it again.
+pub struct Site {
+    path: PathBuf,
+    rehearsal: Option<PathBuf>,
+    provider: Arc<dyn Provider>,
+    address: IpAddr,
+    plan: Plan,
+}
+
+impl Site {
+    /// Reads the manifest for the first time; also what the mesh is to be given, and notes for the operator.
+    pub fn open(
+        path: &Path,
+        rehearsal: Option<&Path>,
+        provider: Arc<dyn Provider>,
+        wanted: Option<IpAddr>,
+        unix_now: u64,
+    ) -> Result<(Self, Loaded, Vec<String>), Rejected> {
+        let accepted = load(path, &*provider, unix_now, rehearsal)?;
+        let own = own_addresses();
+        let address = accepted.choose_address(wanted, &own)?;
+        let loaded = accepted.for_host(address, &own)?;
+        let (path, rehearsal) = (path.to_owned(), rehearsal.map(Path::to_owned));
+        let site = Self { path, rehearsal, provider, address, plan: loaded.plan.clone() };
+        Ok((site, loaded, accepted.notes))
+    }
+
+    /// The manifest's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// This host's address in the mesh.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// What is in force.
+    pub fn current(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Reads the manifest again. A refused one changes nothing; an accepted one is in force from here on.
+    pub fn reload(&mut self, unix_now: u64) -> Result<(Loaded, Vec<String>), Rejected> {
+        let (loaded, accepted) = self.read(&self.path, self.rehearsal.as_deref(), unix_now)?;
+        self.plan = loaded.plan.clone();
+        Ok((loaded, accepted.notes))
+    }
+
+    /// What would change with another manifest, and nothing more.
+    pub fn plan(&self, file: &Path, unix_now: u64) -> Result<Value, Rejected> {
+        let (loaded, accepted) = self.read(file, self.rehearsal.as_deref(), unix_now)?;
+        Ok(
+            json!({ "changes": crate::commands::plan::changes(&self.plan, &loaded.plan), "notes": accepted.notes }),
+        )
+    }
+
+    fn read(
+        &self,
+        file: &Path,
+        rehearsal: Option<&Path>,
+        unix_now: u64,
+    ) -> Result<(Loaded, Accepted), Rejected> {
+        let accepted = load(file, &*self.provider, unix_now, rehearsal)?;
+        let address = accepted.choose_address(Some(self.address), &[])?;
+        Ok((accepted.for_host(address, &own_addresses())?, accepted))
+    }
+
+    /// Keys of all live SAs, as lines of Wireshark's tables.
+    pub fn keys(&self, mesh: &Mesh, now: Now) -> Answer {
+        let status = mesh.status(now);
+        let mut ike = Vec::new();
+        for peer in &status.peers {
+            let keys =
+                mesh.export_keys(&mesh::Target::Address(peer.address)).map_err(Refused::because)?;
+            ike.extend(keys.iter().filter_map(wireshark::ike_line));
+        }
+        let esp: Vec<String> =
+            Vec::<ipsec::sa::Sa>::new().iter().filter_map(wireshark::esp_line).collect();
+        Ok(json!({ "ike": ike, "esp": esp }))
+    }
+}
+
+/// All addresses of this host but those that no other host can reach.
+pub fn own_addresses() -> Vec<IpAddr> {
+    let addresses =
+        linux::route::Rtnl::open().and_then(|mut rtnl| rtnl.addresses()).unwrap_or_default();
+    addresses
+        .iter()
+        .map(|address| address.net.addr())
+        .filter(|address| !address.is_loopback() && !is_link_local(*address))
+        .collect()
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

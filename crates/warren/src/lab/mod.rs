@@ -1,0 +1,290 @@
+//! `warren lab`: hosts as network namespaces on this machine, with the real daemon on each. No other tool is needed.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use linux::lock::Lock;
+use linux::netns::Netns;
+use mesh::manifest::{Manifest, Place};
+use serde::{Deserialize, Serialize};
+
+use crate::args::{DataPlane, KeyType, LabCommand, LabShape};
+use crate::exit::Failure;
+use crate::load;
+use crate::pki::{self, Request};
+
+pub mod daemons;
+mod demo;
+pub mod net;
+mod report;
+mod stop;
+mod traffic;
+mod watch;
+mod wire;
+
+use net::Host;
+
+/// Everything that a lab leaves on the machine lies below this, and goes with it.
+const HOME: &str = "/run/warren-lab";
+
+/// Runs it.
+pub fn run(command: &LabCommand, json: bool) -> Result<(), Failure> {
+    linux::sandbox::privileges()
+        .map_err(|missing| Failure::No(format!("the lab makes network namespaces: {missing}")))?;
+    match command {
+        LabCommand::Up(shape) => up(shape, json),
+        LabCommand::Down => down(),
+        LabCommand::Exec { host, command } => exec(host, command),
+        LabCommand::Demo(shape) => demo::run(shape, json),
+    }
+}
+
+/// What is written down for `exec` and `down`.
+#[derive(Serialize, Deserialize)]
+struct State {
+    hosts: Vec<Host>,
+    pids: Vec<u32>,
+}
+
+/// A lab that is being built or runs; holds the lock, so that there is one on a machine.
+pub struct Lab {
+    /// Folder with the manifests, certificates, logs and sockets.
+    pub dir: PathBuf,
+    /// The hosts.
+    pub hosts: Vec<Host>,
+    manifest: PathBuf,
+    credentials: Option<PathBuf>,
+    data_plane: DataPlane,
+    _lock: Lock,
+}
+
+impl Lab {
+    /// Addresses, certificates, manifest, namespaces: everything but the daemons.
+    pub fn build(shape: &LabShape) -> Result<Self, Failure> {
+        let dir = PathBuf::from(HOME);
+        fs::create_dir_all(&dir).map_err(|error| Failure::No(format!("{HOME}: {error}")))?;
+        let lock = Lock::take(&dir.join("lock")).map_err(|_| {
+            Failure::No("another lab is at work on this machine; wait for it, or end it".into())
+        })?;
+        if dir.join("lab.json").exists() {
+            return Err(Failure::No("a lab is up; `warren lab down` takes it away".into()));
+        }
+        let (manifest, credentials, subnet, excluded) = match &shape.manifest {
+            Some(file) => given(&dir, file)?,
+            None => (write_own(&dir)?, None, own_subnet(), None),
+        };
+        let hosts = addresses(subnet, shape.hosts, excluded.as_ref())?;
+        net::build(&hosts).map_err(Failure::No)?;
+        Ok(Self { dir, hosts, manifest, credentials, data_plane: shape.data_plane, _lock: lock })
+    }
+
+    /// Starts a daemon on every host and waits until all answer.
+    pub fn start(&self, stop: &dyn Fn() -> bool) -> Result<Vec<std::process::Child>, Failure> {
+        let mut children = Vec::new();
+        for host in &self.hosts {
+            match daemons::start(
+                &self.dir,
+                host,
+                &self.manifest,
+                self.credentials.as_deref(),
+                self.data_plane,
+            ) {
+                Ok(child) => children.push(child),
+                Err(error) => {
+                    daemons::end(&mut children);
+                    return Err(Failure::No(error));
+                }
+            }
+        }
+        if let Err(error) =
+            daemons::wait_ready(&self.dir, &self.hosts, Duration::from_secs(60), stop)
+        {
+            daemons::end(&mut children);
+            return Err(Failure::No(error));
+        }
+        Ok(children)
+    }
+
+    /// Takes the hosts and the files away.
+    pub fn remove(&self, keep: Option<&Path>) {
+        net::remove(&self.hosts);
+        if let Some(keep) = keep {
+            copy_logs(&self.dir, &self.hosts, keep);
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn up(shape: &LabShape, json: bool) -> Result<(), Failure> {
+    let lab = Lab::build(shape)?;
+    let children = match lab.start(&|| false) {
+        Ok(children) => children,
+        Err(failure) => {
+            lab.remove(shape.keep.as_deref());
+            return Err(failure);
+        }
+    };
+    let state = State {
+        hosts: lab.hosts.clone(),
+        pids: children.iter().map(std::process::Child::id).collect(),
+    };
+    let text = serde_json::to_string(&state).map_err(Failure::no)?;
+    fs::write(lab.dir.join("lab.json"), &text).map_err(Failure::no)?;
+    if json {
+        println!("{text}");
+        return Ok(());
+    }
+    for host in &lab.hosts {
+        println!("{:<4} {}", host.name, host.address);
+    }
+    println!(
+        "\ntry: warren lab exec h1 ping -c 3 {}\n     warren lab exec h1 warren status\n     warren lab down",
+        lab.hosts[1].address
+    );
+    Ok(())
+}
+
+fn down() -> Result<(), Failure> {
+    let state = read_state()?;
+    for pid in state.pids.iter().filter(|pid| is_ours(**pid)) {
+        daemons::terminate(*pid);
+    }
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while state.pids.iter().any(|pid| is_ours(*pid)) && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    net::remove(&state.hosts);
+    fs::remove_dir_all(HOME).map_err(|error| Failure::No(format!("{HOME}: {error}")))
+}
+
+/// Whether the process is still a daemon of the lab, and not another one with its number.
+fn is_ours(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| String::from_utf8_lossy(&line).contains(HOME))
+}
+
+fn exec(host: &str, command: &[String]) -> Result<(), Failure> {
+    let state = read_state()?;
+    let wanted = if host.parse::<u16>().is_ok() { format!("h{host}") } else { host.to_owned() };
+    let Some(host) = state
+        .hosts
+        .iter()
+        .find(|known| known.name == wanted || known.address.to_string() == wanted)
+    else {
+        return Err(Failure::No(format!(
+            "no host `{host}`; there are h1 to h{}",
+            state.hosts.len()
+        )));
+    };
+    let netns = Netns::open(&host.namespace()).map_err(Failure::no)?;
+    let own = std::env::current_exe().map_err(Failure::no)?;
+    // `warren` on a host means this program, talking to that host's daemon.
+    let mut run = if command[0] == "warren" {
+        let mut run = Command::new(own);
+        run.arg("--control").arg(daemons::control(Path::new(HOME), host));
+        run
+    } else {
+        Command::new(&command[0])
+    };
+    run.args(&command[1..]);
+    netns.confine(&mut run, &[]).map_err(Failure::no)?;
+    let error = run.exec();
+    Err(Failure::No(format!("{}: {error}", command[0])))
+}
+
+fn read_state() -> Result<State, Failure> {
+    let text = fs::read_to_string(Path::new(HOME).join("lab.json"))
+        .map_err(|_| Failure::No("no lab is up; `warren lab up` makes one".into()))?;
+    serde_json::from_str(&text).map_err(Failure::no)
+}
+
+fn own_subnet() -> IpNet {
+    IpNet::V4(ipnet::Ipv4Net::new_assert([10, 99, 0, 0].into(), 24))
+}
+
+/// A CA, one certificate for all hosts as fleets have it, and a manifest with the defaults.
+fn write_own(dir: &Path) -> Result<PathBuf, Failure> {
+    write_credentials(dir)?;
+    let file = dir.join("manifest.yml");
+    let text = format!(
+        "ipsec:\n  ipsec_subnets:\n  - {}\n  instance_certificate: file:instance.pem\n  instance_private_key: file:instance.key\n  ca_certificates:\n  - file:ca.pem\n",
+        own_subnet()
+    );
+    fs::write(&file, text).map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
+    Ok(file)
+}
+
+fn write_credentials(dir: &Path) -> Result<(), Failure> {
+    let unix_now = linux::clock::unix_now();
+    let request = |name| Request { name, key: KeyType::Rsa3072, days: 30, sans: &[], unix_now };
+    let ca = pki::make_ca(&request("lab CA")).map_err(Failure::no)?;
+    let leaf = pki::make_leaf(&ca, &request("lab instance")).map_err(Failure::no)?;
+    pki::store(dir, "ca", &ca, true).map_err(Failure::no)?;
+    pki::store(dir, "instance", &leaf, true).map_err(Failure::no)?;
+    Ok(())
+}
+
+type Given = (PathBuf, Option<PathBuf>, IpNet, Option<Manifest>);
+
+/// The operator's own manifest. Where its certificates are a guide's placeholders, the rehearsal brings its own.
+fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
+    let file = fs::canonicalize(file)
+        .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
+    let unix_now = linux::clock::unix_now();
+    let (manifest, credentials) = match load::load(&file, &crypto::native::Native, unix_now, None) {
+        Ok(accepted) => (accepted.manifest, None),
+        Err(refused) => {
+            write_credentials(dir)?;
+            // Refused for anything but its credentials: then the first refusal is the one to show.
+            let accepted = load::load(&file, &crypto::native::Native, unix_now, Some(dir))
+                .map_err(|_| Failure::no(&refused))?;
+            anstream::eprintln!(
+                "warren: the manifest's certificates cannot be used here; the rehearsal runs with its own\n{refused}\n"
+            );
+            (accepted.manifest, Some(dir.to_owned()))
+        }
+    };
+    let subnet = manifest.ipsec_subnets.first().copied().unwrap_or_else(own_subnet);
+    Ok((file, credentials, subnet, Some(manifest)))
+}
+
+/// The first `count` addresses of the subnet that are protected.
+fn addresses(subnet: IpNet, count: u16, manifest: Option<&Manifest>) -> Result<Vec<Host>, Failure> {
+    let protected = |address: &IpAddr| {
+        manifest.is_none_or(|manifest| matches!(manifest.place_of(*address), Place::Protected(_)))
+    };
+    let hosts: Vec<Host> = subnet
+        .hosts()
+        .filter(protected)
+        .take(usize::from(count))
+        .enumerate()
+        .map(|(index, address)| Host {
+            name: format!("h{}", index + 1),
+            address,
+            prefix: subnet.prefix_len(),
+        })
+        .collect();
+    if hosts.len() == usize::from(count) {
+        return Ok(hosts);
+    }
+    Err(Failure::No(format!(
+        "{subnet} has room for {} protected hosts, {count} are asked for",
+        hosts.len()
+    )))
+}
+
+fn copy_logs(dir: &Path, hosts: &[Host], keep: &Path) {
+    let copied = hosts.iter().try_for_each(|host| {
+        let to = keep.join(&host.name);
+        fs::create_dir_all(&to)?;
+        fs::copy(daemons::folder(dir, host).join("log"), to.join("log")).map(|_| ())
+    });
+    if let Err(error) = copied {
+        anstream::eprintln!("warren: keeping logs in {}: {error}", keep.display());
+    }
+}
