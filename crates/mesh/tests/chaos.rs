@@ -14,7 +14,7 @@ const HOSTS: usize = 4;
 
 #[test]
 fn after_chaos_every_pair_has_exactly_one_tunnel() {
-    for seed in 0..40 {
+    for seed in 0..32 {
         run(seed);
     }
 }
@@ -27,7 +27,7 @@ fn run(seed: u32) {
     });
     let mut world = World::bare(HOSTS, seed);
     world.load_all(&text);
-    let mut rng = Rng::new([seed as u8; 32]);
+    let mut rng = Rng::new([(seed % 251) as u8; 32]);
     world.loss = 20;
     for _ in 0..600 {
         chaos(&mut world, &mut rng, &text);
@@ -55,7 +55,7 @@ fn run(seed: u32) {
                 .iter()
                 .all(|p| (p.ike_sas.len(), p.child_sas.len()) == (1, 1))
         };
-        for _ in 0..400 {
+        for _ in 0..320 {
             if one(&world) {
                 break;
             }
