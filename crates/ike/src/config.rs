@@ -51,6 +51,8 @@ pub struct PeerConfig {
     pub retransmit: Retransmit,
     /// Whether INITIAL_CONTACT is sent in IKE_AUTH.
     pub initial_contact: bool,
+    /// Name of this host's fleet: a peer that says it is of another one is refused.
+    pub cluster: Option<String>,
 }
 
 /// Back-off of requests: `first`, then times `factor_percent`/100 each, at most `cap`, `tries` sends in all.

@@ -244,6 +244,12 @@ impl Endpoint {
                 let data = ke.0.to_be_bytes().to_vec();
                 init::refuse(&mut self.cx, arrived, NotifyType::INVALID_KE_PAYLOAD, data);
             }
+            Verdict::OtherCluster => {
+                init::refuse_other_cluster(&mut self.cx, arrived, &config);
+                let id = self.cx.fresh_ike_id();
+                let (remote, reason) = (arrived.remote.ip(), Failure::OtherCluster);
+                self.cx.event(Event::IkeDown { id, remote, reason });
+            }
             Verdict::NoProposal => {
                 init::refuse(&mut self.cx, arrived, NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
                 let id = self.cx.fresh_ike_id();

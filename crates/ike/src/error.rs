@@ -71,6 +71,9 @@ pub enum Failure {
     /// The peer's proof was refused here.
     #[error("authentication of the peer failed: {0}")]
     PeerAuth(AuthError),
+    /// The peer is of another fleet, by its own word.
+    #[error("the peer belongs to another cluster (`cluster` of the two manifests differs)")]
+    OtherCluster,
     /// The peer refused our proof.
     #[error("the peer refused our authentication (AUTHENTICATION_FAILED); its log says why")]
     RefusedByPeer,

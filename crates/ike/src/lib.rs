@@ -6,6 +6,7 @@
 
 pub mod auth;
 mod child_sa;
+mod cluster;
 pub mod collide;
 pub mod config;
 mod context;

@@ -137,6 +137,7 @@ impl Fleet {
             keepalive: KEEPALIVE,
             retransmit: RETRANSMIT,
             initial_contact,
+            cluster: manifest.cluster.clone(),
         }))
     }
 

@@ -370,3 +370,27 @@ fn twenty_hosts_that_start_at_once_build_each_tunnel_once() {
     assert!(world.hosts.iter().all(|h| h.got.len() == HOSTS - 1), "no first packet is lost");
     assert_eq!(world.clear, 0);
 }
+
+#[test]
+fn clusters_of_different_names_keep_apart() {
+    let mut world = World::bare(3, 0);
+    for (host, cluster) in [(0, "cluster: west\n"), (1, "cluster: east\n"), (2, "cluster: west\n")]
+    {
+        world.load(host, loaded(&manifest(cluster), host));
+    }
+    for _ in 0..30 {
+        world.send(0, 1, b"x");
+        world.send(1, 0, b"x");
+        world.send(0, 2, b"x");
+        world.seconds(1);
+    }
+    world.assert_one_tunnel(0, 2);
+    assert!(world.hosts[1].got.is_empty());
+    for (a, b) in [(0, 1), (1, 0)] {
+        let status = world.peer(a, b);
+        assert!(
+            status.child_sas.is_empty() && status.ike_sas.iter().all(|i| i.state == "half_open")
+        );
+        assert!(status.last_error.unwrap().contains("another cluster"));
+    }
+}

@@ -10,6 +10,7 @@ use wire::proposal::Proposal;
 use wire::registry::{ExchangeType, HashAlg, Ke, NotifyType, ProtocolId};
 use zeroize::Zeroizing;
 
+use crate::cluster;
 use crate::config::{Auth, PeerConfig};
 use crate::context::{Context, NATT_PORT};
 use crate::endpoint::Now;
@@ -136,6 +137,7 @@ impl Sent {
         payloads.push(Payload::Nonce(opening.nonce.clone()));
         payloads.extend(nat_payloads(cx, sa)?);
         payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
+        payloads.extend(cluster::payload(&*cx.provider, sa.config.cluster.as_deref()));
         Ok(payloads)
     }
 
@@ -155,6 +157,9 @@ impl Sent {
             Ok(message) if message.sk.is_none() => message,
             _ => return (State::InitSent(self), Err(Misbehaviour::Malformed)),
         };
+        if cluster::differs(&*cx.provider, sa.config.cluster.as_deref(), &message.payloads) {
+            return (sa.end(cx, now, Failure::OtherCluster), Ok(()));
+        }
         if let Some(cookie) = find_notify(&message.payloads, NotifyType::COOKIE) {
             return self.with_cookie(cx, sa, now, &cookie.data.clone());
         }
@@ -328,6 +333,8 @@ pub(crate) enum Verdict {
     OtherKe(Ke),
     /// NO_PROPOSAL_CHOSEN.
     NoProposal,
+    /// NO_PROPOSAL_CHOSEN as well, for another fleet; this host's own name goes with it.
+    OtherCluster,
 }
 
 impl Request {
@@ -350,6 +357,9 @@ impl Request {
     }
 
     pub(crate) fn judge(&self, cx: &Context, config: &PeerConfig) -> Verdict {
+        if cluster::differs(&*cx.provider, config.cluster.as_deref(), &self.payloads) {
+            return Verdict::OtherCluster;
+        }
         match negotiate::choose_ike(&config.ike_proposals, &self.theirs, None, &*cx.provider) {
             None => Verdict::NoProposal,
             Some(chosen) if chosen.suite.ke != self.ke.method => Verdict::OtherKe(chosen.suite.ke),
@@ -443,6 +453,7 @@ impl Answering {
         if self.handshake.hashes.is_some() {
             payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
         }
+        payloads.extend(cluster::payload(&*cx.provider, sa.config.cluster.as_deref()));
         let header = sa.header(ExchangeType::IKE_SA_INIT, 0, true);
         self.handshake.response = wire::message::encode_plain(&header, &payloads);
         secure(cx, sa, &self.chosen.suite, &self.handshake, &shared)?;
@@ -454,11 +465,22 @@ impl Answering {
 
 /// An unencrypted refusal of a first request; nothing is kept.
 pub(crate) fn refuse(cx: &mut Context, arrived: Arrived<'_>, kind: NotifyType, data: Vec<u8>) {
+    let notify = Notify { protocol: ProtocolId::NONE, spi: Vec::new(), kind, data };
+    refuse_with(cx, arrived, &[Payload::Notify(notify)]);
+}
+
+/// The same for a peer of another fleet, which is told so.
+pub(crate) fn refuse_other_cluster(cx: &mut Context, arrived: Arrived<'_>, config: &PeerConfig) {
+    let mut payloads = vec![Payload::Notify(plain_notify(NotifyType::NO_PROPOSAL_CHOSEN))];
+    payloads.extend(cluster::payload(&*cx.provider, config.cluster.as_deref()));
+    refuse_with(cx, arrived, &payloads);
+}
+
+fn refuse_with(cx: &mut Context, arrived: Arrived<'_>, payloads: &[Payload]) {
     let mut header = arrived.header;
     header.flags = wire::message::Flags { initiator: false, version: false, response: true };
     header.version = wire::message::Header::VERSION;
-    let notify = Notify { protocol: ProtocolId::NONE, spi: Vec::new(), kind, data };
-    let bytes = wire::message::encode_plain(&header, &[Payload::Notify(notify)]);
+    let bytes = wire::message::encode_plain(&header, payloads);
     cx.transmit(arrived.local, arrived.remote, &bytes);
 }
 

@@ -55,6 +55,7 @@ pub fn peer(local: IpAddr, remote: IpAddr) -> PeerConfig {
         keepalive: Duration::from_secs(20),
         retransmit: Retransmit::default(),
         initial_contact: true,
+        cluster: None,
     }
 }
 
