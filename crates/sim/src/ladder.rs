@@ -12,17 +12,19 @@ use crate::fleet::Fleet;
 use crate::net::HostId;
 use crate::packet::{Body, Packet};
 
-/// Steps remembered of each pair.
-const MOST_STEPS: usize = 60;
+/// Steps remembered of all pairs; each pair has its share …
+const MOST_STEPS: usize = 120_000;
+/// … within these bounds.
+const STEPS_OF_PAIR: (usize, usize) = (60, 400);
 /// Keys remembered of each pair.
 const MOST_KEYS: usize = 12;
 /// Room between the two hosts' times.
 const WIDTH: usize = 74;
 
 /// What the pairs did last.
-#[derive(Default)]
 pub struct Recorder {
     pairs: BTreeMap<(HostId, HostId), Record>,
+    room: usize,
 }
 
 #[derive(Default)]
@@ -40,6 +42,12 @@ enum Step {
 }
 
 impl Recorder {
+    /// A recorder for so many pairs.
+    pub fn new(pairs: usize) -> Self {
+        let (least, most) = STEPS_OF_PAIR;
+        Self { pairs: BTreeMap::new(), room: (MOST_STEPS / pairs.max(1)).clamp(least, most) }
+    }
+
     /// A packet set out. Of ESP nothing is remembered: there is too much of it.
     pub fn packet(
         &mut self,
@@ -50,13 +58,13 @@ impl Recorder {
     ) {
         if !matches!(packet.body, Body::Esp { .. }) {
             let (packet, arrivals) = (packet.clone(), arrivals.collect());
-            self.record(from, to).push(Step::Packet { sent, from, packet, arrivals });
+            self.push(from, to, Step::Packet { sent, from, packet, arrivals });
         }
     }
 
     /// A host did or noticed something.
     pub fn note(&mut self, at: Instant, host: HostId, peer: HostId, text: String) {
-        self.record(host, peer).push(Step::Note { at, host, text });
+        self.push(host, peer, Step::Note { at, host, text });
     }
 
     /// A host's SAs were changed.
@@ -110,6 +118,15 @@ impl Recorder {
         out
     }
 
+    fn push(&mut self, a: HostId, b: HostId, step: Step) {
+        let room = self.room;
+        let steps = &mut self.record(a, b).steps;
+        if steps.len() >= room {
+            steps.pop_front();
+        }
+        steps.push_back(step);
+    }
+
     fn record(&mut self, a: HostId, b: HostId) -> &mut Record {
         self.pairs.entry((a.min(b), a.max(b))).or_default()
     }
@@ -125,15 +142,6 @@ impl Recorder {
         let mine = self.pairs.iter().filter(|((a, b), _)| *a == host || *b == host);
         let mut found = mine.filter(|(_, record)| record.steps.iter().any(added));
         found.next().map(|((a, b), _)| if *a == host { *b } else { *a })
-    }
-}
-
-impl Record {
-    fn push(&mut self, step: Step) {
-        if self.steps.len() == MOST_STEPS {
-            self.steps.pop_front();
-        }
-        self.steps.push_back(step);
     }
 }
 

@@ -1,11 +1,13 @@
 //! The judge. Knows the manifest, and looks at links and data planes; believes no daemon.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipsec::Instant;
 use ipsec::change::{Batch, Change};
 use ipsec::sa::{Direction, SaKey};
+use ipsec::sad::Entry;
 
 use crate::fleet::Fleet;
 use crate::net::HostId;
@@ -22,6 +24,9 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 pub const MOST_SAS: usize = 8;
 /// Data planes notice the end of a lifetime this late.
 const NOTICE: Duration = Duration::from_secs(2);
+
+/// The SA that was replaced may stay for so long beside its successor: packets may be under way.
+const HANDOVER: Duration = Duration::from_secs(10);
 
 /// What the judge remembers.
 #[derive(Default)]
@@ -110,6 +115,16 @@ impl Oracle {
                 _ => {}
             }
         }
+    }
+
+    /// How many of one host's SAs, of one direction and with one peer, are not just being handed
+    /// over to a successor.
+    pub fn standing(&self, now: Instant, host: HostId, sas: &[Arc<Entry>]) -> usize {
+        let born = |sa: &Arc<Entry>| self.born.get(&(host, sa.sa.direction, sa.sa.key())).copied();
+        let mut births: Vec<_> = sas.iter().map(|sa| born(sa).unwrap_or(Instant::ZERO)).collect();
+        births.sort_unstable();
+        let handed_over = |next: &&Instant| now.since(**next) < HANDOVER;
+        births.len() - births.iter().skip(1).filter(handed_over).count()
     }
 
     /// A host lost everything.

@@ -67,8 +67,13 @@ impl Survey {
         used.is_some_and(|used| self.held(to, from).inbound.iter().any(|there| same(used, there)))
     }
 
-    /// What is not as it must be once a pair is quiet, `None` if all is well.
-    pub fn unsettled(&self, a: HostId, b: HostId) -> Option<(What, String)> {
+    /// What is not as it must be once a pair is quiet, `None` if all is well. `count` is how many
+    /// of one host's SAs of one direction count: not those that are being handed over, for instance.
+    pub fn unsettled(
+        &self,
+        (a, b): (HostId, HostId),
+        count: &dyn Fn(HostId, &[Arc<Entry>]) -> usize,
+    ) -> Option<(What, String)> {
         for (from, to) in [(a, b), (b, a)] {
             let (out, there) = (&self.held(from, to).outbound, &self.held(to, from).inbound);
             let known = |sa: &&Arc<Entry>| there.iter().any(|other| same(sa, other));
@@ -76,7 +81,7 @@ impl Survey {
                 let text = format!("h{from} sends through {}, which h{to} has not got", lost.sa.spi);
                 return Some((What::BlackHole, text));
             }
-            if out.len() != 1 || there.len() != 1 {
+            if count(from, out) != 1 || count(to, there) != 1 {
                 let text = format!(
                     "h{from} holds {} outbound SAs to h{to}, which holds {} inbound ones",
                     out.len(),

@@ -80,7 +80,7 @@ impl World {
             setup,
             dice: Dice::new(seed, "world"),
             oracle: Oracle::default(),
-            recorder: Recorder::default(),
+            recorder: Recorder::new(count * (count - 1) / 2),
             ledger: Ledger::default(),
             insists: true,
             talk_every: None,

@@ -40,6 +40,6 @@ impl Scenario for Lossy {
         world.run_for(CHAOS)?;
         world.calm();
         world.until_all_up(Duration::from_secs(45))?;
-        world.until_settled(Duration::from_secs(60))
+        world.until_each_settled(Duration::from_secs(60))
     }
 }

@@ -40,7 +40,7 @@ impl Scenario for Rekey {
         world.until_all_up(Duration::from_secs(10))?;
         world.run_for(LOAD)?;
         world.calm();
-        world.until_settled(Duration::from_secs(20))?;
+        world.until_each_settled(Duration::from_secs(20))?;
         world.run_for(Duration::from_secs(2))
     }
 }

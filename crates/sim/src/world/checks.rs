@@ -1,12 +1,16 @@
 //! What must be: at any time, and after a while.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipsec::Instant;
+use ipsec::sad::Entry;
 use mesh::status::{IkeSaStatus, PeerStatus};
 
 use super::{BEGIN, Stopped, World};
+use crate::host::Host;
 use crate::net::HostId;
 use crate::oracle::Finding;
 use crate::survey::Survey;
@@ -37,8 +41,24 @@ impl World {
     /// Lets time pass until each pair has exactly one IKE SA and one child SA, of which both ends
     /// know the same, at most so long.
     pub fn until_settled(&mut self, within: Duration) -> Result<(), Stopped> {
-        let late = self.until(within, Self::unsettled)?;
+        let late = self.until(within, |world| world.unsettled(world.pairs(), false))?;
         self.blame(late, within)
+    }
+
+    /// The same for a fleet that rekeys all the time: each pair is seen like that at some instant
+    /// of its own, and an SA does not count while it is handed over to its successor.
+    pub fn until_each_settled(&mut self, within: Duration) -> Result<(), Stopped> {
+        let deadline = self.now + within;
+        let mut pending: Vec<_> = self.pairs().collect();
+        loop {
+            let look = self.unsettled_pairs(&pending, true);
+            pending = look.iter().map(|(pair, _)| *pair).collect();
+            let late = look.into_iter().next().map(|(_, finding)| finding);
+            if late.is_none() || self.now >= deadline {
+                return self.blame(late, within);
+            }
+            self.run_until(deadline.min(self.now + STEP))?;
+        }
     }
 
     /// Every pair has exactly one IKE SA and one child SA now, and nothing that had to arrive is
@@ -48,7 +68,7 @@ impl World {
         self.run_for(Duration::from_secs(1))?;
         let lost = self.ledger.overdue(self.now, Duration::ZERO);
         self.report_lost(&lost);
-        let unsettled = self.unsettled();
+        let unsettled = self.unsettled(self.pairs(), false);
         self.blame(unsettled, Duration::ZERO)
     }
 
@@ -124,28 +144,27 @@ impl World {
         Some(Finding::pair(What::NotUp, a, b, text))
     }
 
-    fn unsettled(&self) -> Option<Finding> {
-        let survey = Survey::take(&self.hosts, &self.fleet);
-        let children = self.pairs().find_map(|(a, b)| {
-            let (what, text) = survey.unsettled(a, b)?;
-            Some(Finding::pair(what, a, b, text))
-        });
-        children.or_else(|| self.unsettled_ikes())
+    /// The first of these pairs that is not settled.
+    fn unsettled(
+        &self,
+        mut pairs: impl Iterator<Item = (HostId, HostId)>,
+        handover: bool,
+    ) -> Option<Finding> {
+        let look = Look::take(self, handover);
+        pairs.find_map(|pair| look.children(pair)).or_else(|| {
+            let ikes = Ikes::take(self);
+            self.pairs().find_map(|pair| ikes.finding(self, pair))
+        })
     }
 
-    fn unsettled_ikes(&self) -> Option<Finding> {
-        let all: Vec<_> = self.hosts.iter().map(|host| host.peers(self.now)).collect();
-        let ikes = |host: HostId, peer: HostId| -> BTreeSet<(&str, &str)> {
-            let address = self.fleet.address(peer);
-            let of_peer = all[host].iter().filter(move |p| p.address == address);
-            let live = of_peer.flat_map(|p| p.ike_sas.iter().filter(|ike| is_live(ike)));
-            live.map(|ike| (ike.spi_i.as_str(), ike.spi_r.as_str())).collect()
-        };
-        self.pairs().find_map(|(a, b)| {
-            let (here, there) = (ikes(a, b), ikes(b, a));
-            let text = format!("IKE SAs of h{a}: {here:?}, of h{b}: {there:?}");
-            (here.len() != 1 || here != there).then(|| Finding::pair(What::IkeSas, a, b, text))
-        })
+    fn unsettled_pairs(
+        &self,
+        pairs: &[(HostId, HostId)],
+        handover: bool,
+    ) -> Vec<((HostId, HostId), Finding)> {
+        let (look, ikes) = (Look::take(self, handover), Ikes::take(self));
+        let finding = |pair| look.children(pair).or_else(|| ikes.finding(self, pair));
+        pairs.iter().filter_map(|pair| Some((*pair, finding(*pair)?))).collect()
     }
 
     fn report_lost(&mut self, lost: &[crate::ledger::Sent]) {
@@ -158,6 +177,52 @@ impl World {
             lost.len()
         );
         self.find(Finding::pair(What::PacketLost, first.from, first.to, text));
+    }
+}
+
+/// The SAs of all pairs, and how they are counted.
+struct Look<'a> {
+    world: &'a World,
+    survey: Survey,
+    handover: bool,
+}
+
+impl<'a> Look<'a> {
+    fn take(world: &'a World, handover: bool) -> Self {
+        Self { world, survey: Survey::take(&world.hosts, &world.fleet), handover }
+    }
+
+    fn children(&self, (a, b): (HostId, HostId)) -> Option<Finding> {
+        let count = |host: HostId, sas: &[Arc<Entry>]| match self.handover {
+            true => self.world.oracle.standing(self.world.now, host, sas),
+            false => sas.len(),
+        };
+        let (what, text) = self.survey.unsettled((a, b), &count)?;
+        Some(Finding::pair(what, a, b, text))
+    }
+}
+
+/// The IKE SAs in use of all hosts, by peer: both SPIs.
+struct Ikes(Vec<BTreeMap<IpAddr, BTreeSet<(String, String)>>>);
+
+impl Ikes {
+    fn take(world: &World) -> Self {
+        let spis = |peer: PeerStatus| {
+            let live = peer.ike_sas.into_iter().filter(is_live);
+            (peer.address, live.map(|ike| (ike.spi_i, ike.spi_r)).collect())
+        };
+        let of_host = |host: &Host| host.peers(world.now).into_iter().map(spis).collect();
+        Self(world.hosts.iter().map(of_host).collect())
+    }
+
+    fn finding(&self, world: &World, (a, b): (HostId, HostId)) -> Option<Finding> {
+        let none = BTreeSet::new();
+        let of = |host: HostId, peer: HostId| {
+            self.0[host].get(&world.fleet.address(peer)).unwrap_or(&none)
+        };
+        let (here, there) = (of(a, b), of(b, a));
+        let text = || format!("IKE SAs of h{a}: {here:?}, of h{b}: {there:?}");
+        (here.len() != 1 || here != there).then(|| Finding::pair(What::IkeSas, a, b, text()))
     }
 }
 
