@@ -99,7 +99,13 @@ pub enum Wrong {
 
 impl Host {
     /// A host that is off.
-    pub fn new(address: IpAddr, name: String, mut dice: Dice, pace: Pace, provider: Arc<dyn Provider>) -> Self {
+    pub fn new(
+        address: IpAddr,
+        name: String,
+        mut dice: Dice,
+        pace: Pace,
+        provider: Arc<dyn Provider>,
+    ) -> Self {
         let boot = dice.between(Duration::from_secs(1), Duration::from_secs(1_000_000));
         Self { address, name, dice, boot, pace, provider, tamper: None, live: None, lives: 0 }
     }

@@ -78,7 +78,9 @@ impl Recorder {
                 Change::RemoveSa(key) if fleet.id(key.dst) != Some(host) => {
                     (fleet.id(key.dst), format!("- SA out {}", key.spi))
                 }
-                Change::RemoveSa(key) => (self.peer_of(host, &key.spi.to_string()), format!("- SA in  {}", key.spi)),
+                Change::RemoveSa(key) => {
+                    (self.peer_of(host, &key.spi.to_string()), format!("- SA in  {}", key.spi))
+                }
                 _ => continue,
             };
             if let Some(peer) = peer {
@@ -244,7 +246,8 @@ fn opened(message: &wire::message::Message<'_>, keys: &VecDeque<ExportedKeys>) -
         true => (&key.sk_ei, &key.sk_ai),
         false => (&key.sk_er, &key.sk_ar),
     };
-    let cipher = crypto::Provider::cipher(&crypto::toy::Toy, key.cipher, encr.expose(), integ.expose());
+    let cipher =
+        crypto::Provider::cipher(&crypto::toy::Toy, key.cipher, encr.expose(), integ.expose());
     let payloads = ike::sk::open(sk, &*cipher.ok()?).ok()?;
     Some(wire::pretty::line(header, &payloads))
 }

@@ -101,7 +101,8 @@ impl Ledger {
     pub fn overdue(&mut self, now: Instant, patience: Duration) -> Vec<Sent> {
         let rest = &self.sent[self.settled..];
         let old = rest.iter().take_while(|sent| now.since(sent.at) > patience).count();
-        let lost: Vec<_> = rest[..old].iter().filter(|s| s.must_arrive && !s.delivered).copied().collect();
+        let lost: Vec<_> =
+            rest[..old].iter().filter(|s| s.must_arrive && !s.delivered).copied().collect();
         self.settled += old;
         self.totals.lost += lost.len() as u64;
         lost

@@ -276,8 +276,7 @@ mod tests {
         for (reorder, ordered) in [(0, true), (500, false)] {
             let mut net = Net::new(3, Weather { jitter, reorder, ..Weather::CALM });
             let sent = (0..100u64).map(|n| Instant::from_nanos(n * 1_000_000));
-            let at: Vec<_> =
-                sent.map(|now| net.send(now, 0, 1, packet()).arrivals[0].0).collect();
+            let at: Vec<_> = sent.map(|now| net.send(now, 0, 1, packet()).arrivals[0].0).collect();
             assert_eq!(at.is_sorted(), ordered);
         }
     }

@@ -26,7 +26,7 @@ pub const MOST_SAS: usize = 8;
 const NOTICE: Duration = Duration::from_secs(2);
 
 /// The SA that was replaced may stay for so long beside its successor: packets may be under way.
-const HANDOVER: Duration = Duration::from_secs(10);
+const HANDOVER: Duration = Duration::from_secs(7);
 
 /// What the judge remembers.
 #[derive(Default)]
@@ -170,7 +170,13 @@ impl Oracle {
         None
     }
 
-    fn on_ike(&mut self, now: Instant, from: HostId, to: HostId, packet: &Packet) -> Option<Finding> {
+    fn on_ike(
+        &mut self,
+        now: Instant,
+        from: HostId,
+        to: HostId,
+        packet: &Packet,
+    ) -> Option<Finding> {
         if crate::ledger::shows_plain_text(packet.bytes()) {
             return Some(self.clear(from, to, "a packet of the daemon shows plain text"));
         }

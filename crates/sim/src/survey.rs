@@ -78,7 +78,8 @@ impl Survey {
             let (out, there) = (&self.held(from, to).outbound, &self.held(to, from).inbound);
             let known = |sa: &&Arc<Entry>| there.iter().any(|other| same(sa, other));
             if let Some(lost) = out.iter().find(|sa| !known(sa)) {
-                let text = format!("h{from} sends through {}, which h{to} has not got", lost.sa.spi);
+                let text =
+                    format!("h{from} sends through {}, which h{to} has not got", lost.sa.spi);
                 return Some((What::BlackHole, text));
             }
             if count(from, out) != 1 || count(to, there) != 1 {

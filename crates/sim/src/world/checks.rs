@@ -41,7 +41,7 @@ impl World {
     /// Lets time pass until each pair has exactly one IKE SA and one child SA, of which both ends
     /// know the same, at most so long.
     pub fn until_settled(&mut self, within: Duration) -> Result<(), Stopped> {
-        let late = self.until(within, |world| world.unsettled(world.pairs(), false))?;
+        let late = self.until(within, Self::unsettled)?;
         self.blame(late, within)
     }
 
@@ -51,7 +51,7 @@ impl World {
         let deadline = self.now + within;
         let mut pending: Vec<_> = self.pairs().collect();
         loop {
-            let look = self.unsettled_pairs(&pending, true);
+            let look = self.unsettled_pairs(&pending);
             pending = look.iter().map(|(pair, _)| *pair).collect();
             let late = look.into_iter().next().map(|(_, finding)| finding);
             if late.is_none() || self.now >= deadline {
@@ -68,7 +68,7 @@ impl World {
         self.run_for(Duration::from_secs(1))?;
         let lost = self.ledger.overdue(self.now, Duration::ZERO);
         self.report_lost(&lost);
-        let unsettled = self.unsettled(self.pairs(), false);
+        let unsettled = self.unsettled();
         self.blame(unsettled, Duration::ZERO)
     }
 
@@ -144,25 +144,18 @@ impl World {
         Some(Finding::pair(What::NotUp, a, b, text))
     }
 
-    /// The first of these pairs that is not settled.
-    fn unsettled(
-        &self,
-        mut pairs: impl Iterator<Item = (HostId, HostId)>,
-        handover: bool,
-    ) -> Option<Finding> {
-        let look = Look::take(self, handover);
-        pairs.find_map(|pair| look.children(pair)).or_else(|| {
+    /// The first pair that is not settled. Data planes are cheaper to ask than daemons.
+    fn unsettled(&self) -> Option<Finding> {
+        let look = Look::take(self, false);
+        self.pairs().find_map(|pair| look.children(pair)).or_else(|| {
             let ikes = Ikes::take(self);
             self.pairs().find_map(|pair| ikes.finding(self, pair))
         })
     }
 
-    fn unsettled_pairs(
-        &self,
-        pairs: &[(HostId, HostId)],
-        handover: bool,
-    ) -> Vec<((HostId, HostId), Finding)> {
-        let (look, ikes) = (Look::take(self, handover), Ikes::take(self));
+    /// Those of these pairs that are not settled.
+    fn unsettled_pairs(&self, pairs: &[(HostId, HostId)]) -> Vec<((HostId, HostId), Finding)> {
+        let (look, ikes) = (Look::take(self, true), Ikes::take(self));
         let finding = |pair| look.children(pair).or_else(|| ikes.finding(self, pair));
         pairs.iter().filter_map(|pair| Some((*pair, finding(*pair)?))).collect()
     }

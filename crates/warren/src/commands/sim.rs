@@ -76,8 +76,7 @@ fn summary(scenario: &dyn Scenario, args: &Sim, runs: Vec<RunReport>) -> Summary
 }
 
 fn print_run(run: &RunReport, took: Duration) {
-    let verdict =
-        if run.ok { format!("{GREEN}ok  {PLAIN}") } else { format!("{RED}FAIL{PLAIN}") };
+    let verdict = if run.ok { format!("{GREEN}ok  {PLAIN}") } else { format!("{RED}FAIL{PLAIN}") };
     let seconds = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1} s"));
     println!(
         "seed {:<6} {verdict} {}/{} up in {}, after the faults in {}; {} sent, {} lost, {} clear; {:.1} s",

@@ -1,0 +1,179 @@
+//! Something is broken on purpose: the judge must see it, and show the pair.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipsec::Instant;
+use ipsec::change::{Batch, Change};
+use ipsec::sa::Direction;
+use ipsec::spd::Action;
+use mesh::{Command, Target};
+use sim::dice::Dice;
+use sim::fleet::Recipe;
+use sim::host::Pace;
+use sim::net::{Match, Rule, Verdict, Weather};
+use sim::packet::Class;
+use sim::scenario::{self, Setup};
+use sim::world::Stopped;
+use sim::{Options, RunReport, Scenario, What, World};
+
+fn run(name: &str, tamper: impl FnOnce(&mut World)) -> RunReport {
+    let scenario = scenario::find(name).expect("a scenario of this name");
+    let report = sim::run_with(Options { scenario, hosts: 3, seed: 5 }, tamper);
+    assert!(!report.ok, "nobody noticed");
+    report
+}
+
+/// A fault between a host's daemon and its data plane, change by change.
+fn planted(fault: fn(Change) -> Option<Change>) -> sim::host::Tamper {
+    Arc::new(move |batch: Batch| Batch(batch.0.into_iter().filter_map(fault).collect()))
+}
+
+fn first(report: &RunReport) -> (What, Vec<String>) {
+    let violation = &report.violations[0];
+    (violation.what, violation.hosts.iter().map(ToString::to_string).collect())
+}
+
+fn ladder(report: &RunReport) -> &str {
+    report.ladder.as_deref().expect("a failing pair has a ladder")
+}
+
+#[test]
+fn a_policy_that_lets_traffic_out_in_the_clear_is_seen_on_the_link() {
+    let report = run("mesh", |world| {
+        world.tamper(
+            1,
+            planted(|change| match change {
+                Change::PutPolicy(mut policy) => {
+                    policy.action = Action::Bypass;
+                    Some(Change::PutPolicy(policy))
+                }
+                other => Some(other),
+            }),
+        );
+    });
+    let (what, hosts) = first(&report);
+    assert_eq!(what, What::Cleartext);
+    assert_eq!((report.cleartext_packets > 0, hosts.len()), (true, 2));
+    assert!(ladder(&report).contains("CLEARTEXT"), "{}", ladder(&report));
+    assert!(hosts.iter().all(|host| ladder(&report).contains(host)), "{}", ladder(&report));
+}
+
+#[test]
+fn a_host_that_forgets_inbound_sas_is_never_up() {
+    let report = run("mesh", |world| {
+        world.tamper(
+            2,
+            planted(|change| match change {
+                Change::AddSa(sa) if sa.direction == Direction::In => None,
+                other => Some(other),
+            }),
+        );
+    });
+    let (what, hosts) = first(&report);
+    let bad = report.violations[0].hosts.iter().any(|host| host.to_string().ends_with('3'));
+    assert!(matches!(what, What::NotUp | What::BlackHole | What::PacketLost), "{what:?}");
+    assert!(bad, "the guilty host is among {hosts:?}");
+    assert!(ladder(&report).contains("IKE_SA_INIT request 0 [ SA KE No"), "{}", ladder(&report));
+    assert!(ladder(&report).contains("IKE_AUTH request 1 [ IDi"), "{}", ladder(&report));
+}
+
+/// An operator rekeys a tunnel again and again.
+struct Rekeys;
+
+impl Scenario for Rekeys {
+    fn name(&self) -> &'static str {
+        "rekeys-by-hand"
+    }
+
+    fn about(&self) -> &'static str {
+        "an operator rekeys one tunnel again and again"
+    }
+
+    fn setup(&self, _: &mut Dice) -> Setup {
+        let (recipe, weather, pace) = (Recipe::plain(), Weather::CALM, Pace::QUICK);
+        Setup { recipe, weather, pace, skew: Duration::ZERO }
+    }
+
+    fn play(&self, world: &mut World) -> Result<(), Stopped> {
+        world.start_all(Duration::ZERO);
+        world.talk(Some(Duration::from_secs(1)));
+        world.until_all_up(Duration::from_secs(10))?;
+        let target = Target::Address(world.fleet().address(1));
+        for _ in 0..4 {
+            world.command(0, Command::Rekey(target.clone()));
+            world.run_for(Duration::from_secs(3))?;
+        }
+        world.until_settled(Duration::from_secs(20))
+    }
+}
+
+#[test]
+fn sas_that_are_never_taken_away_are_counted() {
+    let options = Options { scenario: &Rekeys, hosts: 2, seed: 1 };
+    let sound = sim::run(options);
+    assert!(sound.ok, "{:?}\n{}", sound.violations, sound.ladder.unwrap_or_default());
+    let report = sim::run_with(options, |world| {
+        world.tamper(
+            0,
+            planted(|change| match change {
+                Change::RemoveSa(_) => None,
+                other => Some(other),
+            }),
+        );
+    });
+    assert!(!report.ok && report.child_sas_per_pair_max > 4, "{report:?}");
+    assert!(matches!(first(&report).0, What::ChildSas | What::BlackHole), "{report:?}");
+    assert!(ladder(&report).contains("CREATE_CHILD_SA request"), "{}", ladder(&report));
+    assert!(ladder(&report).contains("N(REKEY_SA)"), "{}", ladder(&report));
+}
+
+#[test]
+fn an_sa_without_a_lifetime_is_found() {
+    let report = run("mesh", |world| {
+        world.tamper(
+            0,
+            planted(|change| match change {
+                Change::AddSa(mut sa) => {
+                    sa.limits.hard_time = None;
+                    Some(Change::AddSa(sa))
+                }
+                other => Some(other),
+            }),
+        );
+    });
+    assert_eq!(first(&report).0, What::OutlivedLifetime);
+}
+
+#[test]
+fn a_pair_whose_messages_never_arrive_is_named() {
+    let report = run("mesh", |world| {
+        let of = Match { host: Some(0), peer: Some(2), class: Some(Class::Ike), nth: 0 };
+        let (from, until) = (Instant::ZERO, Instant::NEVER);
+        world.add_rule(Rule { of, from, until, verdict: Verdict::Drop });
+    });
+    let (what, hosts) = first(&report);
+    let pair: Vec<_> = [0, 2].map(|id| address(&report, id)).into();
+    assert_eq!((what, hosts), (What::NotUp, pair));
+    assert!(ladder(&report).contains("lost"), "{}", ladder(&report));
+    assert!(!ladder(&report).contains("IKE_AUTH"), "{}", ladder(&report));
+}
+
+#[test]
+fn every_second_packet_of_a_pair_lost_in_good_weather_is_no_fault_of_the_hosts() {
+    let scenario = scenario::find("mesh").expect("a scenario of this name");
+    let report = sim::run_with(Options { scenario, hosts: 3, seed: 5 }, |world| {
+        let of = Match { host: Some(0), peer: Some(1), class: Some(Class::Esp), nth: 2 };
+        let (from, until) = (Instant::ZERO, Instant::ZERO + Duration::from_secs(3600));
+        world.add_rule(Rule { of, from, until, verdict: Verdict::Drop });
+    });
+    assert!(report.ok, "{:?}", report.violations);
+    assert!(report.packets_delivered < report.packets_sent);
+}
+
+fn address(report: &RunReport, id: usize) -> String {
+    match report.recipe.ipv6 {
+        true => format!("fd00:77::{}", id + 1),
+        false => format!("10.0.0.{}", id + 1),
+    }
+}
