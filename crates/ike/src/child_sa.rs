@@ -178,7 +178,13 @@ impl Child {
 }
 
 /// Enters a child SA and has its inbound SA installed; `None` if the SPI was taken meanwhile.
-pub(crate) fn install(cx: &mut Context, now: Instant, ike: IkeSaId, agreed: Agreed, pair: SaPair) -> Option<ChildId> {
+pub(crate) fn install(
+    cx: &mut Context,
+    now: Instant,
+    ike: IkeSaId,
+    agreed: Agreed,
+    pair: SaPair,
+) -> Option<ChildId> {
     if cx.children.by_spi_in(agreed.spi_in).is_some() {
         return None;
     }

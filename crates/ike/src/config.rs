@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crypto::Secret;
 use crypto::Credentials;
+use crypto::Secret;
 use ipsec::sa::{Limits, Mode, Reqid};
 use wire::identity::Identity;
 use wire::proposal::Proposal;
@@ -101,6 +101,11 @@ pub trait Directory {
 impl Default for Retransmit {
     /// 1 s, doubling, at most 8 s, 7 sends: a peer is given up after about half a minute.
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), factor_percent: 200, cap: Duration::from_secs(8), tries: 7 }
+        Self {
+            first: Duration::from_secs(1),
+            factor_percent: 200,
+            cap: Duration::from_secs(8),
+            tries: 7,
+        }
     }
 }

@@ -52,6 +52,13 @@ pub(crate) enum After {
         /// Its successor.
         new: IkeSaId,
     },
+    /// The peer uses `new` although its rekey is not settled here.
+    Adopt {
+        /// The SA that is replaced thereby.
+        old: IkeSaId,
+        /// Its successor.
+        new: IkeSaId,
+    },
     /// An IKE SA is authenticated; its older twins are to be found.
     Established {
         /// Which.

@@ -191,7 +191,10 @@ impl Endpoint {
         let header = Header::parse(bytes).map_err(|_| Misbehaviour::Malformed)?;
         let arrived = Arrived { local, remote, header, bytes };
         if header.version >> 4 != Header::VERSION >> 4 {
-            if header.version >> 4 > Header::VERSION >> 4 && !header.flags.response && directory.is_known(remote.ip()) {
+            if header.version >> 4 > Header::VERSION >> 4
+                && !header.flags.response
+                && directory.is_known(remote.ip())
+            {
                 init::refuse(&mut self.cx, arrived, NotifyType::INVALID_MAJOR_VERSION, Vec::new());
             }
             return Err(Misbehaviour::Version);
@@ -217,9 +220,18 @@ impl Endpoint {
     }
 
     /// IKE_SA_INIT from a peer: nothing is kept before all that is cheap has been checked.
-    fn first_request(&mut self, now: Now, arrived: Arrived<'_>, directory: &dyn Directory) -> Result<(), Misbehaviour> {
+    fn first_request(
+        &mut self,
+        now: Now,
+        arrived: Arrived<'_>,
+        directory: &dyn Directory,
+    ) -> Result<(), Misbehaviour> {
         let header = arrived.header;
-        if header.spi_i.0 == 0 || header.spi_r.0 != 0 || header.message_id != 0 || !header.flags.initiator {
+        if header.spi_i.0 == 0
+            || header.spi_r.0 != 0
+            || header.message_id != 0
+            || !header.flags.initiator
+        {
             return Err(Misbehaviour::Malformed);
         }
         if let Some(id) = self.inits.get(&(arrived.remote, header.spi_i)).copied() {
@@ -262,7 +274,13 @@ impl Endpoint {
 
     /// Bounds of half-open SAs, and the cookie (RFC 7296 2.6). A known peer is asked for one only when
     /// half of all that is allowed is taken, which honest members do not do.
-    fn admit(&mut self, now: Now, arrived: Arrived<'_>, request: &Request, known: bool) -> Result<(), Misbehaviour> {
+    fn admit(
+        &mut self,
+        now: Now,
+        arrived: Arrived<'_>,
+        request: &Request,
+        known: bool,
+    ) -> Result<(), Misbehaviour> {
         let total = self.half_open.len();
         let of_peer = self
             .half_open
@@ -282,7 +300,8 @@ impl Endpoint {
         if !wanted {
             return Ok(());
         }
-        let claim = Claim { ni: &request.nonce, ip: arrived.remote.ip(), spi_i: arrived.header.spi_i };
+        let claim =
+            Claim { ni: &request.nonce, ip: arrived.remote.ip(), spi_i: arrived.header.spi_i };
         let provider = self.cx.provider.clone();
         match &request.cookie {
             Some(cookie) if self.cookies.check(&*provider, now.at, claim, cookie) => Ok(()),
@@ -351,7 +370,12 @@ impl Endpoint {
     }
 
     /// One more child SA.
-    pub fn create_child(&mut self, now: Now, ike: IkeSaId, child: Arc<ChildConfig>) -> Result<(), CommandError> {
+    pub fn create_child(
+        &mut self,
+        now: Now,
+        ike: IkeSaId,
+        child: Arc<ChildConfig>,
+    ) -> Result<(), CommandError> {
         self.task(now, ike, Task::NewChild(child))
     }
 
@@ -524,6 +548,7 @@ impl Endpoint {
         match after {
             After::Spawn(sa) => self.insert(sa),
             After::Inherit { old, new } => self.inherit(now, old, new),
+            After::Adopt { old, new } => self.with_one(old, |cx, sa| sa.replaced_by(cx, now, new)),
             After::Established { id, peer_contact, own_contact } => {
                 self.established(now, id, peer_contact, own_contact);
             }
@@ -533,7 +558,9 @@ impl Endpoint {
             After::Ended(id) => {
                 self.with_one(id, |cx, sa| sa.fail(cx, now, Failure::Ended(EndReason::Rekeyed)));
             }
-            After::CloseReplaced(id) => self.with_one(id, |cx, sa| sa.delete(cx, now, EndReason::Rekeyed)),
+            After::CloseReplaced(id) => {
+                self.with_one(id, |cx, sa| sa.delete(cx, now, EndReason::Rekeyed))
+            }
         }
     }
 
@@ -560,6 +587,9 @@ impl Endpoint {
             sa.silent = false;
             sa.inherit(cx, now, old, tasks);
         });
+        for twin in self.twins(new) {
+            self.settle_twins(now, new, twin);
+        }
     }
 
     /// An IKE SA is up: INITIAL_CONTACT voids what the peer had before (RFC 7296 2.4); of two that were
@@ -587,7 +617,9 @@ impl Endpoint {
 
     /// Other live IKE SAs of the same two hosts under the same identities.
     fn twins(&self, id: IkeSaId) -> Vec<IkeSaId> {
-        let Some((sa, up)) = self.sas.get(&id).and_then(|sa| Some((sa, sa.up()?))) else { return Vec::new() };
+        let Some((sa, up)) = self.sas.get(&id).and_then(|sa| Some((sa, sa.up()?))) else {
+            return Vec::new();
+        };
         let same = |other: &IkeSa, o: &Established| {
             other.id != id
                 && (o.live() || o.redundant)
@@ -598,21 +630,27 @@ impl Endpoint {
         };
         let ids = self.cx.peers.get(&sa.config.remote).into_iter().flatten();
         let others = ids.filter_map(|id| self.sas.get(id));
-        others.filter(|other| other.up().is_some_and(|o| same(other, o))).map(|other| other.id).collect()
+        others
+            .filter(|other| other.up().is_some_and(|o| same(other, o)))
+            .map(|other| other.id)
+            .collect()
     }
 
     fn settle_twins(&mut self, now: Now, a: IkeSaId, b: IkeSaId) {
-        let (Some(sa_a), Some(sa_b)) = (self.sas.get(&a), self.sas.get(&b)) else { return };
-        let (own, peer) = match (sa_a.initiator, sa_b.initiator) {
-            (true, false) => (sa_a, sa_b),
-            (false, true) => (sa_b, sa_a),
+        let origin = |id| self.sas.get(&id)?.up()?.origin.as_deref();
+        let (Some(of_a), Some(of_b)) = (origin(a), origin(b)) else { return };
+        let ((own_id, own), (peer_id, peer)) = match (of_a.own, of_b.own) {
+            (true, false) => ((a, of_a), (b, of_b)),
+            (false, true) => ((b, of_b), (a, of_a)),
             _ => return,
         };
-        let (Some((oi, or)), Some((pi, pr))) = (own.nonces(), peer.nonces()) else { return };
-        let stays = collide::duplicate(Nonces { ni: oi, nr: or }, Nonces { ni: pi, nr: pr });
+        let stays = collide::duplicate(
+            Nonces { ni: &own.ni, nr: &own.nr },
+            Nonces { ni: &peer.ni, nr: &peer.nr },
+        );
         let (loser, wait) = match stays {
-            Side::Own => (peer.id, CLOSE_PEER_TWIN),
-            Side::Peer => (own.id, CLOSE_OWN_TWIN),
+            Side::Own => (peer_id, CLOSE_PEER_TWIN),
+            Side::Peer => (own_id, CLOSE_OWN_TWIN),
         };
         if let Some(up) = self.sas.get_mut(&loser).and_then(|sa| sa.up_mut()) {
             up.redundant = true;
@@ -624,7 +662,9 @@ impl Endpoint {
     /// A redundant SA whose better twin is gone, or never came up at the peer's, serves after all.
     fn rehabilitate(&mut self) {
         for id in self.redundant.clone() {
-            let serves = |twin: &IkeSaId| self.sas.get(twin).and_then(|sa| sa.up()).is_some_and(Established::live);
+            let serves = |twin: &IkeSaId| {
+                self.sas.get(twin).and_then(|sa| sa.up()).is_some_and(Established::live)
+            };
             let Some(up) = self.sas.get(&id).and_then(|sa| sa.up()) else {
                 self.redundant.remove(&id);
                 continue;
@@ -642,7 +682,10 @@ impl Endpoint {
     /// Whether another IKE SA serves for this one, which the peer is known to have.
     fn has_confirmed_twin(&self, id: IkeSaId) -> bool {
         let confirmed = |twin: &IkeSaId| {
-            self.sas.get(twin).and_then(|sa| sa.up()).is_some_and(|up| up.confirmed && !up.redundant)
+            self.sas
+                .get(twin)
+                .and_then(|sa| sa.up())
+                .is_some_and(|up| up.confirmed && !up.redundant)
         };
         self.twins(id).iter().any(confirmed)
     }

@@ -57,7 +57,9 @@ pub enum Failure {
         theirs: Vec<Proposal>,
     },
     /// Selectors do not overlap.
-    #[error("no common traffic selectors: ours {ours_local:?} === {ours_remote:?}, theirs {theirs_remote:?} === {theirs_local:?}")]
+    #[error(
+        "no common traffic selectors: ours {ours_local:?} === {ours_remote:?}, theirs {theirs_remote:?} === {theirs_local:?}"
+    )]
     TsUnacceptable {
         /// This host's side, as configured here.
         ours_local: Vec<TrafficSelector>,

@@ -15,7 +15,7 @@ use wire::registry::{ExchangeType, NotifyType, ProtocolId};
 use crate::child_sa::{self, Stage};
 use crate::collide::{ChildDoing, IkeDoing};
 use crate::config::ChildConfig;
-use crate::context::Context;
+use crate::context::{After, Context};
 use crate::endpoint::Now;
 use crate::error::{EndReason, Failure};
 use crate::event::{ChildId, IkeInfo, IkeSaId};
@@ -37,8 +37,9 @@ const OUTBOUND_REKEYED: Duration = Duration::from_secs(120);
 /// A refused exchange is tried again after this long, and up to as long again (RFC 7296 2.25).
 const RETRY: Duration = Duration::from_secs(2);
 
-/// A replaced IKE SA that the peer should delete, and does not, is deleted here after this long.
-const REPLACED: Duration = Duration::from_secs(60);
+/// A replaced IKE SA that the peer should delete, and does not, is deleted here after this long; so is a
+/// new one that never came into its inheritance.
+pub(crate) const REPLACED: Duration = Duration::from_secs(60);
 
 /// The established part of an IKE SA.
 pub(crate) struct Established {
@@ -47,8 +48,8 @@ pub(crate) struct Established {
     pub(crate) since: Instant,
     pub(crate) rekey_at: Instant,
     pub(crate) last_alive: Instant,
-    /// Of IKE_SA_INIT, while a twin may turn up that was initiated at the same time.
-    pub(crate) nonces: Option<(Vec<u8>, Vec<u8>)>,
+    /// The IKE_SA_INIT that began it: a twin may turn up that was initiated at the same time.
+    pub(crate) origin: Option<Arc<Origin>>,
     /// The peer is known to have this SA up.
     pub(crate) confirmed: bool,
     /// It lost to a twin, and goes soon.
@@ -60,6 +61,14 @@ pub(crate) struct Established {
     pub(crate) theirs: Option<Theirs>,
     pub(crate) queue: VecDeque<Task>,
     later: Vec<Task>,
+}
+
+/// The IKE_SA_INIT exchange that an IKE SA goes back to through all its rekeys.
+pub(crate) struct Origin {
+    /// Whether this host initiated it.
+    pub(crate) own: bool,
+    pub(crate) ni: Vec<u8>,
+    pub(crate) nr: Vec<u8>,
 }
 
 /// Where it is in its life.
@@ -140,14 +149,20 @@ pub(crate) struct Answered {
 }
 
 impl Established {
-    pub(crate) fn new(sa: &IkeSa, now: Now, local_id: Identity, remote_id: Identity, nonces: Option<(Vec<u8>, Vec<u8>)>) -> Self {
+    pub(crate) fn new(
+        sa: &IkeSa,
+        now: Now,
+        local_id: Identity,
+        remote_id: Identity,
+        origin: Option<Arc<Origin>>,
+    ) -> Self {
         Self {
             local_id,
             remote_id,
             since: now.at,
             rekey_at: now.at + sa.config.ike_rekey_after,
             last_alive: now.at,
-            nonces,
+            origin,
             confirmed: true,
             redundant: false,
             heir_of: None,
@@ -226,7 +241,10 @@ impl Established {
             Own::Create(_) | Own::Rekey(_) => Some(ExchangeType::CREATE_CHILD_SA),
             Own::Delete(_) | Own::DeleteIke | Own::Probe => Some(ExchangeType::INFORMATIONAL),
             Own::Forgotten(exchange) => Some(*exchange),
-            Own::CreateKeying(_) | Own::CreateAgreeing(_) | Own::RekeyKeying(_) | Own::RekeyAgreeing(_) => None,
+            Own::CreateKeying(_)
+            | Own::CreateAgreeing(_)
+            | Own::RekeyKeying(_)
+            | Own::RekeyAgreeing(_) => None,
         }
     }
 
@@ -256,7 +274,9 @@ impl Established {
 
     /// What this host does with a child SA.
     pub(crate) fn child_doing(&self, cx: &Context, child: Option<ChildId>) -> ChildDoing {
-        let Some(child) = child.and_then(|id| cx.children.get(id)) else { return ChildDoing::Absent };
+        let Some(child) = child.and_then(|id| cx.children.get(id)) else {
+            return ChildDoing::Absent;
+        };
         let rekeying = match &self.own {
             Some(Own::Create(sent)) => sent.plan.replaces() == Some(child.id),
             Some(Own::CreateAgreeing(agreeing)) => agreeing.plan.replaces() == Some(child.id),
@@ -302,10 +322,26 @@ impl Task {
 }
 
 /// A request of the peer, verified and fresh.
-pub(crate) fn request(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, exchange: ExchangeType, payloads: Vec<Payload>) -> State {
+pub(crate) fn request(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    exchange: ExchangeType,
+    payloads: Vec<Payload>,
+) -> State {
     up.last_alive = now.at;
     up.confirmed = true;
     cx.event(crate::event::Event::Alive { id: sa.id, rtt: None });
+    if let Some(old) = up.heir_of
+        && !delete::deletes_ike(&payloads)
+    {
+        // The peer uses it: of two rekeys at once, this is the one that stays.
+        for child in cx.children.of(old) {
+            child_sa::hand_over(cx, child, sa.id);
+        }
+        cx.after.push_back(After::Adopt { old, new: sa.id });
+    }
     complete_new_children(cx, up.heir(sa));
     let flow = if exchange == ExchangeType::INFORMATIONAL {
         delete::informational(&mut up, cx, sa, now, &payloads)
@@ -320,7 +356,13 @@ pub(crate) fn request(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa
 }
 
 /// The response to this host's request, verified.
-pub(crate) fn response(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> State {
+pub(crate) fn response(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    payloads: Vec<Payload>,
+) -> State {
     let flow = match up.own.take() {
         Some(Own::Create(sent)) => sent.response(&mut up, cx, sa, now, payloads),
         Some(Own::Rekey(sent)) => sent.response(&mut up, cx, sa, now, payloads),
@@ -332,7 +374,14 @@ pub(crate) fn response(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeS
 }
 
 /// A job of this SA is done.
-pub(crate) fn job_done(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, job: JobId, done: Done) -> State {
+pub(crate) fn job_done(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    job: JobId,
+    done: Done,
+) -> State {
     let theirs = match &up.theirs {
         Some(Theirs::Create(t)) => t.job == job,
         Some(Theirs::Rekey(t)) => t.job == job,
@@ -350,7 +399,14 @@ pub(crate) fn job_done(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeS
     go_on(up, cx, sa, now, flow)
 }
 
-fn own_job_done(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, job: JobId, done: Done) -> Flow {
+fn own_job_done(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    job: JobId,
+    done: Done,
+) -> Flow {
     match up.own.take() {
         Some(Own::CreateKeying(k)) if k.job == job => k.done(up, cx, sa, now, done),
         Some(Own::CreateAgreeing(a)) if a.job == job => a.done(up, cx, sa, now, done),
@@ -371,7 +427,12 @@ fn go_on(up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, flow:
 }
 
 /// Starts the next task if the window is free.
-pub(crate) fn proceed(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now) -> State {
+pub(crate) fn proceed(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+) -> State {
     if sa.window.exhausted() {
         return sa.end(cx, now, Failure::Local("the message ids are used up".into()));
     }
@@ -388,8 +449,12 @@ pub(crate) fn proceed(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa
 
 fn begin(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, task: Task) {
     match task {
-        Task::NewChild(config) if up.life == Life::Live => create_child::start(up, cx, sa, now, config, None),
-        Task::RekeyChild(child) if up.life == Life::Live => create_child::start_rekey(up, cx, sa, now, child),
+        Task::NewChild(config) if up.life == Life::Live => {
+            create_child::start(up, cx, sa, now, config, None)
+        }
+        Task::RekeyChild(child) if up.life == Life::Live => {
+            create_child::start_rekey(up, cx, sa, now, child)
+        }
         Task::RekeyIke if up.life == Life::Live => rekey::start(up, cx, sa),
         Task::DeleteChild(child, reason) => delete::start(up, cx, sa, now, child, reason),
         Task::DeleteSpi(spi) => delete::start_spi(up, cx, sa, now, spi),
@@ -400,12 +465,25 @@ fn begin(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, task:
 }
 
 /// Deletes the SA; its children go at once.
-pub(crate) fn close(up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, reason: EndReason) -> State {
+pub(crate) fn close(
+    up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    reason: EndReason,
+) -> State {
     close_with(up, cx, sa, now, reason, None)
 }
 
 /// As [`close`]; with `notify` the peer's proof is refused instead (RFC 7296 2.21.2).
-pub(crate) fn close_with(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, reason: EndReason, notify: Option<NotifyType>) -> State {
+pub(crate) fn close_with(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    reason: EndReason,
+    notify: Option<NotifyType>,
+) -> State {
     if up.life == Life::Closing {
         return State::Up(up);
     }
@@ -426,14 +504,26 @@ pub(crate) fn close_with(mut up: Box<Established>, cx: &mut Context, sa: &mut Ik
 }
 
 /// The SA is replaced by `new`: it only waits for its Delete, from the peer if not `delete_here`.
-pub(crate) fn replaced(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, new: IkeSaId, delete_here: bool) {
+pub(crate) fn replaced(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &IkeSa,
+    now: Now,
+    new: IkeSaId,
+    delete_here: bool,
+) {
+    if up.life != Life::Live {
+        return;
+    }
     up.life = Life::Replaced(new);
-    for timer in [Timer::RekeyIke, Timer::ExpireIke, Timer::Liveness, Timer::Keepalive, Timer::Retry] {
+    for timer in
+        [Timer::RekeyIke, Timer::ExpireIke, Timer::Liveness, Timer::Keepalive, Timer::Retry]
+    {
         cx.timers.cancel(sa.id, timer);
     }
-    cx.after.push_back(crate::context::After::Inherit { old: sa.id, new });
+    cx.after.push_back(After::Inherit { old: sa.id, new });
     if delete_here {
-        cx.after.push_back(crate::context::After::CloseReplaced(sa.id));
+        cx.after.push_back(After::CloseReplaced(sa.id));
     } else {
         cx.timers.set(sa.id, Timer::Linger, now.at + REPLACED);
     }
@@ -463,7 +553,13 @@ pub(crate) fn move_children(cx: &mut Context, ike: IkeSaId, remote: IpAddr) -> V
 }
 
 /// Installs what is answered: the inbound SA now, the outbound one once the peer is seen to be ready.
-pub(crate) fn install_answer(cx: &mut Context, sa: &IkeSa, now: Now, answer: Answer, keying: Keying<'_>) -> Result<Answered, Refusal> {
+pub(crate) fn install_answer(
+    cx: &mut Context,
+    sa: &IkeSa,
+    now: Now,
+    answer: Answer,
+    keying: Keying<'_>,
+) -> Result<Answered, Refusal> {
     let refuse = |reason| Refusal { notify: NotifyType::NO_PROPOSAL_CHOSEN, reason };
     let pair = child::pair(cx, sa, &answer.agreed, keying).map_err(refuse)?;
     let (sa_payload, tail) = (answer.sa_payload(), answer.tail());
@@ -484,7 +580,13 @@ fn complete_new_children(cx: &mut Context, ike: IkeSaId) {
 }
 
 /// A timer of an established SA fired.
-pub(crate) fn timer(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, timer: Timer) -> State {
+pub(crate) fn timer(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    timer: Timer,
+) -> State {
     match timer {
         Timer::RekeyIke => up.push(Task::RekeyIke),
         Timer::RekeyChild(child) => up.push(Task::RekeyChild(child)),
@@ -517,7 +619,13 @@ fn outbound_due(up: &mut Established, cx: &mut Context, child: ChildId) {
     }
 }
 
-fn expire_child(mut up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, child: ChildId) -> State {
+fn expire_child(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    child: ChildId,
+) -> State {
     if let Some(successor) = cx.children.get(child).and_then(|c| c.successor) {
         child_sa::complete(cx, successor);
     }

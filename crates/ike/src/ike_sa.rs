@@ -143,7 +143,12 @@ impl IkeSa {
     }
 
     /// Gives the SA its keys.
-    pub(crate) fn secure(&mut self, cx: &Context, suite: IkeSuite, keys: IkeKeys) -> Result<(), Failure> {
+    pub(crate) fn secure(
+        &mut self,
+        cx: &Context,
+        suite: IkeSuite,
+        keys: IkeKeys,
+    ) -> Result<(), Failure> {
         let ciphers = SkCiphers::new(&*cx.provider, &suite, &keys, self.initiator)
             .map_err(|e| Failure::Local(e.to_string()))?;
         self.secured = Some(Box::new(Secured { suite, keys, ciphers, sealed: 0 }));
@@ -163,7 +168,12 @@ impl IkeSa {
         }
     }
 
-    fn receive_plain(&mut self, cx: &mut Context, now: Now, arrived: Arrived<'_>) -> Result<(), Misbehaviour> {
+    fn receive_plain(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        arrived: Arrived<'_>,
+    ) -> Result<(), Misbehaviour> {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::InitSent(sent) => {
                 let (state, result) = sent.response(cx, self, now, arrived);
@@ -177,7 +187,12 @@ impl IkeSa {
         }
     }
 
-    fn receive_request(&mut self, cx: &mut Context, now: Now, arrived: Arrived<'_>) -> Result<(), Misbehaviour> {
+    fn receive_request(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        arrived: Arrived<'_>,
+    ) -> Result<(), Misbehaviour> {
         let header = arrived.header;
         let opened = self.open(arrived)?;
         match self.window.classify(header.message_id) {
@@ -217,15 +232,28 @@ impl IkeSa {
         Ok(())
     }
 
-    fn request(&mut self, cx: &mut Context, now: Now, exchange: ExchangeType, payloads: Vec<Payload>) {
+    fn request(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        exchange: ExchangeType,
+        payloads: Vec<Payload>,
+    ) {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::AuthAwait(handshake) => self.state = handshake.request(cx, self, now, payloads),
-            State::Up(up) => self.state = established::request(up, cx, self, now, exchange, payloads),
+            State::Up(up) => {
+                self.state = established::request(up, cx, self, now, exchange, payloads)
+            }
             other => self.state = other,
         }
     }
 
-    fn receive_response(&mut self, cx: &mut Context, now: Now, arrived: Arrived<'_>) -> Result<(), Misbehaviour> {
+    fn receive_response(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        arrived: Arrived<'_>,
+    ) -> Result<(), Misbehaviour> {
         let header = arrived.header;
         let opened = self.open(arrived)?;
         if self.window.outstanding() != Some(header.message_id) {
@@ -285,7 +313,12 @@ impl IkeSa {
     }
 
     /// A verified request that cannot be read (RFC 7296 2.21.3, 2.5): the first ends the SA, the second does not.
-    fn refuse_syntax(&mut self, cx: &mut Context, now: Now, error: &ParseError) -> Result<(), Misbehaviour> {
+    fn refuse_syntax(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        error: &ParseError,
+    ) -> Result<(), Misbehaviour> {
         if let ParseError::UnknownCritical(kind) = error {
             let notify = Notify {
                 protocol: ProtocolId::NONE,
@@ -320,7 +353,11 @@ impl IkeSa {
     }
 
     /// A first request again: the stored response, or patience.
-    pub(crate) fn repeat_init(&self, cx: &mut Context, arrived: Arrived<'_>) -> Result<(), Misbehaviour> {
+    pub(crate) fn repeat_init(
+        &self,
+        cx: &mut Context,
+        arrived: Arrived<'_>,
+    ) -> Result<(), Misbehaviour> {
         match &self.state {
             State::InitAnswer(_) => Ok(()),
             State::AuthAwait(handshake) if handshake.request == arrived.bytes => {
@@ -343,7 +380,11 @@ impl IkeSa {
                 self.state = other;
                 if timer == Timer::HalfOpen {
                     let during = self.during();
-                    self.fail(cx, now, Failure::Timeout { during, tries: 0, seconds: HALF_OPEN.as_secs() });
+                    self.fail(
+                        cx,
+                        now,
+                        Failure::Timeout { during, tries: 0, seconds: HALF_OPEN.as_secs() },
+                    );
                 }
             }
         }
@@ -364,17 +405,28 @@ impl IkeSa {
         }
     }
 
-    /// Nonces of IKE_SA_INIT.
-    pub(crate) fn nonces(&self) -> Option<(&[u8], &[u8])> {
-        self.up()?.nonces.as_ref().map(|(ni, nr)| (ni.as_slice(), nr.as_slice()))
-    }
-
     /// Changes the established part, then goes on with its tasks.
-    pub(crate) fn proceed(&mut self, cx: &mut Context, now: Now, change: impl FnOnce(&mut Established)) {
+    pub(crate) fn proceed(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        change: impl FnOnce(&mut Established),
+    ) {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::Up(mut up) => {
                 change(&mut up);
                 self.state = established::proceed(up, cx, self, now);
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// The peer's rekey made `new`, which the peer uses.
+    pub(crate) fn replaced_by(&mut self, cx: &mut Context, now: Now, new: IkeSaId) {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Up(mut up) => {
+                established::replaced(&mut up, cx, self, now, new, false);
+                self.state = State::Up(up);
             }
             other => self.state = other,
         }
@@ -386,6 +438,7 @@ impl IkeSa {
             up.heir_of = None;
             up.queue.extend(tasks);
         }
+        cx.timers.cancel(self.id, Timer::Linger);
         if let State::Up(up) = &self.state {
             up.arm(cx, self);
             cx.event(Event::IkeRekeyed { old, new: up.info(self) });
@@ -409,7 +462,13 @@ impl IkeSa {
     }
 
     /// Sends a request in an SK payload. The window must be free.
-    pub(crate) fn send_request(&mut self, cx: &mut Context, now: Now, exchange: ExchangeType, payloads: &[Payload]) {
+    pub(crate) fn send_request(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+    ) {
         let Some(message_id) = self.window.next_id() else { return };
         let bytes = self.seal(exchange, message_id, false, payloads);
         cx.transmit(self.local, self.remote, &bytes);
@@ -425,7 +484,13 @@ impl IkeSa {
         self.window.responded(vec![bytes]);
     }
 
-    fn seal(&mut self, exchange: ExchangeType, message_id: u32, response: bool, payloads: &[Payload]) -> Vec<u8> {
+    fn seal(
+        &mut self,
+        exchange: ExchangeType,
+        message_id: u32,
+        response: bool,
+        payloads: &[Payload],
+    ) -> Vec<u8> {
         let header = self.header(exchange, message_id, response);
         let Some(secured) = &mut self.secured else { return Vec::new() };
         secured.sealed += 1;
@@ -475,7 +540,9 @@ impl IkeSa {
     /// The exchange that is going on, for people.
     fn during(&self) -> &'static str {
         match &self.state {
-            State::InitKey(_) | State::InitSent(_) | State::InitAgree(_) | State::InitAnswer(_) => "IKE_SA_INIT",
+            State::InitKey(_) | State::InitSent(_) | State::InitAgree(_) | State::InitAnswer(_) => {
+                "IKE_SA_INIT"
+            }
             State::Up(up) => up.during(),
             State::Lingering | State::Gone => "INFORMATIONAL",
             _ => "IKE_AUTH",

@@ -96,10 +96,20 @@ impl Work {
     /// Does it. Takes from microseconds to some milliseconds.
     pub fn run(self, provider: &dyn Provider) -> Done {
         match self {
-            Self::KeyShare { method, seed, peer } => Done::KeyShare(key_share(provider, method, &seed, peer)),
+            Self::KeyShare { method, seed, peer } => {
+                Done::KeyShare(key_share(provider, method, &seed, peer))
+            }
             Self::Agree { private, peer } => Done::Agree(private.agree(&peer)),
             Self::Sign { key, scheme, octets } => Done::Sign(key.sign(scheme, &octets)),
-            Self::Verify { credentials, certificates, identity, scheme, octets, signature, unix_now } => {
+            Self::Verify {
+                credentials,
+                certificates,
+                identity,
+                scheme,
+                octets,
+                signature,
+                unix_now,
+            } => {
                 let claim = Claim { identity, scheme, octets, signature };
                 Done::Verify(verify(provider, &credentials.trust, &certificates, &claim, unix_now))
             }
@@ -107,9 +117,15 @@ impl Work {
     }
 }
 
-fn key_share(provider: &dyn Provider, method: Ke, seed: &[u8; 64], peer: Option<Vec<u8>>) -> Result<KeyShare, KxError> {
+fn key_share(
+    provider: &dyn Provider,
+    method: Ke,
+    seed: &[u8; 64],
+    peer: Option<Vec<u8>>,
+) -> Result<KeyShare, KxError> {
     // A method that the provider lacks is never offered and never chosen.
-    let private: Arc<dyn PrivateKx> = provider.kx(method, seed).map_err(|_| KxError::Invalid)?.into();
+    let private: Arc<dyn PrivateKx> =
+        provider.kx(method, seed).map_err(|_| KxError::Invalid)?.into();
     let shared = peer.map(|public| private.agree(&public)).transpose()?;
     Ok(KeyShare { public: private.public(), private, shared })
 }

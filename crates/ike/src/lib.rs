@@ -24,8 +24,8 @@ pub mod nat;
 pub mod negotiate;
 pub mod rng;
 pub mod sk;
-mod timer;
 pub mod suite;
+mod timer;
 pub mod window;
 
 pub use crypto::Credentials;

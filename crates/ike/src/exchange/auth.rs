@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crypto::Secret;
 use crypto::Credentials;
+use crypto::Secret;
 use wire::identity::Identity;
 use wire::payload::{AuthPayload, CertPayload, Payload};
 use wire::registry::{CertEncoding, ExchangeType, HashAlg, NotifyType};
@@ -14,7 +14,7 @@ use crate::config::Auth;
 use crate::context::{After, Context};
 use crate::endpoint::Now;
 use crate::error::{AuthError, EndReason, Failure, Misbehaviour};
-use crate::established::{self, Established, Task};
+use crate::established::{self, Established, Origin, Task};
 use crate::event::Event;
 use crate::exchange::child::{self, Answer, Keying, Offer, find_sa};
 use crate::ike_sa::{IkeSa, State, error_notify, find_error, find_notify};
@@ -99,7 +99,13 @@ pub(crate) fn start(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Hands
 }
 
 impl Signing {
-    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+    pub(crate) fn done(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> State {
         match done {
             Done::Sign(Ok(signature)) => {
                 let payload = auth::signature_payload(self.scheme, &signature);
@@ -111,7 +117,14 @@ impl Signing {
     }
 }
 
-fn send(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, local_id: Identity, proof: AuthPayload) -> State {
+fn send(
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    handshake: Handshake,
+    local_id: Identity,
+    proof: AuthPayload,
+) -> State {
     let offer = Offer::new(cx, sa.config.child.clone(), None, ChildExchange::Auth);
     // With an SA to the same address about, the peer did not lose anything (RFC 7296 2.4).
     let alone = cx.peers.get(&sa.config.remote).is_none_or(|all| all.len() <= 1);
@@ -138,7 +151,13 @@ fn send(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, local_
 }
 
 impl Sent {
-    pub(crate) fn response(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> State {
+    pub(crate) fn response(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        payloads: Vec<Payload>,
+    ) -> State {
         let (id, proof) = match (find_id(&payloads, Whose::Responder), find_auth(&payloads)) {
             (Some(id), Some(proof)) => (id.clone(), proof.clone()),
             _ => return self.refused(cx, sa, now, &payloads),
@@ -162,7 +181,13 @@ impl Sent {
         established::close(Box::new(up), cx, sa, now, EndReason::Deleted)
     }
 
-    fn refused(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: &[Payload]) -> State {
+    fn refused(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        payloads: &[Payload],
+    ) -> State {
         let failure = match find_error(payloads).map(|n| n.kind) {
             Some(NotifyType::AUTHENTICATION_FAILED) => Failure::RefusedByPeer,
             Some(kind) => Failure::PeerError(kind),
@@ -172,7 +197,14 @@ impl Sent {
     }
 
     /// The peer believes that the SA is up: it is told why not (RFC 7296 2.21.2).
-    fn reject(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, id: Identity, error: AuthError) -> State {
+    fn reject(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        id: Identity,
+        error: AuthError,
+    ) -> State {
         sa.report_down(cx, Failure::PeerAuth(error));
         let up = Established::new(sa, now, self.local_id, id, None);
         established::close_with(
@@ -185,7 +217,14 @@ impl Sent {
         )
     }
 
-    fn finish(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, remote_id: Identity, payloads: &[Payload]) -> State {
+    fn finish(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        remote_id: Identity,
+        payloads: &[Payload],
+    ) -> State {
         let Self { handshake, local_id, offer, initial_contact } = *self;
         let mut up = establish(cx, sa, now, local_id, remote_id, &handshake);
         let answer = match find_sa(payloads) {
@@ -211,23 +250,40 @@ impl Sent {
                 if find_sa(payloads).is_some() {
                     up.push(Task::DeleteSpi(offer.spi_in()));
                 }
-                cx.event(Event::ChildFailed { ike: sa.id, remote: sa.remote.ip(), replaces: None, reason });
+                cx.event(Event::ChildFailed {
+                    ike: sa.id,
+                    remote: sa.remote.ip(),
+                    replaces: None,
+                    reason,
+                });
             }
         }
-        cx.after.push_back(After::Established { id: sa.id, peer_contact: false, own_contact: initial_contact });
+        cx.after.push_back(After::Established {
+            id: sa.id,
+            peer_contact: false,
+            own_contact: initial_contact,
+        });
         established::proceed(up, cx, sa, now)
     }
 }
 
 impl Verifying {
-    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+    pub(crate) fn done(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> State {
         match done {
             Done::Verify(Ok(_)) if sa.silent => self.sent.unwanted(cx, sa, now, self.remote_id),
             Done::Verify(Ok(_)) => {
                 let Self { sent, remote_id, payloads, .. } = *self;
                 Box::new(sent).finish(cx, sa, now, remote_id, &payloads)
             }
-            Done::Verify(Err(error)) => Box::new(self.sent).reject(cx, sa, now, self.remote_id, error),
+            Done::Verify(Err(error)) => {
+                Box::new(self.sent).reject(cx, sa, now, self.remote_id, error)
+            }
             _ => State::AuthVerify(self),
         }
     }
@@ -235,7 +291,13 @@ impl Verifying {
 
 impl Handshake {
     /// Responder: the request.
-    pub(crate) fn request(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> State {
+    pub(crate) fn request(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        payloads: Vec<Payload>,
+    ) -> State {
         let (id, proof) = match (find_id(&payloads, Whose::Initiator), find_auth(&payloads)) {
             (Some(id), Some(proof)) => (id.clone(), proof.clone()),
             (Some(_), None) => {
@@ -251,18 +313,29 @@ impl Handshake {
         let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Initiator };
         match check(cx, sa, now, &self, claim) {
             Ok(None) => answer(cx, sa, now, *self, id, payloads),
-            Ok(Some(job)) => {
-                State::AuthCheck(Box::new(Checking { job, handshake: *self, remote_id: id, payloads }))
-            }
+            Ok(Some(job)) => State::AuthCheck(Box::new(Checking {
+                job,
+                handshake: *self,
+                remote_id: id,
+                payloads,
+            })),
             Err(error) => deny(cx, sa, now, Failure::PeerAuth(error)),
         }
     }
 }
 
 impl Checking {
-    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+    pub(crate) fn done(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> State {
         match done {
-            Done::Verify(Ok(_)) => answer(cx, sa, now, self.handshake, self.remote_id, self.payloads),
+            Done::Verify(Ok(_)) => {
+                answer(cx, sa, now, self.handshake, self.remote_id, self.payloads)
+            }
             Done::Verify(Err(error)) => deny(cx, sa, now, Failure::PeerAuth(error)),
             _ => State::AuthCheck(self),
         }
@@ -276,7 +349,14 @@ fn deny(cx: &mut Context, sa: &mut IkeSa, now: Now, failure: Failure) -> State {
 }
 
 /// The peer is who it says: this host proves itself in turn.
-fn answer(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, remote_id: Identity, payloads: Vec<Payload>) -> State {
+fn answer(
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    handshake: Handshake,
+    remote_id: Identity,
+    payloads: Vec<Payload>,
+) -> State {
     match prove(cx, sa, &handshake, Whose::Responder) {
         Err(failure) => deny(cx, sa, now, failure),
         Ok((local_id, Own::Ready(proof))) => {
@@ -295,7 +375,13 @@ fn answer(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, remo
 }
 
 impl Answering {
-    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+    pub(crate) fn done(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> State {
         match done {
             Done::Sign(Ok(signature)) => {
                 let proof = auth::signature_payload(self.scheme, &signature);
@@ -314,7 +400,15 @@ struct Ids {
 }
 
 /// Both are authenticated: the response, with the child SA or without (RFC 7296 1.2).
-fn accept(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, ids: Ids, proof: AuthPayload, payloads: &[Payload]) -> State {
+fn accept(
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    handshake: Handshake,
+    ids: Ids,
+    proof: AuthPayload,
+    payloads: &[Payload],
+) -> State {
     let mut reply = vec![Payload::IdR(ids.local_id.clone())];
     if let Auth::Certificate(credentials) = &sa.config.auth {
         reply.extend(certificates(credentials));
@@ -344,9 +438,16 @@ fn accept(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake, ids:
     State::Up(up)
 }
 
-fn establish(cx: &mut Context, sa: &mut IkeSa, now: Now, local_id: Identity, remote_id: Identity, handshake: &Handshake) -> Box<Established> {
-    let nonces = Some((handshake.ni.clone(), handshake.nr.clone()));
-    let up = Box::new(Established::new(sa, now, local_id, remote_id, nonces));
+fn establish(
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    local_id: Identity,
+    remote_id: Identity,
+    handshake: &Handshake,
+) -> Box<Established> {
+    let origin = Origin { own: sa.initiator, ni: handshake.ni.clone(), nr: handshake.nr.clone() };
+    let up = Box::new(Established::new(sa, now, local_id, remote_id, Some(Arc::new(origin))));
     up.arm(cx, sa);
     cx.event(Event::IkeUp(up.info(sa)));
     up
@@ -358,17 +459,25 @@ enum Own {
     Job(JobId, crypto::sign::Scheme),
 }
 
-fn prove(cx: &mut Context, sa: &IkeSa, handshake: &Handshake, whose: Whose) -> Result<(Identity, Own), Failure> {
+fn prove(
+    cx: &mut Context,
+    sa: &IkeSa,
+    handshake: &Handshake,
+    whose: Whose,
+) -> Result<(Identity, Own), Failure> {
     let local_id = local_id(sa);
     let octets = octets(cx, sa, handshake, whose, &local_id)?;
     let own = match &sa.config.auth {
         Auth::Psk(psk) => {
-            let payload = auth::psk_payload(&*cx.provider, prf(sa)?, psk, &octets).map_err(local)?;
+            let payload =
+                auth::psk_payload(&*cx.provider, prf(sa)?, psk, &octets).map_err(local)?;
             Own::Ready(payload)
         }
         Auth::Certificate(credentials) => {
             let scheme = auth::choose_scheme(credentials.key.kind(), handshake.hashes.as_deref())
-                .ok_or_else(|| Failure::Local("the peer takes no signature that this host's key can make".into()))?;
+                .ok_or_else(|| {
+                Failure::Local("the peer takes no signature that this host's key can make".into())
+            })?;
             let key = credentials.key.clone();
             Own::Job(cx.job(sa.id, Work::Sign { key, scheme, octets }), scheme)
         }
@@ -386,7 +495,13 @@ struct Claim<'a> {
 }
 
 /// Checks a proof; `Some`: a job does.
-fn check(cx: &mut Context, sa: &IkeSa, now: Now, handshake: &Handshake, claim: Claim<'_>) -> Result<Option<JobId>, AuthError> {
+fn check(
+    cx: &mut Context,
+    sa: &IkeSa,
+    now: Now,
+    handshake: &Handshake,
+    claim: Claim<'_>,
+) -> Result<Option<JobId>, AuthError> {
     if let Some(wanted) = &sa.config.remote_id
         && wanted != claim.id
     {
@@ -399,7 +514,11 @@ fn check(cx: &mut Context, sa: &IkeSa, now: Now, handshake: &Handshake, claim: C
             let prf = prf(sa).map_err(bad)?;
             let right = auth::check_psk(&*cx.provider, prf, psk, &octets, &mac)
                 .map_err(|e| AuthError::BadProof(e.to_string()))?;
-            if right { Ok(None) } else { Err(AuthError::BadProof("the pre-shared keys differ".into())) }
+            if right {
+                Ok(None)
+            } else {
+                Err(AuthError::BadProof("the pre-shared keys differ".into()))
+            }
         }
         (Auth::Certificate(credentials), Proof::Signature(scheme, signature)) => {
             let certificates = peer_certificates(claim.payloads)?;
@@ -414,12 +533,22 @@ fn check(cx: &mut Context, sa: &IkeSa, now: Now, handshake: &Handshake, claim: C
             };
             Ok(Some(cx.job(sa.id, work)))
         }
-        (Auth::Certificate(_), Proof::Psk(_)) => Err(AuthError::MethodNotAllowed("a pre-shared key".into())),
-        (Auth::Psk(_), Proof::Signature(..)) => Err(AuthError::MethodNotAllowed("a certificate".into())),
+        (Auth::Certificate(_), Proof::Psk(_)) => {
+            Err(AuthError::MethodNotAllowed("a pre-shared key".into()))
+        }
+        (Auth::Psk(_), Proof::Signature(..)) => {
+            Err(AuthError::MethodNotAllowed("a certificate".into()))
+        }
     }
 }
 
-fn octets(cx: &Context, sa: &IkeSa, handshake: &Handshake, whose: Whose, id: &Identity) -> Result<Vec<u8>, Failure> {
+fn octets(
+    cx: &Context,
+    sa: &IkeSa,
+    handshake: &Handshake,
+    whose: Whose,
+    id: &Identity,
+) -> Result<Vec<u8>, Failure> {
     let keys = &sa.secured.as_ref().ok_or_else(no_keys)?.keys;
     let (message, nonce, sk_p): (_, _, &Secret) = match whose {
         Whose::Initiator => (&handshake.request, &handshake.nr, &keys.sk_pi),
@@ -453,7 +582,10 @@ fn local_id(sa: &IkeSa) -> Identity {
 
 fn certificates(credentials: &Arc<Credentials>) -> impl Iterator<Item = Payload> + '_ {
     credentials.chain_to_send().into_iter().map(|certificate| {
-        Payload::Cert(CertPayload { encoding: CertEncoding::X509_SIGNATURE, data: certificate.der.clone() })
+        Payload::Cert(CertPayload {
+            encoding: CertEncoding::X509_SIGNATURE,
+            data: certificate.der.clone(),
+        })
     })
 }
 

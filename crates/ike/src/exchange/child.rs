@@ -43,9 +43,15 @@ pub(crate) struct Refusal {
 }
 
 impl Offer {
-    pub(crate) fn new(cx: &mut Context, config: Arc<ChildConfig>, replaces: Option<ChildId>, exchange: ChildExchange) -> Self {
+    pub(crate) fn new(
+        cx: &mut Context,
+        config: Arc<ChildConfig>,
+        replaces: Option<ChildId>,
+        exchange: ChildExchange,
+    ) -> Self {
         let spi_in = cx.children.fresh_spi(&mut cx.rng);
-        let proposals = negotiate::offer_esp(&config.esp_proposals, spi_in, exchange, &*cx.provider);
+        let proposals =
+            negotiate::offer_esp(&config.esp_proposals, spi_in, exchange, &*cx.provider);
         let selectors = Selectors { tsi: config.local_ts.clone(), tsr: config.remote_ts.clone() };
         Self { config, replaces, proposals, spi_in, selectors }
     }
@@ -62,13 +68,17 @@ impl Offer {
     /// Checks the peer's answer.
     pub(crate) fn check(&self, payloads: &[Payload]) -> Result<Agreed, Failure> {
         let sa = find_sa(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?;
-        let chosen = negotiate::check_answer_esp(&self.proposals, sa).map_err(Failure::Misbehaved)?;
-        let answered = find_selectors(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?;
+        let chosen =
+            negotiate::check_answer_esp(&self.proposals, sa).map_err(Failure::Misbehaved)?;
+        let answered =
+            find_selectors(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?;
         narrow::check_narrowed(&self.selectors, &answered).map_err(Failure::Misbehaved)?;
         let mode = mode_in(payloads);
         if mode != self.config.mode {
             let (want, got) = (name(self.config.mode), name(mode));
-            return Err(Failure::Local(format!("the peer answered {got} mode where {want} mode is configured")));
+            return Err(Failure::Local(format!(
+                "the peer answered {got} mode where {want} mode is configured"
+            )));
         }
         Ok(Agreed {
             config: self.config.clone(),
@@ -124,10 +134,12 @@ impl Answer {
         let theirs = find_sa(payloads).ok_or_else(missing)?;
         let request = find_selectors(payloads).ok_or_else(missing)?;
         let spi_in = cx.children.fresh_spi(&mut cx.rng);
-        let chosen = negotiate::choose_esp(&config.esp_proposals, theirs, spi_in, exchange, &*cx.provider)
-            .ok_or_else(|| no_proposal(config, theirs))?;
+        let chosen =
+            negotiate::choose_esp(&config.esp_proposals, theirs, spi_in, exchange, &*cx.provider)
+                .ok_or_else(|| no_proposal(config, theirs))?;
         let mode = choose_mode(config.mode, mode_in(payloads))?;
-        let narrowed = narrow_request(sa, config, &request, mode).ok_or_else(|| ts_unacceptable(config, &request))?;
+        let narrowed = narrow_request(sa, config, &request, mode)
+            .ok_or_else(|| ts_unacceptable(config, &request))?;
         let spi_out = peer_spi(&chosen)
             .map_err(|reason| Refusal { notify: NotifyType::INVALID_SYNTAX, reason })?;
         let agreed = Agreed {
@@ -165,7 +177,12 @@ pub(crate) struct Keying<'a> {
 }
 
 /// Both SAs, keyed.
-pub(crate) fn pair(cx: &Context, sa: &IkeSa, agreed: &Agreed, keying: Keying<'_>) -> Result<SaPair, Failure> {
+pub(crate) fn pair(
+    cx: &Context,
+    sa: &IkeSa,
+    agreed: &Agreed,
+    keying: Keying<'_>,
+) -> Result<SaPair, Failure> {
     let Some(secured) = &sa.secured else {
         return Err(Failure::Local("the IKE SA has no keys".into()));
     };
@@ -183,9 +200,8 @@ pub(crate) fn pair(cx: &Context, sa: &IkeSa, agreed: &Agreed, keying: Keying<'_>
 }
 
 fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> SaPair {
-    let encap = sa
-        .encap
-        .then(|| Encap { local_port: sa.local.port(), remote_port: sa.remote.port() });
+    let encap =
+        sa.encap.then(|| Encap { local_port: sa.local.port(), remote_port: sa.remote.port() });
     let make = |direction, encr_key, integ_key| {
         let inbound = direction == Direction::In;
         let (here, there) = (sa.local.ip(), sa.remote.ip());
@@ -212,11 +228,15 @@ fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> 
     } else {
         ((keys.r_encr, keys.r_integ), (keys.i_encr, keys.i_integ))
     };
-    SaPair { inbound: make(Direction::In, r#in.0, r#in.1), outbound: make(Direction::Out, out.0, out.1) }
+    SaPair {
+        inbound: make(Direction::In, r#in.0, r#in.1),
+        outbound: make(Direction::Out, out.0, out.1),
+    }
 }
 
 fn tail(selectors: &Selectors, mode: Mode) -> Vec<Payload> {
-    let mut payloads = vec![Payload::TsI(selectors.tsi.clone()), Payload::TsR(selectors.tsr.clone())];
+    let mut payloads =
+        vec![Payload::TsI(selectors.tsi.clone()), Payload::TsR(selectors.tsr.clone())];
     if mode == Mode::Transport {
         payloads.push(error_notify(NotifyType::USE_TRANSPORT_MODE));
     }
@@ -230,7 +250,12 @@ struct Narrowed {
     sent: Selectors,
 }
 
-fn narrow_request(sa: &IkeSa, config: &ChildConfig, request: &Selectors, mode: Mode) -> Option<Narrowed> {
+fn narrow_request(
+    sa: &IkeSa,
+    config: &ChildConfig,
+    request: &Selectors,
+    mode: Mode,
+) -> Option<Narrowed> {
     let policy = Selectors { tsi: config.remote_ts.clone(), tsr: config.local_ts.clone() };
     let hosts = Hosts { initiator: sa.remote.ip(), responder: sa.local.ip() };
     if mode == Mode::Tunnel {
@@ -253,7 +278,9 @@ fn choose_mode(configured: Mode, asked: Mode) -> Result<Mode, Refusal> {
     match (configured, asked) {
         (Mode::Transport, Mode::Tunnel) => Err(Refusal {
             notify: NotifyType::NO_PROPOSAL_CHOSEN,
-            reason: Failure::Local("the peer asks for tunnel mode where transport mode is configured".into()),
+            reason: Failure::Local(
+                "the peer asks for tunnel mode where transport mode is configured".into(),
+            ),
         }),
         (configured, _) => Ok(configured),
     }

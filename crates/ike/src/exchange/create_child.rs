@@ -83,9 +83,18 @@ impl Plan {
 }
 
 /// Replaces a child SA, unless that became void meanwhile.
-pub(crate) fn start_rekey(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, child: ChildId) {
+pub(crate) fn start_rekey(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    child: ChildId,
+) {
     let Some(old) = cx.children.get(child) else { return };
-    if old.ike != sa.id || old.successor.is_some() || !matches!(old.stage, Stage::Up | Stage::Inbound) {
+    if old.ike != sa.id
+        || old.successor.is_some()
+        || !matches!(old.stage, Stage::Up | Stage::Inbound)
+    {
         return;
     }
     let config = old.config.clone();
@@ -93,7 +102,14 @@ pub(crate) fn start_rekey(up: &mut Established, cx: &mut Context, sa: &mut IkeSa
 }
 
 /// Asks for a child SA.
-pub(crate) fn start(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, config: Arc<ChildConfig>, replaces: Option<ChildId>) {
+pub(crate) fn start(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    config: Arc<ChildConfig>,
+    replaces: Option<ChildId>,
+) {
     let offer = Offer::new(cx, config, replaces, ChildExchange::Create);
     if offer.proposals.is_empty() {
         let reason = Failure::Local("none of the ESP proposals can be done by this host".into());
@@ -114,7 +130,14 @@ fn prepare(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, pla
     }
 }
 
-fn send(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, plan: Plan, share: Option<(Arc<dyn PrivateKx>, Vec<u8>)>) {
+fn send(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    plan: Plan,
+    share: Option<(Arc<dyn PrivateKx>, Vec<u8>)>,
+) {
     let mut payloads = Vec::new();
     if let Some(old) = plan.offer.replaces.and_then(|id| cx.children.get(id)) {
         payloads.push(child::rekey_sa(old.spi_in));
@@ -131,17 +154,28 @@ fn send(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, plan: 
 }
 
 impl Keying {
-    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+    pub(crate) fn done(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> Flow {
         match done {
             Done::KeyShare(Ok(share)) => {
                 let still_there = self.plan.replaces().is_none_or(|id| {
-                    cx.children.get(id).is_some_and(|c| c.stage != Stage::Lingering && c.successor.is_none())
+                    cx.children
+                        .get(id)
+                        .is_some_and(|c| c.stage != Stage::Lingering && c.successor.is_none())
                 });
                 if still_there {
                     send(up, cx, sa, now, self.plan, Some((share.private, share.public)));
                 }
             }
-            Done::KeyShare(Err(e)) => failed(cx, sa, now, self.plan.replaces(), Failure::Local(e.to_string())),
+            Done::KeyShare(Err(e)) => {
+                failed(cx, sa, now, self.plan.replaces(), Failure::Local(e.to_string()))
+            }
             _ => {}
         }
         Flow::Stay
@@ -149,8 +183,15 @@ impl Keying {
 }
 
 impl Sent {
-    pub(crate) fn response(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> Flow {
-        let Self { plan, private } = *self;
+    pub(crate) fn response(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        payloads: Vec<Payload>,
+    ) -> Flow {
+        let Self { plan, private } = self;
         if find_sa(&payloads).is_none() {
             return refused(up, cx, sa, now, plan, &payloads);
         }
@@ -175,7 +216,8 @@ type Read = (Agreed, Vec<u8>, Option<Vec<u8>>);
 
 fn read_answer(plan: &Plan, payloads: &[Payload]) -> Result<Read, Failure> {
     let agreed = plan.offer.check(payloads)?;
-    let nr = find_nonce(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?.to_vec();
+    let nr =
+        find_nonce(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?.to_vec();
     let Some(method) = agreed.suite.ke else { return Ok((agreed, nr, None)) };
     match find_ke(payloads) {
         Some(ke) if Some(method) == plan.method && ke.method == method => {
@@ -187,7 +229,14 @@ fn read_answer(plan: &Plan, payloads: &[Payload]) -> Result<Read, Failure> {
     }
 }
 
-fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut plan: Plan, payloads: &[Payload]) -> Flow {
+fn refused(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    mut plan: Plan,
+    payloads: &[Payload],
+) -> Flow {
     let Some(error) = find_error(payloads) else {
         let reason = Failure::Misbehaved(Misbehaviour::MissingPayload);
         failed(cx, sa, now, plan.replaces(), reason);
@@ -195,7 +244,8 @@ fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut
     };
     match error.kind {
         NotifyType::INVALID_KE_PAYLOAD => {
-            let method = <[u8; 2]>::try_from(error.data.as_slice()).ok().map(|b| Ke(u16::from_be_bytes(b)));
+            let method =
+                <[u8; 2]>::try_from(error.data.as_slice()).ok().map(|b| Ke(u16::from_be_bytes(b)));
             plan.other_ke += 1;
             let again = method.filter(|m| {
                 plan.other_ke <= MAX_OTHER_KE
@@ -207,7 +257,9 @@ fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut
                     plan.method = again;
                     prepare(up, cx, sa, now, plan);
                 }
-                None => failed(cx, sa, now, plan.replaces(), Failure::Misbehaved(Misbehaviour::KeLoop)),
+                None => {
+                    failed(cx, sa, now, plan.replaces(), Failure::Misbehaved(Misbehaviour::KeLoop))
+                }
             }
         }
         NotifyType::TEMPORARY_FAILURE => up.retry(cx, sa, now, plan.task()),
@@ -229,13 +281,26 @@ fn forget_old(up: &mut Established, cx: &mut Context, plan: &Plan) {
 }
 
 impl Agreeing {
-    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+    pub(crate) fn done(
+        self: Box<Self>,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> Flow {
         let Self { plan, agreed, nr, .. } = *self;
         match done {
             Done::Agree(Ok(shared)) => finish(up, cx, sa, now, plan, agreed, &nr, Some(&shared)),
             _ => {
                 up.push(Task::DeleteSpi(plan.offer.spi_in()));
-                failed(cx, sa, now, plan.replaces(), Failure::Misbehaved(Misbehaviour::BadPublicValue));
+                failed(
+                    cx,
+                    sa,
+                    now,
+                    plan.replaces(),
+                    Failure::Misbehaved(Misbehaviour::BadPublicValue),
+                );
             }
         }
         Flow::Stay
@@ -243,7 +308,16 @@ impl Agreeing {
 }
 
 #[expect(clippy::too_many_arguments, reason = "the exchange's outcome, and where it goes")]
-fn finish(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, plan: Plan, agreed: Agreed, nr: &[u8], shared: Option<&Secret>) {
+fn finish(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    plan: Plan,
+    agreed: Agreed,
+    nr: &[u8],
+    shared: Option<&Secret>,
+) {
     let keying = ChildKeying { ni: &plan.ni, nr, shared, initiated: true };
     let pair = match child::pair(cx, sa, &agreed, keying) {
         Ok(pair) => pair,
@@ -304,7 +378,13 @@ fn failed(cx: &mut Context, sa: &IkeSa, now: Now, replaces: Option<ChildId>, rea
 }
 
 /// The peer asks for a child SA.
-pub(crate) fn request(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> Flow {
+pub(crate) fn request(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    payloads: Vec<Payload>,
+) -> Flow {
     match consider(up, cx, sa, &payloads) {
         Ok(considered) => accept(up, cx, sa, now, considered),
         Err(notify) => sa.respond(cx, vec![Payload::Notify(notify)]),
@@ -320,7 +400,12 @@ struct Considered {
     public: Option<Vec<u8>>,
 }
 
-fn consider(up: &mut Established, cx: &mut Context, sa: &IkeSa, payloads: &[Payload]) -> Result<Considered, Notify> {
+fn consider(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &IkeSa,
+    payloads: &[Payload],
+) -> Result<Considered, Notify> {
     let rekey = find_notify(payloads, NotifyType::REKEY_SA).cloned();
     let old = rekey.as_ref().and_then(|n| named_child(cx, sa, n));
     let replaced = old.and_then(|id| cx.children.get(id)).is_some_and(|c| c.successor.is_some());
@@ -340,7 +425,8 @@ fn consider(up: &mut Established, cx: &mut Context, sa: &IkeSa, payloads: &[Payl
     if cx.children.of(sa.id).len() >= MAX_CHILDREN {
         return Err(plain_notify(NotifyType::NO_ADDITIONAL_SAS));
     }
-    let config = old.and_then(|id| cx.children.get(id)).map_or(&sa.config.child, |c| &c.config).clone();
+    let config =
+        old.and_then(|id| cx.children.get(id)).map_or(&sa.config.child, |c| &c.config).clone();
     let refuse = |cx: &mut Context, refusal: Refusal| {
         let (ike, remote) = (sa.id, sa.remote.ip());
         cx.event(Event::ChildFailed { ike, remote, replaces: old, reason: refusal.reason });
@@ -386,7 +472,13 @@ fn set_rival(up: &mut Established, nonces: (Vec<u8>, Vec<u8>)) {
     }
 }
 
-fn accept(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, considered: Considered) {
+fn accept(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    considered: Considered,
+) {
     let Considered { answer, ni, nr, public } = considered;
     match (answer.agreed.suite.ke, public) {
         (Some(method), Some(public)) => {
@@ -398,18 +490,41 @@ fn accept(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, cons
 }
 
 impl Answering {
-    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+    pub(crate) fn done(
+        self: Box<Self>,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> Flow {
         let Done::KeyShare(Ok(share)) = done else {
             sa.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]);
             return Flow::Stay;
         };
         let Self { answer, ni, nr, .. } = *self;
-        answer_now(up, cx, sa, now, answer, (&ni, &nr), Some((share.public, share.shared.unwrap_or_default())));
+        answer_now(
+            up,
+            cx,
+            sa,
+            now,
+            answer,
+            (&ni, &nr),
+            Some((share.public, share.shared.unwrap_or_default())),
+        );
         Flow::Stay
     }
 }
 
-fn answer_now(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, answer: Answer, nonces: (&[u8], &[u8]), share: Option<(Vec<u8>, Secret)>) {
+fn answer_now(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    answer: Answer,
+    nonces: (&[u8], &[u8]),
+    share: Option<(Vec<u8>, Secret)>,
+) {
     let (ni, nr) = nonces;
     let (old, method) = (answer.agreed.replaces, answer.agreed.suite.ke);
     let (public, shared) = share.unzip();

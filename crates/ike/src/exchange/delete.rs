@@ -22,7 +22,14 @@ pub(crate) struct Sent {
 }
 
 /// Deletes a child SA.
-pub(crate) fn start(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, child: ChildId, reason: EndReason) {
+pub(crate) fn start(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    child: ChildId,
+    reason: EndReason,
+) {
     let Some(c) = cx.children.get_mut(child) else { return };
     if c.stage == Stage::Lingering {
         return;
@@ -34,13 +41,25 @@ pub(crate) fn start(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now:
 }
 
 /// Deletes what the peer may have, and this host has not.
-pub(crate) fn start_spi(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, spi: Spi) {
+pub(crate) fn start_spi(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    spi: Spi,
+) {
     sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &[delete_esp(vec![spi.0])]);
     up.own = Some(Own::Delete(Sent { child: None, reason: EndReason::Deleted }));
 }
 
 /// Deletes the IKE SA, or says that the peer's proof was refused.
-pub(crate) fn start_ike(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, notify: Option<NotifyType>) {
+pub(crate) fn start_ike(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    notify: Option<NotifyType>,
+) {
     let payload = match notify {
         Some(kind) => error_notify(kind),
         None => Payload::Delete(Delete { protocol: ProtocolId::IKE, spis: Vec::new() }),
@@ -64,12 +83,20 @@ impl Sent {
 }
 
 /// An INFORMATIONAL request of the peer.
-pub(crate) fn informational(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: &[Payload]) -> Flow {
-    let deletes = || payloads.iter().filter_map(|p| match p {
-        Payload::Delete(delete) => Some(delete),
-        _ => None,
-    });
-    if deletes().any(|d| d.protocol == ProtocolId::IKE) {
+pub(crate) fn informational(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    payloads: &[Payload],
+) -> Flow {
+    let deletes = || {
+        payloads.iter().filter_map(|p| match p {
+            Payload::Delete(delete) => Some(delete),
+            _ => None,
+        })
+    };
+    if deletes_ike(payloads) {
         sa.respond(cx, Vec::new());
         if let Some(new) = rekey::rival_successor(up) {
             // The peer's own rekey is through and it knows nothing of this host's, or has won (RFC 7296 2.25.2).
@@ -94,6 +121,11 @@ pub(crate) fn informational(up: &mut Established, cx: &mut Context, sa: &mut Ike
     Flow::Stay
 }
 
+/// Whether a message deletes the IKE SA.
+pub(crate) fn deletes_ike(payloads: &[Payload]) -> bool {
+    payloads.iter().any(|p| matches!(p, Payload::Delete(d) if d.protocol == ProtocolId::IKE))
+}
+
 fn end_reason(up: &Established) -> EndReason {
     match up.life {
         _ if up.redundant || up.heir_of.is_some() => EndReason::Redundant,
@@ -104,7 +136,13 @@ fn end_reason(up: &Established) -> EndReason {
 }
 
 /// The peer deletes a child SA; gives this host's SPI for the answer.
-fn child_deleted(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, spi: Spi) -> Option<u32> {
+fn child_deleted(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &IkeSa,
+    now: Now,
+    spi: Spi,
+) -> Option<u32> {
     let child = cx.children.by_spi_out(up.heir(sa), spi);
     let doing = up.child_doing(cx, child);
     let reply = collide::reply(Request::DeleteChild(doing), up.ike_doing(), up.child_busy());

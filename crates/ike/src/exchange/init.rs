@@ -70,7 +70,12 @@ pub(crate) struct Answering {
 }
 
 /// Starts as initiator.
-pub(crate) fn start(cx: &mut Context, config: Arc<PeerConfig>, ends: Ends, id: crate::IkeSaId) -> IkeSa {
+pub(crate) fn start(
+    cx: &mut Context,
+    config: Arc<PeerConfig>,
+    ends: Ends,
+    id: crate::IkeSaId,
+) -> IkeSa {
     let offer = negotiate::offer_ike(&config.ike_proposals, None, &*cx.provider);
     let method = negotiate::first_ke(&offer);
     let mut sa = IkeSa::new(id, config, ends, State::Gone);
@@ -80,21 +85,35 @@ pub(crate) fn start(cx: &mut Context, config: Arc<PeerConfig>, ends: Ends, id: c
         return sa;
     };
     let opening = Opening { offer, nonce: cx.nonce(), cookie: None, cookies: 0, other_ke: 0 };
-    sa.state = State::InitKey(Box::new(KeyWait { job: key_share(cx, id, method, None), opening, method }));
+    sa.state =
+        State::InitKey(Box::new(KeyWait { job: key_share(cx, id, method, None), opening, method }));
     sa
 }
 
 /// Has a private value made, and agreed with `peer`'s public one.
-pub(crate) fn key_share(cx: &mut Context, id: crate::IkeSaId, method: Ke, peer: Option<Vec<u8>>) -> JobId {
+pub(crate) fn key_share(
+    cx: &mut Context,
+    id: crate::IkeSaId,
+    method: Ke,
+    peer: Option<Vec<u8>>,
+) -> JobId {
     let seed = Zeroizing::new(cx.rng.bytes::<64>());
     cx.job(id, Work::KeyShare { method, seed, peer })
 }
 
 impl KeyWait {
-    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+    pub(crate) fn done(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> State {
         let share = match done {
             Done::KeyShare(Ok(share)) => share,
-            Done::KeyShare(Err(error)) => return sa.end(cx, now, Failure::Local(error.to_string())),
+            Done::KeyShare(Err(error)) => {
+                return sa.end(cx, now, Failure::Local(error.to_string()));
+            }
             _ => return State::InitKey(self),
         };
         let sent = Sent {
@@ -130,7 +149,10 @@ impl Sent {
         let opening = &self.opening;
         let mut payloads = Vec::new();
         if let Some(cookie) = &opening.cookie {
-            payloads.push(Payload::Notify(Notify { data: cookie.clone(), ..plain_notify(NotifyType::COOKIE) }));
+            payloads.push(Payload::Notify(Notify {
+                data: cookie.clone(),
+                ..plain_notify(NotifyType::COOKIE)
+            }));
         }
         payloads.push(Payload::Sa(opening.offer.clone()));
         payloads.push(Payload::Ke(KePayload { method: self.method, data: self.public.clone() }));
@@ -212,7 +234,8 @@ impl Sent {
             return (State::InitSent(self), Err(Misbehaviour::KeLoop));
         }
         self.opening.other_ke += 1;
-        if self.opening.other_ke > MAX_RETRIES || !negotiate::offers_ke(&self.opening.offer, method) {
+        if self.opening.other_ke > MAX_RETRIES || !negotiate::offers_ke(&self.opening.offer, method)
+        {
             let what = Misbehaviour::KeLoop;
             return (sa.end(cx, now, Failure::Misbehaved(what)), Err(what));
         }
@@ -221,7 +244,7 @@ impl Sent {
         (State::InitKey(Box::new(KeyWait { job, opening: self.opening, method })), Ok(()))
     }
 
-    fn refused(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, kind: NotifyType) -> State {
+    fn refused(self, cx: &mut Context, sa: &mut IkeSa, now: Now, kind: NotifyType) -> State {
         let failure = match kind {
             NotifyType::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen {
                 protocol: "IKE",
@@ -256,7 +279,14 @@ impl Sent {
         })
     }
 
-    fn accept(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, arrived: Arrived<'_>, answer: Answer) -> State {
+    fn accept(
+        self,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        arrived: Arrived<'_>,
+        answer: Answer,
+    ) -> State {
         let detected = nat::detect(
             &*cx.provider,
             &answer.payloads,
@@ -303,10 +333,18 @@ struct Answer {
 }
 
 impl Agreeing {
-    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+    pub(crate) fn done(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> State {
         let shared = match done {
             Done::Agree(Ok(shared)) => shared,
-            Done::Agree(Err(_)) => return sa.end(cx, now, Failure::Misbehaved(Misbehaviour::BadPublicValue)),
+            Done::Agree(Err(_)) => {
+                return sa.end(cx, now, Failure::Misbehaved(Misbehaviour::BadPublicValue));
+            }
             _ => return State::InitAgree(self),
         };
         match secure(cx, sa, &self.suite, &self.handshake, &shared) {
@@ -389,8 +427,15 @@ impl Request {
             .check_public(chosen.suite.ke, &self.ke.data)
             .map_err(|_: KxError| Misbehaviour::BadPublicValue)?;
         let spi_i = arrived.header.spi_i;
-        let natt = nat::detect(&*cx.provider, &self.payloads, spi_i, IkeSpi(0), arrived.local, arrived.remote)
-            .map_err(|_| Misbehaviour::Malformed)?;
+        let natt = nat::detect(
+            &*cx.provider,
+            &self.payloads,
+            spi_i,
+            IkeSpi(0),
+            arrived.local,
+            arrived.remote,
+        )
+        .map_err(|_| Misbehaviour::Malformed)?;
         let id = cx.fresh_ike_id();
         let ends = Ends {
             local: arrived.local,
@@ -415,16 +460,25 @@ impl Request {
             hashes: peer_hashes(&self.payloads),
         };
         let job = key_share(cx, id, chosen.suite.ke, Some(self.ke.data));
-        sa.state = State::InitAnswer(Box::new(Answering { job, chosen, handshake, natt: natt.is_some() }));
+        sa.state =
+            State::InitAnswer(Box::new(Answering { job, chosen, handshake, natt: natt.is_some() }));
         Ok(sa)
     }
 }
 
 impl Answering {
-    pub(crate) fn done(self: Box<Self>, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> State {
+    pub(crate) fn done(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> State {
         let share = match done {
             Done::KeyShare(Ok(share)) => share,
-            Done::KeyShare(Err(_)) => return sa.end(cx, now, Failure::Misbehaved(Misbehaviour::BadPublicValue)),
+            Done::KeyShare(Err(_)) => {
+                return sa.end(cx, now, Failure::Misbehaved(Misbehaviour::BadPublicValue));
+            }
             _ => return State::InitAnswer(self),
         };
         match self.answer(cx, sa, share) {
@@ -433,7 +487,12 @@ impl Answering {
         }
     }
 
-    fn answer(mut self, cx: &mut Context, sa: &mut IkeSa, share: KeyShare) -> Result<Handshake, Failure> {
+    fn answer(
+        mut self,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        share: KeyShare,
+    ) -> Result<Handshake, Failure> {
         let Some(shared) = share.shared else {
             return Err(Failure::Local("the key exchange job gave no shared secret".into()));
         };

@@ -99,7 +99,14 @@ fn prepare(up: &mut Established, cx: &mut Context, sa: &IkeSa, plan: Plan) {
 }
 
 impl Keying {
-    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+    pub(crate) fn done(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> Flow {
         let Done::KeyShare(Ok(share)) = done else { return Flow::Stay };
         let plan = self.plan;
         let payloads = [
@@ -114,21 +121,27 @@ impl Keying {
 }
 
 impl Sent {
-    pub(crate) fn response(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> Flow {
-        let Self { plan, private } = *self;
+    pub(crate) fn response(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        payloads: Vec<Payload>,
+    ) -> Flow {
+        let Self { plan, private } = self;
         if find_sa(&payloads).is_none() {
             return refused(up, cx, sa, now, plan, &payloads);
         }
         match read_answer(&plan, &payloads) {
             Ok(read) => {
                 let job = cx.job(sa.id, Work::Agree { private, peer: read.public });
-                let agreeing = Agreeing { job, plan, chosen: read.chosen, spi_r: read.spi_r, nr: read.nr };
+                let agreeing =
+                    Agreeing { job, plan, chosen: read.chosen, spi_r: read.spi_r, nr: read.nr };
                 up.own = Some(Own::RekeyAgreeing(Box::new(agreeing)));
                 Flow::Stay
             }
-            Err(what) => {
-                Flow::End(Failure::Misbehaved(what))
-            }
+            Err(what) => Flow::End(Failure::Misbehaved(what)),
         }
     }
 }
@@ -152,7 +165,14 @@ fn read_answer(plan: &Plan, payloads: &[Payload]) -> Result<Read, Misbehaviour> 
     Ok(Read { chosen, spi_r, nr, public: ke.data.clone() })
 }
 
-fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut plan: Plan, payloads: &[Payload]) -> Flow {
+fn refused(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    mut plan: Plan,
+    payloads: &[Payload],
+) -> Flow {
     if let Some(rival) = &plan.rival {
         // The peer's rekey stands alone; while its answer is being made, that will find no rival.
         if let Some(new) = rival.new {
@@ -161,8 +181,13 @@ fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut
         return Flow::Stay;
     }
     match find_error(payloads) {
-        Some(error) if error.kind == NotifyType::TEMPORARY_FAILURE => up.retry(cx, sa, now, Task::RekeyIke),
-        Some(error) if error.kind == NotifyType::INVALID_KE_PAYLOAD && other_method(&mut plan, &error.data) => {
+        Some(error) if error.kind == NotifyType::TEMPORARY_FAILURE => {
+            up.retry(cx, sa, now, Task::RekeyIke)
+        }
+        Some(error)
+            if error.kind == NotifyType::INVALID_KE_PAYLOAD
+                && other_method(&mut plan, &error.data) =>
+        {
             prepare(up, cx, sa, plan);
         }
         // The old SA serves on; it is tried again until its hard lifetime.
@@ -173,9 +198,13 @@ fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, mut
 
 /// Takes the method that the peer asks for, if that may be.
 fn other_method(plan: &mut Plan, data: &[u8]) -> bool {
-    let Ok(method) = <[u8; 2]>::try_from(data).map(|b| Ke(u16::from_be_bytes(b))) else { return false };
+    let Ok(method) = <[u8; 2]>::try_from(data).map(|b| Ke(u16::from_be_bytes(b))) else {
+        return false;
+    };
     plan.other_ke += 1;
-    let may = plan.other_ke <= MAX_OTHER_KE && method != plan.method && negotiate::offers_ke(&plan.offer, method);
+    let may = plan.other_ke <= MAX_OTHER_KE
+        && method != plan.method
+        && negotiate::offers_ke(&plan.offer, method);
     if may {
         plan.method = method;
     }
@@ -183,12 +212,20 @@ fn other_method(plan: &mut Plan, data: &[u8]) -> bool {
 }
 
 impl Agreeing {
-    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+    pub(crate) fn done(
+        self: Box<Self>,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> Flow {
         let Self { plan, chosen, spi_r, nr, .. } = *self;
         let Done::Agree(Ok(shared)) = done else {
             return Flow::End(Failure::Misbehaved(Misbehaviour::BadPublicValue));
         };
-        let ends = Ends { local: sa.local, remote: sa.remote, initiator: true, spi_i: plan.spi, spi_r };
+        let ends =
+            Ends { local: sa.local, remote: sa.remote, initiator: true, spi_i: plan.spi, spi_r };
         let new = New { id: plan.id, ends, suite: chosen.suite };
         if let Err(failure) = spawn(up, cx, sa, now, new, (&plan.ni, &nr), &shared, None) {
             return Flow::End(failure);
@@ -215,7 +252,13 @@ fn settle(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, plan: &P
 }
 
 /// The peer asks for a successor.
-pub(crate) fn request(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, payloads: Vec<Payload>) -> Flow {
+pub(crate) fn request(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    payloads: Vec<Payload>,
+) -> Flow {
     let reply = collide::reply(Request::RekeyIke, up.ike_doing(), up.child_busy());
     if reply == Reply::TemporaryFailure {
         sa.respond(cx, vec![error_notify(NotifyType::TEMPORARY_FAILURE)]);
@@ -228,7 +271,12 @@ pub(crate) fn request(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, no
     Flow::Stay
 }
 
-fn consider(up: &mut Established, cx: &mut Context, sa: &IkeSa, payloads: &[Payload]) -> Result<(), Notify> {
+fn consider(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &IkeSa,
+    payloads: &[Payload],
+) -> Result<(), Notify> {
     let syntax = || plain_notify(NotifyType::INVALID_SYNTAX);
     let theirs = find_sa(payloads).ok_or_else(syntax)?;
     let ni = find_nonce(payloads).ok_or_else(syntax)?.to_vec();
@@ -273,7 +321,14 @@ pub(crate) fn rival_successor(up: &mut Established) -> Option<IkeSaId> {
 }
 
 impl Answering {
-    pub(crate) fn done(self: Box<Self>, up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+    pub(crate) fn done(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> Flow {
         let share = match done {
             Done::KeyShare(Ok(KeyShare { public, shared: Some(shared), .. })) => (public, shared),
             _ => {
@@ -319,8 +374,18 @@ struct New {
 }
 
 #[expect(clippy::too_many_arguments, reason = "the exchange's outcome, and where it goes")]
-fn spawn(up: &Established, cx: &mut Context, old: &IkeSa, now: Now, new: New, nonces: (&[u8], &[u8]), shared: &Secret, heir_of: Option<IkeSaId>) -> Result<(), Failure> {
-    let secured = old.secured.as_ref().ok_or_else(|| Failure::Local("the IKE SA has no keys".into()))?;
+fn spawn(
+    up: &Established,
+    cx: &mut Context,
+    old: &IkeSa,
+    now: Now,
+    new: New,
+    nonces: (&[u8], &[u8]),
+    shared: &Secret,
+    heir_of: Option<IkeSaId>,
+) -> Result<(), Failure> {
+    let secured =
+        old.secured.as_ref().ok_or_else(|| Failure::Local("the IKE SA has no keys".into()))?;
     let keys = keys::derive_rekeyed(
         &*cx.provider,
         &new.suite,
@@ -339,9 +404,11 @@ fn spawn(up: &Established, cx: &mut Context, old: &IkeSa, now: Now, new: New, no
     // Not reported before it inherits; then its end is.
     sa.silent = true;
     sa.secure(cx, new.suite, keys)?;
-    let mut fresh = Established::new(&sa, now, up.local_id.clone(), up.remote_id.clone(), None);
+    let mut fresh =
+        Established::new(&sa, now, up.local_id.clone(), up.remote_id.clone(), up.origin.clone());
     fresh.heir_of = heir_of.or(Some(old.id));
     sa.state = State::Up(Box::new(fresh));
+    cx.timers.set(sa.id, Timer::Linger, now.at + established::REPLACED);
     cx.after.push_back(After::Spawn(Box::new(sa)));
     Ok(())
 }

@@ -51,7 +51,9 @@ fn both_rekey_the_child() {
 fn both_rekey_the_child_with_pfs() {
     for seed in 0..8 {
         for skew in 0..40 {
-            let mut world = up(seed, |p| edit_child(p, |c| c.esp_proposals = esp_suites(&["aes128gcm16-ecp256"])));
+            let mut world = up(seed, |p| {
+                edit_child(p, |c| c.esp_proposals = esp_suites(&["aes128gcm16-ecp256"]))
+            });
             both(&mut world, Duration::from_millis(skew), rekey_child);
             settle(&mut world);
         }
@@ -66,7 +68,9 @@ fn both_rekey_the_ike_sa() {
             both(&mut world, Duration::from_millis(skew), rekey_ike);
             settle(&mut world);
             for host in &world.hosts {
-                let redundant = |e: &Event| matches!(e, Event::IkeDown { reason: Failure::Ended(EndReason::Redundant), .. });
+                let redundant = |e: &Event| {
+                    matches!(e, Event::IkeDown { reason: Failure::Ended(EndReason::Redundant), .. })
+                };
                 assert_eq!(host.count(redundant), 0, "what never was up is not reported");
             }
         }
@@ -85,7 +89,11 @@ fn one_rekeys_the_ike_sa_the_other_a_child() {
                 settle(&mut world);
                 let rekeyed = |e: &Event| matches!(e, Event::IkeRekeyed { .. });
                 assert_eq!(world.hosts[0].count(rekeyed), 1, "{}", world.story());
-                assert!(world.hosts[0].endpoint.children()[0].replaces.is_some(), "{}", world.story());
+                assert!(
+                    world.hosts[0].endpoint.children()[0].replaces.is_some(),
+                    "{}",
+                    world.story()
+                );
             }
         }
     }
@@ -98,14 +106,23 @@ fn one_rekeys_what_the_other_deletes() {
             let mut world = up(1, |_| {});
             world.traffic = false;
             both(&mut world, Duration::from_millis(skew), |w, n| {
-                let Some(child) = w.hosts[n].endpoint.children().first().map(|c| c.id) else { return };
-                let _ = w.command(n, |e, now| if n == first { e.rekey_child(now, child) } else { e.delete_child(now, child) });
+                let Some(child) = w.hosts[n].endpoint.children().first().map(|c| c.id) else {
+                    return;
+                };
+                let _ = w.command(n, |e, now| {
+                    if n == first { e.rekey_child(now, child) } else { e.delete_child(now, child) }
+                });
             });
             world.run_secs(200);
             let [a, b] = &world.hosts;
             let (ca, cb) = (a.endpoint.children(), b.endpoint.children());
             assert_eq!(ca.len(), cb.len(), "{}", world.story());
-            assert_eq!((a.inbound().len(), b.inbound().len()), (ca.len(), cb.len()), "{}", world.story());
+            assert_eq!(
+                (a.inbound().len(), b.inbound().len()),
+                (ca.len(), cb.len()),
+                "{}",
+                world.story()
+            );
         }
     }
 }

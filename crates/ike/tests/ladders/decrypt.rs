@@ -18,7 +18,11 @@ pub fn describe(sender: &Endpoint, provider: &dyn Provider, datagram: &Datagram)
 }
 
 /// The message with its payloads, decrypted as its sender could.
-pub fn open(sender: &Endpoint, provider: &dyn Provider, datagram: &Datagram) -> Option<(Header, Vec<Payload>)> {
+pub fn open(
+    sender: &Endpoint,
+    provider: &dyn Provider,
+    datagram: &Datagram,
+) -> Option<(Header, Vec<Payload>)> {
     let bytes = datagram.bytes.strip_prefix(&[0, 0, 0, 0]).unwrap_or(&datagram.bytes);
     let message = wire::message::parse(bytes).ok()?;
     let Some(frame) = message.sk else { return Some((message.header, message.payloads)) };
@@ -28,21 +32,35 @@ pub fn open(sender: &Endpoint, provider: &dyn Provider, datagram: &Datagram) -> 
 }
 
 /// The message with what is inside SK changed, and sealed again; `None` if nothing is encrypted.
-pub fn reseal(sender: &Endpoint, provider: &dyn Provider, datagram: &Datagram, change: &mut dyn FnMut(&mut Vec<u8>)) -> Option<Vec<u8>> {
+pub fn reseal(
+    sender: &Endpoint,
+    provider: &dyn Provider,
+    datagram: &Datagram,
+    change: &mut dyn FnMut(&mut Vec<u8>),
+) -> Option<Vec<u8>> {
     let bytes = datagram.bytes.strip_prefix(&[0, 0, 0, 0]).unwrap_or(&datagram.bytes);
     let message = wire::message::parse(bytes).ok()?;
     let frame = message.sk?;
     let header = message.header;
-    let mut plain = sk::open_bytes(&frame, &*ciphers(sender, provider, &header, !header.flags.initiator)?.r#in).ok()?;
+    let mut plain =
+        sk::open_bytes(&frame, &*ciphers(sender, provider, &header, !header.flags.initiator)?.r#in)
+            .ok()?;
     change(&mut plain);
     let ciphers = ciphers(sender, provider, &header, header.flags.initiator)?;
     let sealed = sk::seal_bytes(&header, frame.first, None, &plain, &*ciphers.out, 77);
     Some([&datagram.bytes[..datagram.bytes.len() - bytes.len()], &sealed].concat())
 }
 
-fn ciphers(sender: &Endpoint, provider: &dyn Provider, header: &Header, initiator: bool) -> Option<SkCiphers> {
+fn ciphers(
+    sender: &Endpoint,
+    provider: &dyn Provider,
+    header: &Header,
+    initiator: bool,
+) -> Option<SkCiphers> {
     let keys = (1..1000).find_map(|n| {
-        sender.export_keys(IkeSaId(n)).filter(|k| k.spi_i == header.spi_i && k.spi_r == header.spi_r)
+        sender
+            .export_keys(IkeSaId(n))
+            .filter(|k| k.spi_i == header.spi_i && k.spi_r == header.spi_r)
     })?;
     let suite = IkeSuite { cipher: keys.cipher, prf: Prf::HMAC_SHA2_256, ke: Ke::CURVE25519 };
     let none = Secret::default;

@@ -15,7 +15,11 @@ fn a_child_is_deleted() {
         world.command(side, |e, now| e.delete_child(now, child)).unwrap();
         world.run_secs(3);
         for host in &world.hosts {
-            assert!(host.endpoint.children().is_empty() && host.inbound().is_empty() && host.outbound().is_empty());
+            assert!(
+                host.endpoint.children().is_empty()
+                    && host.inbound().is_empty()
+                    && host.outbound().is_empty()
+            );
             assert_eq!(host.endpoint.ike_sas().len(), 1);
         }
     }
@@ -32,7 +36,12 @@ fn crossing_deletes_of_a_child() {
     world.run_secs(3);
     let story = world.story();
     for host in &world.hosts {
-        assert!(host.endpoint.children().is_empty() && host.inbound().is_empty() && host.outbound().is_empty(), "{story}");
+        assert!(
+            host.endpoint.children().is_empty()
+                && host.inbound().is_empty()
+                && host.outbound().is_empty(),
+            "{story}"
+        );
         assert_eq!(host.count(|e| matches!(e, Event::ChildDown { .. })), 1);
     }
     // RFC 7296 1.4.1: neither response has a Delete.
@@ -46,7 +55,10 @@ fn an_ike_sa_is_deleted_with_its_children() {
         world.traffic = false;
         let ike = world.hosts[side].endpoint.ike_sas()[0].id;
         world.command(side, |e, now| e.delete_ike(now, ike)).unwrap();
-        assert!(world.hosts[side].inbound().is_empty() && world.hosts[side].outbound().is_empty(), "at once");
+        assert!(
+            world.hosts[side].inbound().is_empty() && world.hosts[side].outbound().is_empty(),
+            "at once"
+        );
         world.run_secs(60);
         for host in &world.hosts {
             assert!(host.endpoint.ike_sas().is_empty() && host.inbound().is_empty());
@@ -76,23 +88,39 @@ fn crossing_deletes_of_an_ike_sa() {
 fn deletion_in_every_state_of_the_handshake() {
     for steps in 0..70 {
         for side in [0, 1] {
-            let mut world = toy(5, |p| p.auth = ike::Auth::Certificate(std::sync::Arc::new(crypto::toy::credentials("host"))));
+            let mut world = toy(5, |p| {
+                p.auth =
+                    ike::Auth::Certificate(std::sync::Arc::new(crypto::toy::credentials("host")))
+            });
             let id = world.initiate(0);
             world.run(std::time::Duration::from_millis(steps));
             // Before its first response a responder is asked again, and that begins anew.
-            let target = if side == 0 { Some(id) } else if steps < 13 { None } else { world.hosts[1].endpoint.half_open().first().map(|h| h.0) };
+            let target = if side == 0 {
+                Some(id)
+            } else if steps < 13 {
+                None
+            } else {
+                world.hosts[1].endpoint.half_open().first().map(|h| h.0)
+            };
             let Some(target) = target else { continue };
             world.command(side, |e, now| e.delete_ike(now, target)).unwrap();
             world.run_secs(300);
             let story = world.story();
             for host in &world.hosts {
                 assert!(host.endpoint.ike_sas().is_empty(), "after {steps} ms\n{story}");
-                assert!(host.inbound().is_empty() && host.outbound().is_empty(), "after {steps} ms\n{story}");
+                assert!(
+                    host.inbound().is_empty() && host.outbound().is_empty(),
+                    "after {steps} ms\n{story}"
+                );
                 assert_eq!(host.endpoint.next_timeout(), None, "after {steps} ms\n{story}");
                 let downs = host.count(|e| matches!(e, Event::IkeDown { .. }));
                 assert!(downs <= 1, "{downs} after {steps} ms\n{story}");
             }
-            assert_eq!(world.hosts[side].count(|e| matches!(e, Event::IkeDown { .. })), 1, "after {steps} ms\n{story}");
+            assert_eq!(
+                world.hosts[side].count(|e| matches!(e, Event::IkeDown { .. })),
+                1,
+                "after {steps} ms\n{story}"
+            );
         }
     }
 }
@@ -109,7 +137,10 @@ fn a_silent_peer_is_noticed() {
     world.run_secs(100);
     for host in &world.hosts {
         assert!(host.endpoint.ike_sas().is_empty() && host.inbound().is_empty());
-        let down = host.events.iter().position(|e| matches!(e, Event::IkeDown { reason: Failure::Timeout { .. }, .. }));
+        let down = host
+            .events
+            .iter()
+            .position(|e| matches!(e, Event::IkeDown { reason: Failure::Timeout { .. }, .. }));
         let child = host.events.iter().position(|e| matches!(e, Event::ChildDown { .. }));
         assert!(child.unwrap() < down.unwrap(), "children first");
     }
@@ -139,6 +170,7 @@ fn abandon_sends_nothing() {
     assert_eq!(world.sent, sent);
     assert!(world.hosts[0].inbound().is_empty());
     assert_eq!(world.hosts[0].endpoint.next_timeout(), None);
-    let ended = |e: &Event| matches!(e, Event::IkeDown { reason: Failure::Ended(EndReason::Deleted), .. });
+    let ended =
+        |e: &Event| matches!(e, Event::IkeDown { reason: Failure::Ended(EndReason::Deleted), .. });
     assert_eq!(world.hosts[0].count(ended), 1);
 }

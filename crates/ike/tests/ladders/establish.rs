@@ -68,7 +68,13 @@ fn every_pair_of_suites() {
         "aes256gcm16-prfsha512-ecp521",
         "chacha20poly1305-prfsha256-ecp256",
     ];
-    let esp = ["aes128gcm16", "aes256-sha256", "chacha20poly1305", "aes128gcm16-esn", "aes256gcm16-curve25519"];
+    let esp = [
+        "aes128gcm16",
+        "aes256-sha256",
+        "chacha20poly1305",
+        "aes128gcm16-esn",
+        "aes256gcm16-curve25519",
+    ];
     for (n, (ike, esp)) in suites.iter().flat_map(|i| esp.iter().map(move |e| (i, e))).enumerate() {
         let mut world = up(n as u8, |p| {
             p.ike_proposals = ike_suites(&[ike]);
@@ -108,7 +114,10 @@ fn initiator_refuses_the_responder() {
     world.initiate(0);
     world.run_secs(60);
     let story = world.story();
-    assert!(matches!(down(&world, 0), Some(Failure::PeerAuth(AuthError::WrongIdentity { .. }))), "{story}");
+    assert!(
+        matches!(down(&world, 0), Some(Failure::PeerAuth(AuthError::WrongIdentity { .. }))),
+        "{story}"
+    );
     assert!(story.contains("INFORMATIONAL request 2 [ N(AUTH_FAILED) ]"), "{story}");
     assert_eq!(down(&world, 1), Some(&Failure::RefusedByPeer), "{story}");
     assert!(world.hosts[1].endpoint.children().is_empty() && world.hosts[1].inbound().is_empty());
@@ -165,7 +174,9 @@ fn no_common_ike_proposal() {
     world.run_secs(3);
     assert!(matches!(down(&world, 0), Some(Failure::NoProposalChosen { by: "the peer", .. })));
     match down(&world, 1) {
-        Some(Failure::NoProposalChosen { by: "this host", theirs, .. }) => assert_eq!(theirs.len(), 1),
+        Some(Failure::NoProposalChosen { by: "this host", theirs, .. }) => {
+            assert_eq!(theirs.len(), 1)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -181,8 +192,14 @@ fn a_refused_child_leaves_the_ike_sa() {
         assert_eq!(host.endpoint.ike_sas().len(), 1);
         assert!(host.endpoint.children().is_empty());
     }
-    assert!(matches!(child_failed(&world, 0), Some(Failure::NoProposalChosen { protocol: "ESP", by: "the peer", .. })));
-    assert!(matches!(child_failed(&world, 1), Some(Failure::NoProposalChosen { protocol: "ESP", by: "this host", .. })));
+    assert!(matches!(
+        child_failed(&world, 0),
+        Some(Failure::NoProposalChosen { protocol: "ESP", by: "the peer", .. })
+    ));
+    assert!(matches!(
+        child_failed(&world, 1),
+        Some(Failure::NoProposalChosen { protocol: "ESP", by: "this host", .. })
+    ));
 }
 
 #[test]
@@ -201,14 +218,19 @@ fn tunnel_mode_is_narrowed() {
     let (mut a, mut b) = peers(|p| edit_child(p, |c| c.mode = Mode::Tunnel));
     let net = |text: &str| vec![TrafficSelector::net(text.parse().unwrap())];
     edit_child(&mut a, |c| (c.local_ts, c.remote_ts) = (net("192.168.1.0/24"), net("0.0.0.0/0")));
-    edit_child(&mut b, |c| (c.local_ts, c.remote_ts) = (net("192.168.2.0/24"), net("192.168.0.0/16")));
+    edit_child(&mut b, |c| {
+        (c.local_ts, c.remote_ts) = (net("192.168.2.0/24"), net("192.168.0.0/16"))
+    });
     let mut world = World::new(Arc::new(Toy), 11, a, b);
     world.initiate(0);
     world.run_secs(3);
     world.assert_settled();
     let child = &world.hosts[0].endpoint.children()[0];
     assert_eq!(child.mode, Mode::Tunnel);
-    assert_eq!((&child.local_ts, &child.remote_ts), (&net("192.168.1.0/24"), &net("192.168.2.0/24")));
+    assert_eq!(
+        (&child.local_ts, &child.remote_ts),
+        (&net("192.168.1.0/24"), &net("192.168.2.0/24"))
+    );
 }
 
 #[test]
@@ -267,7 +289,9 @@ fn nobody_answers() {
     world.initiate(0);
     world.run_secs(120);
     match down(&world, 0) {
-        Some(Failure::Timeout { during: "IKE_SA_INIT", tries: 7, seconds }) => assert!((25..60).contains(seconds)),
+        Some(Failure::Timeout { during: "IKE_SA_INIT", tries: 7, seconds }) => {
+            assert!((25..60).contains(seconds))
+        }
         other => panic!("{other:?}"),
     }
     let refused = |e: &Event| matches!(e, Event::Dropped { what: Misbehaviour::NotAPeer, .. });
@@ -287,7 +311,10 @@ fn a_half_open_sa_does_not_stay() {
     for host in &world.hosts {
         assert!(host.endpoint.half_open().is_empty());
         assert_eq!(host.endpoint.next_timeout(), None);
-        assert_eq!(host.count(|e| matches!(e, Event::IkeDown { reason: Failure::Timeout { .. }, .. })), 1);
+        assert_eq!(
+            host.count(|e| matches!(e, Event::IkeDown { reason: Failure::Timeout { .. }, .. })),
+            1
+        );
     }
 }
 
@@ -301,7 +328,12 @@ fn a_restarted_peer_replaces_what_was() {
     world.run_secs(10);
     world.assert_settled();
     assert_eq!(world.hosts[1].count(|e| matches!(e, Event::InitialContact { .. })), 2);
-    let ended = |e: &Event| matches!(e, Event::IkeDown { reason: Failure::Ended(ike::error::EndReason::InitialContact), .. });
+    let ended = |e: &Event| {
+        matches!(
+            e,
+            Event::IkeDown { reason: Failure::Ended(ike::error::EndReason::InitialContact), .. }
+        )
+    };
     assert_eq!(world.hosts[1].count(ended), 1);
 }
 
@@ -316,5 +348,8 @@ fn the_version_is_checked() {
     world.initiate(0);
     world.run_secs(5);
     assert!(world.story().contains("INVAL_MAJOR"), "{}", world.story());
-    assert_eq!(world.hosts[1].count(|e| matches!(e, Event::Dropped { what: Misbehaviour::Version, .. })), 1);
+    assert_eq!(
+        world.hosts[1].count(|e| matches!(e, Event::Dropped { what: Misbehaviour::Version, .. })),
+        1
+    );
 }

@@ -47,8 +47,14 @@ fn untouched(world: &mut World, before: usize) {
     world.assert_settled();
     world.assert_no_loss();
     for host in &world.hosts {
-        let ends = host.events.iter().skip(before).filter(|e| matches!(e, Event::IkeDown { .. } | Event::PeerMoved { .. }));
-        let established = ends.filter(|e| !matches!(e, Event::IkeDown { reason: ike::error::Failure::Timeout { .. }, .. }));
+        let ends = host
+            .events
+            .iter()
+            .skip(before)
+            .filter(|e| matches!(e, Event::IkeDown { .. } | Event::PeerMoved { .. }));
+        let established = ends.filter(|e| {
+            !matches!(e, Event::IkeDown { reason: ike::error::Failure::Timeout { .. }, .. })
+        });
         assert_eq!(established.count(), 0, "{}", world.story());
     }
 }
@@ -99,7 +105,8 @@ fn random_bytes() {
         }
         let (local, remote) = if rng.below(2) == 0 { (A, B) } else { (B, A) };
         let port = if rng.below(2) == 0 { 500 } else { 4500 };
-        let datagram = Datagram { local: (local, port).into(), remote: (remote, port).into(), bytes };
+        let datagram =
+            Datagram { local: (local, port).into(), remote: (remote, port).into(), bytes };
         world.inject(usize::from(local == B), datagram);
     }
     untouched(&mut world, usize::MAX);
@@ -111,7 +118,8 @@ fn tampering_on_the_way() {
     for seed in 0..60 {
         let mut world = toy(seed, |p| {
             if seed % 2 == 0 {
-                p.auth = ike::Auth::Certificate(std::sync::Arc::new(crypto::toy::credentials("host")));
+                p.auth =
+                    ike::Auth::Certificate(std::sync::Arc::new(crypto::toy::credentials("host")));
             }
         });
         let mut rng = Rng::new([seed; 32]);
@@ -161,6 +169,11 @@ fn lies_inside_verified_messages() {
         world.run_secs(300);
         let [a, b] = &world.hosts;
         assert_eq!(a.endpoint.ike_sas().len(), b.endpoint.ike_sas().len(), "{}", world.story());
-        assert_eq!(a.endpoint.half_open().len() + b.endpoint.half_open().len(), 0, "{}", world.story());
+        assert_eq!(
+            a.endpoint.half_open().len() + b.endpoint.half_open().len(),
+            0,
+            "{}",
+            world.story()
+        );
     }
 }

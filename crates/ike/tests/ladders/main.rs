@@ -4,6 +4,7 @@ mod decrypt;
 mod setup;
 mod world;
 
+mod chaos;
 mod collide;
 mod delete;
 mod establish;

@@ -7,8 +7,9 @@ use crypto::native::Native;
 use ike::Auth;
 use ike::error::{AuthError, Failure};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
+    SignatureAlgorithm, date_time_ymd,
 };
 
 use crate::collide::{rekey_child, rekey_ike};
@@ -41,15 +42,21 @@ fn ca(name: &str) -> Ca {
 fn credentials(ca: &Ca, trusted: &Ca, name: &str, algorithm: &'static SignatureAlgorithm) -> Auth {
     let key = KeyPair::generate_for(algorithm).unwrap();
     let leaf = params(name).signed_by(&key, &Issuer::from_params(&ca.params, &ca.key)).unwrap();
-    let loaded = Credentials::load(&Native, &leaf.pem(), &key.serialize_pem(), &[&trusted.pem]).unwrap();
+    let loaded =
+        Credentials::load(&Native, &leaf.pem(), &key.serialize_pem(), &[&trusted.pem]).unwrap();
     Auth::Certificate(Arc::new(loaded))
 }
 
 #[test]
 fn psk_with_every_method() {
-    for (n, ke) in ["modp2048", "modp3072", "ecp256", "ecp384", "ecp521", "curve25519"].iter().enumerate() {
+    for (n, ke) in
+        ["modp2048", "modp3072", "ecp256", "ecp384", "ecp521", "curve25519"].iter().enumerate()
+    {
         let (a, b) = peers(|p| {
-            p.ike_proposals = ike_suites(&[&format!("aes128gcm16-prfsha256-{ke}"), &format!("aes256-sha512-{ke}")]);
+            p.ike_proposals = ike_suites(&[
+                &format!("aes128gcm16-prfsha256-{ke}"),
+                &format!("aes256-sha512-{ke}"),
+            ]);
             edit_child(p, |c| c.esp_proposals = esp_suites(&[&format!("aes128gcm16-{ke}")]));
         });
         let mut world = World::new(Arc::new(Native), n as u8, a, b);
@@ -69,7 +76,8 @@ fn psk_with_every_method() {
 #[test]
 fn certificates_of_every_kind() {
     let root = ca("root");
-    let algorithms = [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519, &PKCS_RSA_SHA256];
+    let algorithms =
+        [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519, &PKCS_RSA_SHA256];
     for (n, algorithm) in algorithms.into_iter().enumerate() {
         let (mut a, mut b) = peers(|p| p.ike_proposals = ike_suites(&["aes128-sha256-curve25519"]));
         a.auth = credentials(&root, &root, "a.example", algorithm);
@@ -92,12 +100,16 @@ fn a_certificate_of_another_ca() {
     let mut world = World::new(Arc::new(Native), 1, a, b);
     world.initiate(0);
     world.run_secs(60);
-    let reasons: Vec<_> = world.hosts.iter().map(|h| {
-        h.events.iter().find_map(|e| match e {
-            ike::Event::IkeDown { reason, .. } => Some(reason.clone()),
-            _ => None,
+    let reasons: Vec<_> = world
+        .hosts
+        .iter()
+        .map(|h| {
+            h.events.iter().find_map(|e| match e {
+                ike::Event::IkeDown { reason, .. } => Some(reason.clone()),
+                _ => None,
+            })
         })
-    }).collect();
+        .collect();
     assert_eq!(reasons[0], Some(Failure::RefusedByPeer), "{}", world.story());
     assert!(matches!(reasons[1], Some(Failure::PeerAuth(AuthError::Chain(_)))), "{reasons:?}");
 }

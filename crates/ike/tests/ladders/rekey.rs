@@ -26,7 +26,9 @@ fn a_child_from_either_side_with_and_without_pfs() {
         assert_ne!(new.spi_in, old.spi_in);
         assert_eq!(new.suite, if seed > 2 { "aes128gcm16-ecp256" } else { "aes128gcm16" });
         for host in &world.hosts {
-            let rekeyed = |e: &Event| matches!(e, Event::ChildDown { reason: Failure::Ended(EndReason::Rekeyed), .. });
+            let rekeyed = |e: &Event| {
+                matches!(e, Event::ChildDown { reason: Failure::Ended(EndReason::Rekeyed), .. })
+            };
             assert_eq!(host.count(rekeyed), 1);
         }
     }
@@ -50,7 +52,9 @@ fn an_ike_sa_from_either_side() {
         world.assert_settled();
         world.assert_no_loss();
         for host in &world.hosts {
-            let rekeyed = |e: &Event| matches!(e, Event::IkeDown { reason: Failure::Ended(EndReason::Rekeyed), .. });
+            let rekeyed = |e: &Event| {
+                matches!(e, Event::IkeDown { reason: Failure::Ended(EndReason::Rekeyed), .. })
+            };
             assert_eq!(host.count(rekeyed), 1, "{}", world.story());
         }
     }
@@ -91,7 +95,8 @@ fn another_child() {
 #[test]
 fn another_key_exchange_for_a_child() {
     let mut world = up(8, |p| {
-        let suites = if p.local == A { ["aes128gcm16-modp2048-ecp256"] } else { ["aes128gcm16-ecp256"] };
+        let suites =
+            if p.local == A { ["aes128gcm16-modp2048-ecp256"] } else { ["aes128gcm16-ecp256"] };
         edit_child(p, |c| c.esp_proposals = esp_suites(&suites));
     });
     let old = world.hosts[0].endpoint.children()[0].id;
@@ -99,7 +104,11 @@ fn another_key_exchange_for_a_child() {
     world.run_secs(10);
     world.assert_settled();
     world.assert_no_loss();
-    assert!(world.story().contains("CREATE_CHILD_SA response 3 [ N(INVAL_KE) ]"), "{}", world.story());
+    assert!(
+        world.story().contains("CREATE_CHILD_SA response 3 [ N(INVAL_KE) ]"),
+        "{}",
+        world.story()
+    );
 }
 
 #[test]
@@ -113,7 +122,11 @@ fn a_child_beyond_its_hard_lifetime_goes() {
     world.traffic = false;
     world.run_secs(80);
     for host in &world.hosts {
-        assert!(host.endpoint.children().is_empty() && host.inbound().is_empty() && host.outbound().is_empty());
+        assert!(
+            host.endpoint.children().is_empty()
+                && host.inbound().is_empty()
+                && host.outbound().is_empty()
+        );
         assert_eq!(host.endpoint.ike_sas().len(), 1);
     }
 }
@@ -127,7 +140,11 @@ fn an_ike_sa_beyond_its_hard_lifetime_goes() {
     world.traffic = false;
     world.run_secs(100);
     for host in &world.hosts {
-        assert!(host.endpoint.ike_sas().is_empty() && host.inbound().is_empty() && host.outbound().is_empty());
+        assert!(
+            host.endpoint.ike_sas().is_empty()
+                && host.inbound().is_empty()
+                && host.outbound().is_empty()
+        );
         assert_eq!(host.endpoint.next_timeout(), None);
     }
 }

@@ -24,6 +24,11 @@ pub enum Fate {
     Late(Duration),
 }
 
+/// Changes the n-th message.
+pub type Tamper = Box<dyn FnMut(usize, &mut Datagram)>;
+/// Changes the plaintext of a message.
+pub type Lie = Box<dyn FnMut(&mut Vec<u8>)>;
+
 /// One host.
 pub struct Host {
     pub endpoint: Endpoint,
@@ -42,7 +47,8 @@ pub struct Dir {
 
 impl Directory for Dir {
     fn responder(&self, local: IpAddr, remote: SocketAddr) -> Option<Arc<PeerConfig>> {
-        (local == self.config.local && remote.ip() == self.config.remote).then(|| self.config.clone())
+        (local == self.config.local && remote.ip() == self.config.remote)
+            .then(|| self.config.clone())
     }
 
     fn is_known(&self, _: IpAddr) -> bool {
@@ -72,9 +78,9 @@ pub struct World {
     /// Whether data flows all the time, and the data planes report first use.
     pub traffic: bool,
     /// A middlebox' eye on messages: may change their bytes.
-    pub tamper: Option<Box<dyn FnMut(usize, &mut Datagram)>>,
+    pub tamper: Option<Tamper>,
     /// Changes what is inside encrypted payloads, as a lying peer could.
-    pub lie: Option<Box<dyn FnMut(&mut Vec<u8>)>>,
+    pub lie: Option<Lie>,
     /// All messages, with the host that they went to.
     pub recorded: Vec<(usize, Datagram)>,
     /// A is behind a NAT that adds this to its ports.
@@ -86,7 +92,8 @@ pub struct World {
     next_packet: Instant,
 }
 
-pub const LIMITS: EndpointConfig = EndpointConfig { cookie_threshold: 30, max_half_open: 100, max_ike_sas: 1000 };
+pub const LIMITS: EndpointConfig =
+    EndpointConfig { cookie_threshold: 30, max_half_open: 100, max_ike_sas: 1000 };
 const UNIX: u64 = 1_800_000_000;
 const PACKET_EVERY: Duration = Duration::from_millis(7);
 
@@ -95,9 +102,19 @@ impl World {
         Self::with_limits(provider, seed, a, b, LIMITS)
     }
 
-    pub fn with_limits(provider: Arc<dyn Provider>, seed: u8, a: PeerConfig, b: PeerConfig, limits: EndpointConfig) -> Self {
+    pub fn with_limits(
+        provider: Arc<dyn Provider>,
+        seed: u8,
+        a: PeerConfig,
+        b: PeerConfig,
+        limits: EndpointConfig,
+    ) -> Self {
         let host = |n: u8, config: PeerConfig| Host {
-            endpoint: Endpoint::new(limits, provider.clone(), [seed.wrapping_mul(2).wrapping_add(n); 32]),
+            endpoint: Endpoint::new(
+                limits,
+                provider.clone(),
+                [seed.wrapping_mul(2).wrapping_add(n); 32],
+            ),
             directory: Dir { config: Arc::new(config), known: true },
             events: Vec::new(),
             inbound: BTreeMap::new(),
@@ -171,14 +188,21 @@ impl World {
 
     fn next_due(&self) -> Option<Instant> {
         let items = self.items.keys().next().map(|(at, _)| *at);
-        let timers = self.hosts.iter().filter_map(|h| h.endpoint.next_timeout()).map(|(at, _)| at).min();
+        let timers =
+            self.hosts.iter().filter_map(|h| h.endpoint.next_timeout()).map(|(at, _)| at).min();
         let packets = self.traffic.then_some(self.next_packet);
         [items, timers, packets].into_iter().flatten().min()
     }
 
     fn step(&mut self) {
         let now = self.at();
-        if let Some((key, item)) = self.items.first_key_value().map(|(k, _)| *k).filter(|k| k.0 <= now.at).and_then(|k| self.items.remove_entry(&k)) {
+        if let Some((key, item)) = self
+            .items
+            .first_key_value()
+            .map(|(k, _)| *k)
+            .filter(|k| k.0 <= now.at)
+            .and_then(|k| self.items.remove_entry(&k))
+        {
             let _ = key;
             return self.deliver(now, item);
         }
@@ -215,7 +239,8 @@ impl World {
             Item::Packet(n, key, secret) => {
                 let host = &mut self.hosts[n];
                 // The SPI and the key say which SA it is; the address may have been translated.
-                let sa = host.inbound.iter().find(|(k, _)| k.spi == key.spi).map(|(k, sa)| (*k, sa));
+                let sa =
+                    host.inbound.iter().find(|(k, _)| k.spi == key.spi).map(|(k, sa)| (*k, sa));
                 match sa {
                     Some((key, sa)) if sa.encr_key == secret => {
                         if host.seen.insert(key) {
@@ -225,7 +250,12 @@ impl World {
                     }
                     _ => {
                         self.lost += 1;
-                        self.ladder.push(format!("{} packet lost at {}: {:?}", now.at, name(n), key.spi));
+                        self.ladder.push(format!(
+                            "{} packet lost at {}: {:?}",
+                            now.at,
+                            name(n),
+                            key.spi
+                        ));
                     }
                 }
             }
@@ -254,7 +284,8 @@ impl World {
         let index = self.sent;
         self.sent += 1;
         if let Some(lie) = &mut self.lie
-            && let Some(bytes) = super::decrypt::reseal(&self.hosts[n].endpoint, &*self.provider, &datagram, lie)
+            && let Some(bytes) =
+                super::decrypt::reseal(&self.hosts[n].endpoint, &*self.provider, &datagram, lie)
         {
             datagram.bytes = bytes;
         }
@@ -263,8 +294,13 @@ impl World {
         }
         let fate = self.fates.get(&index).copied().unwrap_or(Fate::Deliver);
         let text = self.describe(n, &datagram);
-        self.ladder.push(format!("{} #{index} {} {text} {fate:?}", self.now, if n == 0 { "A -> B" } else { "A <- B" }));
-        let mut flipped = Datagram { local: datagram.remote, remote: datagram.local, bytes: datagram.bytes };
+        self.ladder.push(format!(
+            "{} #{index} {} {text} {fate:?}",
+            self.now,
+            if n == 0 { "A -> B" } else { "A <- B" }
+        ));
+        let mut flipped =
+            Datagram { local: datagram.remote, remote: datagram.local, bytes: datagram.bytes };
         if let Some(base) = self.nat_port {
             self.translate(n, base, &mut flipped);
         }
@@ -286,7 +322,10 @@ impl World {
         if from == 0 {
             datagram.remote = SocketAddr::new(public, base + datagram.remote.port());
         } else {
-            datagram.local = SocketAddr::new(super::setup::A, datagram.local.port().checked_sub(base).unwrap_or(9));
+            datagram.local = SocketAddr::new(
+                super::setup::A,
+                datagram.local.port().checked_sub(base).unwrap_or(9),
+            );
         }
     }
 
@@ -336,7 +375,12 @@ impl World {
         assert_eq!((ia[0].spi_i, ia[0].spi_r), (ib[0].spi_i, ib[0].spi_r), "{}", self.story());
         let (ca, cb) = (a.endpoint.children(), b.endpoint.children());
         assert_eq!((ca.len(), cb.len()), (1, 1), "child SAs\n{}", self.story());
-        assert_eq!((ca[0].spi_in, ca[0].spi_out), (cb[0].spi_out, cb[0].spi_in), "{}", self.story());
+        assert_eq!(
+            (ca[0].spi_in, ca[0].spi_out),
+            (cb[0].spi_out, cb[0].spi_in),
+            "{}",
+            self.story()
+        );
         assert_eq!((ca[0].mode, &ca[0].suite), (cb[0].mode, &cb[0].suite));
         assert_eq!((&ca[0].local_ts, &ca[0].remote_ts), (&cb[0].remote_ts, &cb[0].local_ts));
         for (host, child, peer) in [(a, &ca[0], b), (b, &cb[0], a)] {
@@ -379,9 +423,13 @@ fn short(event: &Event) -> String {
     match event {
         Event::InstallInbound { child, sa } => format!("install inbound {} ({child:?})", sa.spi),
         Event::InstallOutbound { child, sa } => format!("install outbound {} ({child:?})", sa.spi),
-        Event::ChildUp(info) => format!("child up {:?} in {} out {}", info.id, info.spi_in, info.spi_out),
+        Event::ChildUp(info) => {
+            format!("child up {:?} in {} out {}", info.id, info.spi_in, info.spi_out)
+        }
         Event::IkeUp(info) => format!("IKE up {:?} {} {}", info.id, info.spi_i, info.suite),
-        Event::IkeRekeyed { old, new } => format!("IKE rekeyed {old:?} -> {:?} {}", new.id, new.spi_i),
+        Event::IkeRekeyed { old, new } => {
+            format!("IKE rekeyed {old:?} -> {:?} {}", new.id, new.spi_i)
+        }
         other => format!("{other:?}"),
     }
 }

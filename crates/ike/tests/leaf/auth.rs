@@ -11,7 +11,8 @@ use wire::registry::{AuthMethod, CertEncoding, HashAlg as H};
 #[test]
 fn schemes_by_key_and_peer() {
     let all = [H::SHA1, H::SHA2_256, H::SHA2_384, H::SHA2_512, H::IDENTITY];
-    let rows: [(KeyKind, Option<&[H]>, Option<Scheme>); 9] = [
+    type Row<'a> = (KeyKind, Option<&'a [H]>, Option<Scheme>);
+    let rows: [Row<'_>; 9] = [
         (KeyKind::Rsa(3072), Some(&all), Some(Scheme::RsaPss(H::SHA2_256))),
         (KeyKind::Rsa(3072), Some(&[H::SHA2_512]), Some(Scheme::RsaPss(H::SHA2_512))),
         // SHA-1 is never taken with method 14 (RFC 8247 3.2).
