@@ -11,7 +11,7 @@ use linux::capture::{Capture, Direction};
 use linux::netns::Netns;
 
 use super::net::{Host, SWITCH};
-use super::watch::{Seen, classify};
+use super::watch::{Judge, Seen};
 
 /// What passed between the hosts.
 #[derive(Default, Clone, Debug)]
@@ -58,10 +58,13 @@ impl Watch {
 
 fn watch(mut captures: Vec<Capture>, members: &BTreeSet<IpAddr>, stop: &AtomicBool) -> Counts {
     let mut counts = Counts::default();
+    let is_host = |address: IpAddr| members.contains(&address);
+    // A datagram's pieces enter at one port: each has a judge of its own.
+    let mut judges: Vec<Judge<'_>> = captures.iter().map(|_| Judge::new(&is_host)).collect();
     loop {
         let last = stop.load(Ordering::Relaxed);
-        for capture in &mut captures {
-            look(capture, members, &mut counts);
+        for (capture, judge) in captures.iter_mut().zip(&mut judges) {
+            look(capture, judge, &mut counts);
         }
         if last {
             counts.missed +=
@@ -72,14 +75,14 @@ fn watch(mut captures: Vec<Capture>, members: &BTreeSet<IpAddr>, stop: &AtomicBo
     }
 }
 
-fn look(capture: &mut Capture, members: &BTreeSet<IpAddr>, counts: &mut Counts) {
+fn look(capture: &mut Capture, judge: &mut Judge<'_>, counts: &mut Counts) {
     let Ok(packets) = capture.read() else {
         counts.missed += 1;
         return;
     };
     // Each frame enters the switch at one port: there it is counted, once.
     for packet in packets.iter().filter(|packet| packet.direction == Direction::Incoming) {
-        match classify(packet.protocol, &packet.bytes, &|address| members.contains(&address)) {
+        match judge.classify(packet.protocol, &packet.bytes) {
             Seen::Esp => counts.esp += 1,
             Seen::Ike => counts.ike += 1,
             Seen::Clear => {
