@@ -377,6 +377,16 @@ fn esp_suite(chosen: &Proposal) -> Option<EspSuite> {
     })
 }
 
+/// Every cipher that an ESP proposal leaves to choose from.
+pub fn esp_ciphers(proposal: &Proposal) -> Vec<CipherSpec> {
+    let integs: Vec<Integ> = proposal.of_kind(TransformType::INTEG).map(|t| Integ(t.id)).collect();
+    let of = |encr: &Transform| match Encr(encr.id).is_aead() {
+        true => vec![cipher_spec(encr, Integ::NONE)],
+        false => integs.iter().map(|integ| cipher_spec(encr, *integ)).collect(),
+    };
+    proposal.of_kind(TransformType::ENCR).flat_map(of).collect()
+}
+
 fn cipher_of(chosen: &Proposal) -> Option<CipherSpec> {
     let encr = chosen.of_kind(TransformType::ENCR).next()?;
     let integ = chosen.of_kind(TransformType::INTEG).next().map_or(Integ::NONE, |t| Integ(t.id));

@@ -78,11 +78,9 @@ fn mode(plan: &Plan) -> &'static str {
 
 /// What is left of an Ethernet frame's 1500 bytes for the packets inside, for the first suite of the manifest.
 fn mtu(accepted: &Accepted, plan: &Plan) -> Option<usize> {
-    let proposals = &accepted.manifest.esp_proposals.proposals;
-    let (spi, exchange) = (ipsec::Spi(256), ike::negotiate::ChildExchange::Auth);
-    let offer = ike::negotiate::offer_esp(proposals, spi, exchange, &Native);
-    let chosen = ike::negotiate::choose_esp(proposals, &offer, spi, exchange, &Native)?;
-    let shape = ipsec::esp::Shape::of_spec(chosen.suite.cipher)?;
+    let proposal = accepted.manifest.esp_proposals.proposals.first()?;
+    let cipher = *ike::negotiate::esp_ciphers(proposal).first()?;
+    let shape = ipsec::esp::Shape::of_spec(cipher)?;
     let encap = accepted.manifest.force_udp_encapsulation;
     Some(ipsec::esp::max_inner(1500, plan.mode(), shape, encap, ipsec::esp::Family::of(plan.me())))
 }

@@ -27,7 +27,7 @@ pub fn export(control: &Path, dir: &Path, json: bool) -> Result<(), Failure> {
     if json {
         println!(
             "{}",
-            serde_json::json!({ "dir": dir, "ike_sas": count("ike"), "esp_sas": count("esp") })
+            serde_json::json!({ "dir": dir, "ike_sas": count("ike"), "esp_sas": count("esp"), "left_out": keys["left_out"] })
         );
     } else {
         println!(
@@ -36,6 +36,12 @@ pub fn export(control: &Path, dir: &Path, json: bool) -> Result<(), Failure> {
             count("ike"),
             count("esp")
         );
+        if keys["left_out"].as_u64().is_some_and(|count| count > 0) {
+            println!(
+                "{} SAs have no line: Wireshark does not know their algorithms",
+                keys["left_out"]
+            );
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crypto::Provider;
 use ike::endpoint::Datagram;
+use ipsec::esp::{self, Family, Shape};
 use ipsec::pipeline::Pipeline;
 use linux::udp::Ports;
 use linux::userspace::{self, Config, IkeDatagram, MARK, Networks, PORTS, Upcalls, Userspace};
@@ -58,7 +59,7 @@ impl Carrier {
         let wake = Arc::new(Notify::new());
         let upcalls = Box::new(ToLoop { datagrams: sender, wake: wake.clone() });
         let mut config = Config::new(vec![site.address()]);
-        config.overhead = userspace::overhead(site.current().mode());
+        config.overhead = overhead(site.current());
         let pipeline = Arc::new(Pipeline::new(provider));
         let dataplane = Userspace::start(config, pipeline, ports.clone(), upcalls)?;
         let mut carrier = Self { dataplane, wake, datagrams, ports };
@@ -91,6 +92,20 @@ impl Carrier {
             self.dataplane.flush();
         }
     }
+}
+
+/// The most bytes by which a packet can grow with the plan's suites, in UDP if need be.
+fn overhead(plan: &Plan) -> u32 {
+    let peers = plan.known_peers().values().map(|peer| &peer.esp_proposals);
+    let suites = peers.chain([&plan.manifest().esp_proposals]);
+    let ciphers = suites.flat_map(|suites| &suites.proposals).flat_map(ike::negotiate::esp_ciphers);
+    let family = Family::of(plan.me());
+    let most = ciphers
+        .filter_map(Shape::of_spec)
+        .map(|shape| esp::overhead(plan.mode(), shape, true, family))
+        .max();
+    most.and_then(|most| u32::try_from(most).ok())
+        .unwrap_or_else(|| userspace::overhead(plan.mode()))
 }
 
 /// From the data plane's threads to the loop.

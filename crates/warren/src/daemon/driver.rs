@@ -166,7 +166,7 @@ impl Driver {
                 to_json(&self.mesh.explain(now(), packet(&query)).map_err(Refused::because)?)
             }
             Call::Plan(file) => self.site.plan(&file, now().unix).map_err(Refused::because),
-            Call::Keys => self.site.keys(&self.mesh, now()),
+            Call::Keys => self.site.keys(&self.mesh),
             Call::Metrics => Ok(metrics(&self.mesh)),
             Call::Stop { .. } => Ok(Value::Null),
         }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crypto::Provider;
-use ike::Now;
 use mesh::plan::Plan;
 use mesh::{Loaded, Mesh};
 use serde_json::{Value, json};
@@ -83,29 +82,25 @@ impl Site {
     }
 
     /// Keys of all live SAs, as lines of Wireshark's tables.
-    pub fn keys(&self, mesh: &Mesh, now: Now) -> Answer {
-        let status = mesh.status(now);
-        let mut ike = Vec::new();
-        for peer in &status.peers {
-            let keys =
-                mesh.export_keys(&mesh::Target::Address(peer.address)).map_err(Refused::because)?;
-            ike.extend(keys.iter().filter_map(wireshark::ike_line));
-        }
-        let esp: Vec<String> =
-            Vec::<ipsec::sa::Sa>::new().iter().filter_map(wireshark::esp_line).collect();
-        Ok(json!({ "ike": ike, "esp": esp }))
+    pub fn keys(&self, mesh: &Mesh) -> Answer {
+        let tables = wireshark::tables(&mesh.export_all_keys(), &mesh.export_sas());
+        serde_json::to_value(tables).map_err(Refused::because)
     }
 }
 
-/// All addresses of this host but those that no other host can reach.
+/// All addresses of this host but those that no other host can reach. The data plane's device
+/// may carry some of them a second time.
 pub fn own_addresses() -> Vec<IpAddr> {
     let addresses =
         linux::route::Rtnl::open().and_then(|mut rtnl| rtnl.addresses()).unwrap_or_default();
-    addresses
-        .iter()
-        .map(|address| address.net.addr())
-        .filter(|address| !address.is_loopback() && !is_link_local(*address))
-        .collect()
+    let reachable = |address: &IpAddr| !address.is_loopback() && !is_link_local(*address);
+    let mut own = Vec::new();
+    for address in addresses.iter().map(|address| address.net.addr()).filter(reachable) {
+        if !own.contains(&address) {
+            own.push(address);
+        }
+    }
+    own
 }
 
 fn is_link_local(address: IpAddr) -> bool {
