@@ -20,7 +20,7 @@ const ROUNDS: u32 = 50;
 pub fn run(shape: &LabShape, json: bool) -> Result<(), Failure> {
     let stop = Stop::on_signals().map_err(Failure::no)?;
     say(json, &format!("building {} hosts on one switch", shape.hosts));
-    let lab = Lab::build(shape)?;
+    let lab = Lab::build(shape, &format!("warren-demo-{}", std::process::id()))?;
     let outcome = play(&lab, json, &stop);
     lab.remove(shape.keep.as_deref());
     let (report, counts) = outcome?;

@@ -29,8 +29,10 @@ mod wire;
 
 use net::Host;
 
-/// Everything that a lab leaves on the machine lies below this, and goes with it.
-const HOME: &str = "/run/warren-lab";
+/// Name of the lab that `up` makes; there is one on a machine.
+const UP: &str = "warren-lab";
+/// Everything that a lab leaves on the machine lies in a folder of its name, and goes with it.
+const RUN: &str = "/run";
 
 /// Runs it.
 pub fn run(command: &LabCommand, json: bool) -> Result<(), Failure> {
@@ -65,9 +67,10 @@ pub struct Lab {
 
 impl Lab {
     /// Addresses, certificates, manifest, namespaces: everything but the daemons.
-    pub fn build(shape: &LabShape) -> Result<Self, Failure> {
-        let dir = PathBuf::from(HOME);
-        fs::create_dir_all(&dir).map_err(|error| Failure::No(format!("{HOME}: {error}")))?;
+    pub fn build(shape: &LabShape, name: &str) -> Result<Self, Failure> {
+        let dir = Path::new(RUN).join(name);
+        fs::create_dir_all(&dir)
+            .map_err(|error| Failure::No(format!("{}: {error}", dir.display())))?;
         let lock = Lock::take(&dir.join("lock")).map_err(|_| {
             Failure::No("another lab is at work on this machine; wait for it, or end it".into())
         })?;
@@ -78,7 +81,7 @@ impl Lab {
             Some(file) => given(&dir, file)?,
             None => (write_own(&dir)?, None, own_subnet(), None),
         };
-        let hosts = addresses(subnet, shape.hosts, excluded.as_ref())?;
+        let hosts = addresses(name, subnet, shape.hosts, excluded.as_ref())?;
         net::build(&hosts).map_err(Failure::No)?;
         Ok(Self { dir, hosts, manifest, credentials, data_plane: shape.data_plane, _lock: lock })
     }
@@ -121,7 +124,7 @@ impl Lab {
 }
 
 fn up(shape: &LabShape, json: bool) -> Result<(), Failure> {
-    let lab = Lab::build(shape)?;
+    let lab = Lab::build(shape, UP)?;
     let children = match lab.start(&|| false) {
         Ok(children) => children,
         Err(failure) => {
@@ -159,13 +162,14 @@ fn down() -> Result<(), Failure> {
         std::thread::sleep(Duration::from_millis(10));
     }
     net::remove(&state.hosts);
-    fs::remove_dir_all(HOME).map_err(|error| Failure::No(format!("{HOME}: {error}")))
+    fs::remove_dir_all(home())
+        .map_err(|error| Failure::No(format!("{}: {error}", home().display())))
 }
 
 /// Whether the process is still a daemon of the lab, and not another one with its number.
 fn is_ours(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|line| String::from_utf8_lossy(&line).contains(HOME))
+        .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&home().display().to_string()))
 }
 
 fn exec(host: &str, command: &[String]) -> Result<(), Failure> {
@@ -186,7 +190,7 @@ fn exec(host: &str, command: &[String]) -> Result<(), Failure> {
     // `warren` on a host means this program, talking to that host's daemon.
     let mut run = if command[0] == "warren" {
         let mut run = Command::new(own);
-        run.arg("--control").arg(daemons::control(Path::new(HOME), host));
+        run.arg("--control").arg(daemons::control(&home(), host));
         run
     } else {
         Command::new(&command[0])
@@ -197,8 +201,12 @@ fn exec(host: &str, command: &[String]) -> Result<(), Failure> {
     Err(Failure::No(format!("{}: {error}", command[0])))
 }
 
+fn home() -> PathBuf {
+    Path::new(RUN).join(UP)
+}
+
 fn read_state() -> Result<State, Failure> {
-    let text = fs::read_to_string(Path::new(HOME).join("lab.json"))
+    let text = fs::read_to_string(home().join("lab.json"))
         .map_err(|_| Failure::No("no lab is up; `warren lab up` makes one".into()))?;
     serde_json::from_str(&text).map_err(Failure::no)
 }
@@ -254,7 +262,12 @@ fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
 }
 
 /// The first `count` addresses of the subnet that are protected.
-fn addresses(subnet: IpNet, count: u16, manifest: Option<&Manifest>) -> Result<Vec<Host>, Failure> {
+fn addresses(
+    lab: &str,
+    subnet: IpNet,
+    count: u16,
+    manifest: Option<&Manifest>,
+) -> Result<Vec<Host>, Failure> {
     let protected = |address: &IpAddr| {
         manifest.is_none_or(|manifest| matches!(manifest.place_of(*address), Place::Protected(_)))
     };
@@ -264,6 +277,7 @@ fn addresses(subnet: IpNet, count: u16, manifest: Option<&Manifest>) -> Result<V
         .take(usize::from(count))
         .enumerate()
         .map(|(index, address)| Host {
+            lab: lab.to_owned(),
             name: format!("h{}", index + 1),
             address,
             prefix: subnet.prefix_len(),

@@ -7,8 +7,6 @@ use linux::netns::Netns;
 use linux::route::{NewLink, Rtnl};
 use serde::{Deserialize, Serialize};
 
-/// Namespace of the switch.
-pub const SWITCH: &str = "warren-lab";
 /// The hosts' interface towards it.
 pub const INTERFACE: &str = "eth0";
 const BRIDGE: &str = "switch";
@@ -16,6 +14,8 @@ const BRIDGE: &str = "switch";
 /// One host of the lab.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
+    /// Name of the lab, and namespace of its switch.
+    pub lab: String,
     /// `h1`, `h2`, …: also the name of its port on the switch.
     pub name: String,
     /// Its address in the mesh.
@@ -27,7 +27,7 @@ pub struct Host {
 impl Host {
     /// Its namespace.
     pub fn namespace(&self) -> String {
-        format!("{SWITCH}-{}", self.name)
+        format!("{}-{}", self.lab, self.name)
     }
 }
 
@@ -42,7 +42,8 @@ pub fn build(hosts: &[Host]) -> Result<(), String> {
 
 /// Takes everything away; what is absent does not matter.
 pub fn remove(hosts: &[Host]) {
-    for name in hosts.iter().map(Host::namespace).chain([SWITCH.to_owned()]) {
+    let switch = hosts.first().map(|host| host.lab.clone());
+    for name in hosts.iter().map(Host::namespace).chain(switch) {
         if let Err(error) = Netns::delete(&name) {
             tracing::warn!("{error}");
         }
@@ -50,7 +51,8 @@ pub fn remove(hosts: &[Host]) {
 }
 
 fn try_build(hosts: &[Host]) -> Result<(), String> {
-    let switch = Netns::create(SWITCH).map_err(text)?;
+    let lab = hosts.first().ok_or("a lab without hosts")?;
+    let switch = Netns::create(&lab.lab).map_err(text)?;
     // Without IPv6 on the switch itself there is no chatter of its own on the wire that is watched.
     let _ = switch.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
     switch

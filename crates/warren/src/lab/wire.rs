@@ -10,7 +10,7 @@ use std::time::Duration;
 use linux::capture::{Capture, Direction};
 use linux::netns::Netns;
 
-use super::net::{Host, SWITCH};
+use super::net::Host;
 use super::watch::{Judge, Seen};
 
 /// What passed between the hosts.
@@ -37,7 +37,8 @@ pub struct Watch {
 impl Watch {
     /// Starts watching all ports.
     pub fn start(hosts: &[Host]) -> Result<Self, String> {
-        let switch = Netns::open(SWITCH).map_err(|error| error.to_string())?;
+        let lab = hosts.first().ok_or("a lab without hosts")?;
+        let switch = Netns::open(&lab.lab).map_err(|error| error.to_string())?;
         let captures = hosts
             .iter()
             .map(|host| switch.run(|| Capture::open(&host.name)).map_err(|error| error.to_string()))
