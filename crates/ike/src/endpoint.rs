@@ -385,6 +385,28 @@ impl Endpoint {
         self.task(now, ike, Task::RekeyChild(child))
     }
 
+    /// ESP of the peer came for an SPI that this host has not got. Where a child SA has that SPI,
+    /// only the data plane lost it, and the child is replaced; else the peer is told to delete what
+    /// it sends through. What is told is worth nothing to a forger: the peer has no such SA then.
+    pub fn unknown_spi(
+        &mut self,
+        now: Now,
+        ike: IkeSaId,
+        spi: ipsec::Spi,
+    ) -> Result<(), CommandError> {
+        let known = self.cx.children.of(ike).into_iter().filter_map(|id| self.cx.children.get(id));
+        let known: Vec<_> = known.filter(|child| child.spi_in == spi).collect();
+        match known.as_slice() {
+            [] => self.task(now, ike, Task::DeleteSpi(spi)),
+            [child] if child.stage == Stage::Up && child.successor.is_none() => {
+                let id = child.id;
+                self.rekey_child(now, id)
+            }
+            // It is on its way in or out already.
+            _ => Ok(()),
+        }
+    }
+
     /// Replaces an IKE SA now, its children move over.
     pub fn rekey_ike(&mut self, now: Now, ike: IkeSaId) -> Result<(), CommandError> {
         self.task(now, ike, Task::RekeyIke)

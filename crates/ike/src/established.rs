@@ -29,6 +29,9 @@ use crate::timer::Timer;
 /// Tasks that may wait on one IKE SA.
 const MAX_QUEUE: usize = 128;
 
+/// Deleted SPIs remembered while a response is waited for.
+const MAX_DELETED: usize = 16;
+
 /// A responder sends through a new child SA after this long even if the peer gave no sign that it has it.
 const OUTBOUND_NEW: Duration = Duration::from_secs(1);
 /// The same where the old child SA still serves.
@@ -61,6 +64,9 @@ pub(crate) struct Established {
     pub(crate) theirs: Option<Theirs>,
     pub(crate) queue: VecDeque<Task>,
     later: Vec<Task>,
+    /// What the peer deleted while a CREATE_CHILD_SA of this host waits for its response, and no
+    /// child has: the response may still name one of them.
+    pub(crate) deleted: Vec<Spi>,
 }
 
 /// The IKE_SA_INIT exchange that an IKE SA goes back to through all its rekeys.
@@ -171,6 +177,7 @@ impl Established {
             theirs: None,
             queue: VecDeque::new(),
             later: Vec::new(),
+            deleted: Vec::new(),
         }
     }
 
@@ -212,6 +219,14 @@ impl Established {
         let there = self.queue.iter().chain(&self.later).any(|t| t.same(&task));
         if !there && self.queue.len() < MAX_QUEUE {
             self.queue.push_back(task);
+        }
+    }
+
+    /// The peer deleted what this host does not know: it may be what a late response is about.
+    pub(crate) fn note_deleted(&mut self, spi: Spi) {
+        let creating = matches!(self.own, Some(Own::Create(_) | Own::CreateAgreeing(_)));
+        if creating && self.deleted.len() < MAX_DELETED {
+            self.deleted.push(spi);
         }
     }
 
@@ -315,6 +330,8 @@ impl Task {
         match (self, other) {
             (Self::RekeyChild(a), Self::RekeyChild(b)) => a == b,
             (Self::DeleteChild(a, _), Self::DeleteChild(b, _)) => a == b,
+            (Self::DeleteSpi(a), Self::DeleteSpi(b)) => a == b,
+            (Self::NewChild(a), Self::NewChild(b)) => a.reqid == b.reqid,
             (Self::RekeyIke, Self::RekeyIke) | (Self::Probe, Self::Probe) => true,
             _ => false,
         }

@@ -15,7 +15,9 @@ pub const BACKOFF_CAP: Duration = Duration::from_secs(60);
 /// A tunnel that was up for so long has proven itself: failures before it are forgotten.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(60);
 /// The first child SA comes with its IKE SA, or soon after, or not at all.
-const FIRST_CHILD_WITHIN: Duration = Duration::from_secs(5);
+pub const FIRST_CHILD_WITHIN: Duration = Duration::from_secs(5);
+/// A further one that was asked for comes, or fails, before its request is given up.
+pub const CHILD_WITHIN: Duration = Duration::from_secs(45);
 /// A peer that is not in the manifest by name and does nothing is forgotten after this.
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 
@@ -71,8 +73,6 @@ pub struct Peer {
     pub last_heard: Option<Instant>,
     /// Last time that anything concerned it.
     pub last_active: Instant,
-    /// ESP for unknown SPIs while a tunnel is up: how often, and since when.
-    pub strays: (u8, Instant),
 }
 
 /// One IKE SA.
@@ -84,8 +84,8 @@ pub struct Ike {
     pub initiated: bool,
     /// When it, or the one that it was rekeyed from, was established; `None` while half-open.
     pub since: Option<Instant>,
-    /// Its first child SA is still to come, or to fail.
-    pub expects_child: bool,
+    /// A child SA of it is still to come, or to fail: no other is asked for before this.
+    pub child_due: Option<Instant>,
     /// On its way down.
     pub closing: bool,
 }
@@ -156,7 +156,6 @@ impl Peer {
             up_since: None,
             last_heard: None,
             last_active: now,
-            strays: (0, Instant::ZERO),
         }
     }
 
@@ -176,10 +175,10 @@ impl Peer {
         self.ikes.iter().any(|i| i.since.is_none() && !i.closing)
     }
 
-    /// Whether the child SA of a fresh IKE SA is still to come.
-    pub fn expects_child(&self, now: Instant) -> bool {
-        let fresh = |i: &Ike| i.since.is_some_and(|at| now.since(at) < FIRST_CHILD_WITHIN);
-        self.ikes.iter().any(|i| i.established() && i.expects_child && fresh(i))
+    /// Until when a child SA that is on its way is waited for.
+    pub fn child_due(&self, now: Instant) -> Option<Instant> {
+        let live = self.ikes.iter().filter(|i| i.established());
+        live.filter_map(|i| i.child_due).filter(|due| now < *due).max()
     }
 
     /// Whether this host began all IKE SAs that there are.
@@ -346,13 +345,7 @@ mod tests {
     }
 
     fn ike(id: u64, initiated: bool, since: u64) -> Ike {
-        Ike {
-            id: IkeSaId(id),
-            initiated,
-            since: Some(at(since)),
-            expects_child: false,
-            closing: false,
-        }
+        Ike { id: IkeSaId(id), initiated, since: Some(at(since)), child_due: None, closing: false }
     }
 
     fn child(id: u64, ike: u64) -> Child {

@@ -150,6 +150,7 @@ fn send(
     }
     payloads.extend(plan.offer.tail());
     sa.send_request(cx, now, ExchangeType::CREATE_CHILD_SA, &payloads);
+    up.deleted.clear();
     up.own = Some(Own::Create(Box::new(Sent { plan, private })));
 }
 
@@ -318,6 +319,11 @@ fn finish(
     nr: &[u8],
     shared: Option<&Secret>,
 ) {
+    if up.deleted.contains(&agreed.spi_out) {
+        // The peer made it and deleted it before its response came through.
+        let reason = Failure::Ended(EndReason::PeerDeleted);
+        return failed(cx, sa, now, plan.replaces(), reason);
+    }
     let keying = ChildKeying { ni: &plan.ni, nr, shared, initiated: true };
     let pair = match child::pair(cx, sa, &agreed, keying) {
         Ok(pair) => pair,

@@ -146,6 +146,9 @@ fn child_deleted(
     let child = cx.children.by_spi_out(up.heir(sa), spi);
     let doing = up.child_doing(cx, child);
     let reply = collide::reply(Request::DeleteChild(doing), up.ike_doing(), up.child_busy());
+    if child.is_none() {
+        up.note_deleted(spi);
+    }
     let child = child?;
     let (spi_in, successor, redundant) = {
         let c = cx.children.get(child)?;

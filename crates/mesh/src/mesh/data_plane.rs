@@ -1,7 +1,6 @@
 //! What the data plane tells: acquires, limits, refusals, and what a look at it shows.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use ike::Now;
 use ipsec::change::{Batch, Change, Refusal};
@@ -13,11 +12,6 @@ use super::tunnels::Demand;
 use crate::event::{Kind, Level};
 use crate::peer::Usage;
 use crate::status::Verdict;
-
-/// So many packets with an unknown SPI while a tunnel is up …
-const STRAYS: u8 = 3;
-/// … within this show that the peer sends through an SA that is not here.
-const STRAYS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Mesh {
     pub(super) fn on_kernel(&mut self, now: Now, event: DataplaneEvent) {
@@ -175,19 +169,8 @@ impl Mesh {
             self.demand(now, src, Demand::Repair);
             return;
         };
-        let Some(peer) = self.peers.get_mut(src) else { return };
-        if now.at.since(peer.strays.1) > STRAYS_WITHIN {
-            peer.strays = (0, now.at);
-        }
-        peer.strays.0 = peer.strays.0.saturating_add(1);
-        if peer.strays.0 < STRAYS {
-            let _ = self.endpoint.probe(now, ike);
-            return;
-        }
-        peer.strays = (0, now.at);
-        if let Some(child) = peer.children.iter().find(|c| c.up && !c.superseded).map(|c| c.id) {
-            let _ = self.endpoint.rekey_child(now, child);
-        }
+        // Heals in a round trip: what the peer sends through is replaced, or goes. A sign of life as well.
+        let _ = self.endpoint.unknown_spi(now, ike, key.spi);
     }
 
     fn clear_in(&mut self, now: Now, packet: &PacketInfo) {

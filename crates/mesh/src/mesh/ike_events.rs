@@ -12,7 +12,7 @@ use ipsec::sa::{Direction, Sa, SaKey};
 use super::Mesh;
 use crate::event::{Kind, Level};
 use crate::fleet::OnDeath;
-use crate::peer::{Child, Ike, Peer, Trouble, Wanted};
+use crate::peer::{Child, FIRST_CHILD_WITHIN, Ike, Peer, Trouble, Wanted};
 use crate::status::Verdict;
 
 /// So long without a sign of life from anybody is a silence.
@@ -79,11 +79,11 @@ impl Mesh {
             id: info.id,
             initiated: info.initiator,
             since: Some(now.at),
-            expects_child: true,
+            child_due: Some(now.at + FIRST_CHILD_WITHIN),
             closing: false,
         };
         match peer.ikes.iter_mut().find(|i| i.id == info.id) {
-            Some(known) => known.since = Some(now.at),
+            Some(known) => (known.since, known.child_due) = (ike.since, ike.child_due),
             None => peer.ikes.push(ike),
         }
         peer.stale = false;
@@ -106,13 +106,13 @@ impl Mesh {
         self.ikes.insert(new.id, address);
         self.counters.ike_rekeyed += 1;
         let peer = self.peers.entry(self.identity.address, address, now.at);
-        let (mut initiated, mut since) = (new.initiator, Some(now.at));
+        let (mut initiated, mut since, mut child_due) = (new.initiator, Some(now.at), None);
         if let Some(ike) = peer.ikes.iter_mut().find(|i| i.id == old) {
-            (initiated, since) = (ike.initiated, ike.since);
+            (initiated, since, child_due) = (ike.initiated, ike.since, ike.child_due);
             ike.closing = true;
         }
         peer.ikes.retain(|i| i.id != new.id);
-        peer.ikes.push(Ike { id: new.id, initiated, since, expects_child: false, closing: false });
+        peer.ikes.push(Ike { id: new.id, initiated, since, child_due, closing: false });
         for child in peer.children.iter_mut().filter(|c| c.ike == Some(old)) {
             child.ike = Some(new.id);
         }
@@ -249,7 +249,7 @@ impl Mesh {
             peer.children.push(Child::new(info.id));
         }
         for ike in peer.ikes.iter_mut().filter(|i| i.id == info.ike) {
-            ike.expects_child = false;
+            ike.child_due = None;
         }
         for child in &mut peer.children {
             if child.id == info.id {
@@ -306,7 +306,7 @@ impl Mesh {
     ) {
         let Some(peer) = self.peers.get_mut(address) else { return };
         for ike in peer.ikes.iter_mut().filter(|i| i.id == ike) {
-            ike.expects_child = false;
+            ike.child_due = None;
         }
         if matches!(reason, Failure::Ended(_)) {
             self.budget.release(address);

@@ -11,7 +11,7 @@ use super::Mesh;
 use crate::budget::Urgency;
 use crate::event::{Kind, Level};
 use crate::pair;
-use crate::peer::{Ike, Peer, Trouble, Wanted};
+use crate::peer::{CHILD_WITHIN, Ike, Peer, Trouble, Wanted};
 use crate::status::Verdict;
 
 /// Why a tunnel is wanted.
@@ -70,7 +70,7 @@ impl Mesh {
         };
         peer.demand_until = peer.demand_until.max(now.at + window);
         peer.urgent |= matches!(why, Demand::Traffic | Demand::Operator);
-        let settled = (peer.flowing() && !peer.stale) || peer.expects_child(now.at);
+        let settled = (peer.flowing() && !peer.stale) || peer.child_due(now.at).is_some();
         if settled || peer.connecting() || self.budget.is_queued(address) {
             return true;
         }
@@ -123,13 +123,23 @@ impl Mesh {
         {
             return self.budget.release(address);
         }
+        if let Some(due) = peer.child_due(now.at).filter(|_| !peer.stale && !peer.rekey_again) {
+            peer.start_at = Some(due);
+            return self.budget.release(address);
+        }
         match peer.keeper() {
             Some(ike) if !peer.stale => {
                 peer.rekey_again = false;
                 let broken = peer.children.iter().find(|c| c.up && !c.superseded).map(|c| c.id);
                 let begun = match broken {
                     Some(child) => self.endpoint.rekey_child(now, child),
-                    None => self.endpoint.create_child(now, ike, config.child.clone()),
+                    None => {
+                        let mut ikes = peer.ikes.iter_mut();
+                        if let Some(keeper) = ikes.find(|i| i.id == ike) {
+                            keeper.child_due = Some(now.at + CHILD_WITHIN);
+                        }
+                        self.endpoint.create_child(now, ike, config.child.clone())
+                    }
                 };
                 if begun.is_err() {
                     let text = "the tunnel could not be repaired; it is built anew";
@@ -172,7 +182,7 @@ impl Mesh {
     /// A tunnel that was there is not whole any more.
     pub(super) fn after_loss(&mut self, now: Now, address: IpAddr, restart: bool) {
         let Some(peer) = self.peers.get_mut(address) else { return };
-        if peer.flowing() || peer.expects_child(now.at) {
+        if peer.flowing() || peer.child_due(now.at).is_some() {
             return;
         }
         if restart || peer.eager || peer.wanted == Wanted::Up {
@@ -287,7 +297,7 @@ impl Mesh {
                 id,
                 initiated: true,
                 since: None,
-                expects_child: true,
+                child_due: None,
                 closing: false,
             });
         }
