@@ -47,11 +47,11 @@ pub(crate) struct IkeSa {
     reply_to: Option<ReplyTo>,
 }
 
-/// Keys and ciphers, once there are any.
+/// Algorithms and keys, once there are any. Ciphers are keyed for each message: an idle SA has none, which
+/// halves its size, and messages are few.
 pub(crate) struct Secured {
     pub(crate) suite: IkeSuite,
     pub(crate) keys: IkeKeys,
-    ciphers: SkCiphers,
     sealed: u64,
 }
 
@@ -149,9 +149,9 @@ impl IkeSa {
         suite: IkeSuite,
         keys: IkeKeys,
     ) -> Result<(), Failure> {
-        let ciphers = SkCiphers::new(&*cx.provider, &suite, &keys, self.initiator)
+        SkCiphers::new(&*cx.provider, &suite, &keys, self.initiator)
             .map_err(|e| Failure::Local(e.to_string()))?;
-        self.secured = Some(Box::new(Secured { suite, keys, ciphers, sealed: 0 }));
+        self.secured = Some(Box::new(Secured { suite, keys, sealed: 0 }));
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl IkeSa {
         arrived: Arrived<'_>,
     ) -> Result<(), Misbehaviour> {
         let header = arrived.header;
-        let opened = self.open(arrived)?;
+        let opened = self.open(cx, arrived)?;
         match self.window.classify(header.message_id) {
             Inbound::New => {}
             Inbound::Repeat(messages) => {
@@ -255,7 +255,7 @@ impl IkeSa {
         arrived: Arrived<'_>,
     ) -> Result<(), Misbehaviour> {
         let header = arrived.header;
-        let opened = self.open(arrived)?;
+        let opened = self.open(cx, arrived)?;
         if self.window.outstanding() != Some(header.message_id) {
             return Err(Misbehaviour::MessageId);
         }
@@ -296,7 +296,11 @@ impl IkeSa {
     }
 
     /// Verifies and reads the SK payload. The outer error means: no word of the peer, drop it.
-    fn open(&self, arrived: Arrived<'_>) -> Result<Result<Vec<Payload>, ParseError>, Misbehaviour> {
+    fn open(
+        &self,
+        cx: &Context,
+        arrived: Arrived<'_>,
+    ) -> Result<Result<Vec<Payload>, ParseError>, Misbehaviour> {
         let message = wire::message::parse(arrived.bytes).map_err(|_| Misbehaviour::Malformed)?;
         let (Some(frame), Some(secured)) = (message.sk, &self.secured) else {
             return Err(Misbehaviour::MissingPayload);
@@ -304,7 +308,8 @@ impl IkeSa {
         if frame.fragment.is_some() {
             return Err(Misbehaviour::UnexpectedPayload);
         }
-        match sk::open(&frame, &*secured.ciphers.r#in) {
+        let ciphers = secured.ciphers(cx, self.initiator).ok_or(Misbehaviour::BadIcv)?;
+        match sk::open(&frame, &*ciphers.r#in) {
             Ok(payloads) => Ok(Ok(payloads)),
             Err(SkError::BadIcv) => Err(Misbehaviour::BadIcv),
             Err(SkError::BadPadding) => Ok(Err(ParseError::BadLength("padding"))),
@@ -470,7 +475,7 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         let Some(message_id) = self.window.next_id() else { return };
-        let bytes = self.seal(exchange, message_id, false, payloads);
+        let bytes = self.seal(cx, exchange, message_id, false, payloads);
         cx.transmit(self.local, self.remote, &bytes);
         self.window.sent(now.at, vec![bytes], self.config.retransmit);
         self.arm_retransmit(cx);
@@ -479,13 +484,14 @@ impl IkeSa {
     /// Answers the request in hand, and stores the answer for its repeats.
     pub(crate) fn respond(&mut self, cx: &mut Context, payloads: Vec<Payload>) {
         let Some(to) = self.reply_to.take() else { return };
-        let bytes = self.seal(to.exchange, to.message_id, true, &payloads);
+        let bytes = self.seal(cx, to.exchange, to.message_id, true, &payloads);
         cx.transmit(to.local, to.remote, &bytes);
         self.window.responded(vec![bytes]);
     }
 
     fn seal(
         &mut self,
+        cx: &Context,
         exchange: ExchangeType,
         message_id: u32,
         response: bool,
@@ -494,7 +500,8 @@ impl IkeSa {
         let header = self.header(exchange, message_id, response);
         let Some(secured) = &mut self.secured else { return Vec::new() };
         secured.sealed += 1;
-        sk::seal(&header, payloads, &*secured.ciphers.out, secured.sealed)
+        let Some(ciphers) = secured.ciphers(cx, self.initiator) else { return Vec::new() };
+        sk::seal(&header, payloads, &*ciphers.out, secured.sealed)
     }
 
     /// A header of this SA.
@@ -588,6 +595,13 @@ impl IkeSa {
             State::Lingering => self.state = State::Lingering,
             _ => self.state = self.end(cx, now, Failure::Ended(reason)),
         }
+    }
+}
+
+impl Secured {
+    /// Both directions' ciphers; they were there when the SA got its keys, so `None` does not happen.
+    fn ciphers(&self, cx: &Context, initiator: bool) -> Option<SkCiphers> {
+        SkCiphers::new(&*cx.provider, &self.suite, &self.keys, initiator).ok()
     }
 }
 
