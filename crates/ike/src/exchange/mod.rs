@@ -6,4 +6,5 @@ pub(crate) mod create_child;
 pub(crate) mod delete;
 pub(crate) mod init;
 pub(crate) mod liveness;
+mod proof;
 pub(crate) mod rekey;

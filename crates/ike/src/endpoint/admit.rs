@@ -1,0 +1,100 @@
+//! First requests: who is let in (RFC 7296 2.6).
+
+use super::*;
+
+impl Endpoint {
+    /// IKE_SA_INIT from a peer: nothing is kept before all that is cheap has been checked.
+    pub(super) fn first_request(
+        &mut self,
+        now: Now,
+        arrived: Arrived<'_>,
+        directory: &dyn Directory,
+    ) -> Result<(), Misbehaviour> {
+        let header = arrived.header;
+        if header.spi_i.0 == 0
+            || header.spi_r.0 != 0
+            || header.message_id != 0
+            || !header.flags.initiator
+        {
+            return Err(Misbehaviour::Malformed);
+        }
+        if let Some(id) = self.inits.get(&(arrived.remote, header.spi_i)).copied() {
+            let mut result = Ok(());
+            self.with(now, id, |cx, sa| result = sa.repeat_init(cx, arrived));
+            return result;
+        }
+        let request = Request::read(arrived.bytes)?;
+        let config = directory
+            .responder(arrived.local.ip(), arrived.remote)
+            .ok_or(Misbehaviour::NotAPeer)?;
+        let known = directory.is_known(arrived.remote.ip());
+        self.admit(now, arrived, &request, known)?;
+        match request.judge(&self.cx, &config) {
+            Verdict::Accept(chosen) => {
+                let sa = request.accept(&mut self.cx, config, now, arrived, chosen)?;
+                self.inits.insert((arrived.remote, header.spi_i), sa.id);
+                self.half_open.insert(sa.id, known);
+                self.insert(Box::new(sa));
+            }
+            Verdict::OtherKe(ke) => {
+                let data = ke.0.to_be_bytes().to_vec();
+                init::refuse(&mut self.cx, arrived, NotifyType::INVALID_KE_PAYLOAD, data);
+            }
+            Verdict::OtherCluster => {
+                init::refuse_other_cluster(&mut self.cx, arrived, &config);
+                let id = self.cx.fresh_ike_id();
+                let (remote, reason) = (arrived.remote.ip(), Failure::OtherCluster);
+                self.cx.event(Event::IkeDown { id, remote, reason });
+            }
+            Verdict::NoProposal => {
+                init::refuse(&mut self.cx, arrived, NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
+                let id = self.cx.fresh_ike_id();
+                let reason = request.no_proposal(&config);
+                self.cx.event(Event::IkeDown { id, remote: arrived.remote.ip(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bounds of half-open SAs, and the cookie (RFC 7296 2.6). A known peer is asked for one only when
+    /// half of all that is allowed is taken, which honest members do not do.
+    fn admit(
+        &mut self,
+        now: Now,
+        arrived: Arrived<'_>,
+        request: &Request,
+        known: bool,
+    ) -> Result<(), Misbehaviour> {
+        let total = self.half_open.len();
+        let of_peer = self
+            .half_open
+            .keys()
+            .filter(|id| self.sas.get(id).is_some_and(|sa| sa.remote.ip() == arrived.remote.ip()))
+            .count();
+        let full = total >= self.limits.max_half_open || self.sas.len() >= self.limits.max_ike_sas;
+        if full || of_peer >= MAX_HALF_OPEN_PER_PEER {
+            return Err(Misbehaviour::HalfOpenLimit);
+        }
+        let strangers = self.half_open.values().filter(|known| !**known).count();
+        let wanted = if known {
+            total >= self.limits.max_half_open.div_ceil(2)
+        } else {
+            strangers >= self.limits.cookie_threshold
+        };
+        if !wanted {
+            return Ok(());
+        }
+        let claim =
+            Claim { ni: &request.nonce, ip: arrived.remote.ip(), spi_i: arrived.header.spi_i };
+        let provider = self.cx.provider.clone();
+        match &request.cookie {
+            Some(cookie) if self.cookies.check(&*provider, now.at, claim, cookie) => Ok(()),
+            _ => {
+                if let Ok(cookie) = self.cookies.issue(&*provider, now.at, claim) {
+                    init::refuse(&mut self.cx, arrived, NotifyType::COOKIE, cookie);
+                }
+                Err(Misbehaviour::HalfOpenLimit)
+            }
+        }
+    }
+}

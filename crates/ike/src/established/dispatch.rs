@@ -1,0 +1,318 @@
+//! Where messages, finished jobs and timers of an established SA go, and how it ends.
+
+use super::*;
+
+/// A request of the peer, verified and fresh.
+pub(crate) fn request(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    exchange: ExchangeType,
+    payloads: Vec<Payload>,
+) -> State {
+    up.last_alive = now.at;
+    up.confirmed = true;
+    cx.event(crate::event::Event::Alive { id: sa.id, rtt: None });
+    if let Some(old) = up.heir_of
+        && !delete::deletes_ike(&payloads)
+    {
+        // The peer uses it: of two rekeys at once, this is the one that stays.
+        for child in cx.children.of(old) {
+            child_sa::hand_over(cx, child, sa.id);
+        }
+        cx.after.push_back(After::Adopt { old, new: sa.id });
+    }
+    complete_new_children(cx, up.heir(sa));
+    let flow = if exchange == ExchangeType::INFORMATIONAL {
+        delete::informational(&mut up, cx, sa, now, &payloads)
+    } else {
+        up.yield_unsent();
+        match find_sa(&payloads).and_then(|p| p.first()).map(|p| p.protocol) {
+            Some(ProtocolId::IKE) => rekey::request(&mut up, cx, sa, now, payloads),
+            _ => create_child::request(&mut up, cx, sa, now, payloads),
+        }
+    };
+    go_on(up, cx, sa, now, flow)
+}
+
+/// The response to this host's request, verified.
+pub(crate) fn response(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    payloads: Vec<Payload>,
+) -> State {
+    let flow = match up.own.take() {
+        Some(Own::Create(sent)) => sent.response(&mut up, cx, sa, now, payloads),
+        Some(Own::Rekey(sent)) => sent.response(&mut up, cx, sa, now, payloads),
+        Some(Own::Delete(sent)) => sent.response(cx, now),
+        Some(Own::DeleteIke) => Flow::End(Failure::Ended(EndReason::Deleted)),
+        _ => Flow::Stay,
+    };
+    go_on(up, cx, sa, now, flow)
+}
+
+/// A job of this SA is done.
+pub(crate) fn job_done(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    job: JobId,
+    done: Done,
+) -> State {
+    let theirs = match &up.theirs {
+        Some(Theirs::Create(t)) => t.job == job,
+        Some(Theirs::Rekey(t)) => t.job == job,
+        None => false,
+    };
+    let flow = if theirs {
+        match up.theirs.take() {
+            Some(Theirs::Create(t)) => t.done(&mut up, cx, sa, now, done),
+            Some(Theirs::Rekey(t)) => t.done(&mut up, cx, sa, now, done),
+            None => Flow::Stay,
+        }
+    } else {
+        own_job_done(&mut up, cx, sa, now, job, done)
+    };
+    go_on(up, cx, sa, now, flow)
+}
+
+fn own_job_done(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    job: JobId,
+    done: Done,
+) -> Flow {
+    match up.own.take() {
+        Some(Own::CreateKeying(k)) if k.job == job => k.done(up, cx, sa, now, done),
+        Some(Own::CreateAgreeing(a)) if a.job == job => a.done(up, cx, sa, now, done),
+        Some(Own::RekeyKeying(k)) if k.job == job => k.done(up, cx, sa, now, done),
+        Some(Own::RekeyAgreeing(a)) if a.job == job => a.done(up, cx, sa, now, done),
+        other => {
+            up.own = other;
+            Flow::Stay
+        }
+    }
+}
+
+fn go_on(up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, flow: Flow) -> State {
+    match flow {
+        Flow::Stay => proceed(up, cx, sa, now),
+        Flow::End(reason) => sa.end(cx, now, reason),
+    }
+}
+
+/// Starts the next task if the window is free.
+pub(crate) fn proceed(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+) -> State {
+    if sa.window.exhausted() {
+        return sa.end(cx, now, Failure::Local("the message ids are used up".into()));
+    }
+    while up.own.is_none() && sa.window.next_id().is_some() {
+        // A request of the peer in the making may make the task void; the tasks of a replaced SA are its heir's.
+        if (up.theirs.is_some() && up.life == Life::Live) || matches!(up.life, Life::Replaced(_)) {
+            break;
+        }
+        let Some(task) = up.queue.pop_front() else { break };
+        begin(&mut up, cx, sa, now, task);
+    }
+    State::Up(up)
+}
+
+fn begin(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, task: Task) {
+    match task {
+        Task::NewChild(config) if up.life == Life::Live => {
+            create_child::start(up, cx, sa, now, config, None)
+        }
+        Task::RekeyChild(child) if up.life == Life::Live => {
+            create_child::start_rekey(up, cx, sa, now, child)
+        }
+        Task::RekeyIke if up.life == Life::Live => rekey::start(up, cx, sa),
+        Task::DeleteChild(child, reason) => delete::start(up, cx, sa, now, child, reason),
+        Task::DeleteSpi(spi) => delete::start_spi(up, cx, sa, now, spi),
+        Task::DeleteIke(notify) => delete::start_ike(up, cx, sa, now, notify),
+        Task::Probe => liveness::start(up, cx, sa, now),
+        Task::NewChild(_) | Task::RekeyChild(_) | Task::RekeyIke => {}
+    }
+}
+
+/// Deletes the SA; its children go at once.
+pub(crate) fn close(
+    up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    reason: EndReason,
+) -> State {
+    close_with(up, cx, sa, now, reason, None)
+}
+
+/// As [`close`]; with `notify` the peer's proof is refused instead (RFC 7296 2.21.2).
+pub(crate) fn close_with(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    reason: EndReason,
+    notify: Option<NotifyType>,
+) -> State {
+    if up.life == Life::Closing {
+        return State::Up(up);
+    }
+    let failure = Failure::Ended(reason);
+    for child in cx.children.of(sa.id) {
+        child_goes(cx, now, child, &failure);
+    }
+    sa.report_down(cx, failure);
+    cx.timers.cancel_all(sa.id);
+    sa.arm_retransmit(cx);
+    up.life = Life::Closing;
+    up.later.clear();
+    up.queue.clear();
+    up.queue.push_back(Task::DeleteIke(notify));
+    up.theirs = None;
+    up.own = up.own_exchange().map(Own::Forgotten);
+    proceed(up, cx, sa, now)
+}
+
+/// The SA is replaced by `new`: it only waits for its Delete, from the peer if not `delete_here`.
+pub(crate) fn replaced(
+    up: &mut Established,
+    cx: &mut Context,
+    sa: &IkeSa,
+    now: Now,
+    new: IkeSaId,
+    delete_here: bool,
+) {
+    if up.life != Life::Live {
+        return;
+    }
+    up.life = Life::Replaced(new);
+    for timer in
+        [Timer::RekeyIke, Timer::ExpireIke, Timer::Liveness, Timer::Keepalive, Timer::Retry]
+    {
+        cx.timers.cancel(sa.id, timer);
+    }
+    cx.after.push_back(After::Inherit { old: sa.id, new });
+    if delete_here {
+        cx.after.push_back(After::CloseReplaced(sa.id));
+    } else {
+        cx.timers.set(sa.id, Timer::Linger, now.at + REPLACED);
+    }
+}
+
+/// A child SA of an IKE SA that ends.
+pub(crate) fn child_goes(cx: &mut Context, now: Now, child: ChildId, reason: &Failure) {
+    let graceful = matches!(reason, Failure::Ended(EndReason::Redundant | EndReason::Rekeyed));
+    let lingering = cx.children.get(child).is_some_and(|c| c.stage == Stage::Lingering);
+    match reason {
+        Failure::Ended(end) if graceful => child_sa::retire(cx, now.at, child, *end),
+        _ if lingering => child_sa::remove_retired(cx, child),
+        _ => child_sa::down(cx, child, reason.clone()),
+    }
+}
+
+/// The peer is at another address: names of the SAs under their old names, and the table under the new.
+pub(crate) fn move_children(cx: &mut Context, ike: IkeSaId, remote: IpAddr) -> Vec<SaKey> {
+    let mut keys = Vec::new();
+    for id in cx.children.of(ike) {
+        if let Some(child) = cx.children.get_mut(id) {
+            keys.extend([child.inbound_key(), child.outbound_key()]);
+            child.remote = remote;
+        }
+    }
+    keys
+}
+
+/// Installs what is answered: the inbound SA now, the outbound one once the peer is seen to be ready.
+pub(crate) fn install_answer(
+    cx: &mut Context,
+    sa: &IkeSa,
+    now: Now,
+    answer: Answer,
+    keying: Keying<'_>,
+) -> Result<Answered, Refusal> {
+    let refuse = |reason| Refusal { notify: NotifyType::NO_PROPOSAL_CHOSEN, reason };
+    let pair = child::pair(cx, sa, &answer.agreed, keying).map_err(refuse)?;
+    let (sa_payload, tail) = (answer.sa_payload(), answer.tail());
+    let wait = if answer.agreed.replaces.is_some() { OUTBOUND_REKEYED } else { OUTBOUND_NEW };
+    let child = child_sa::install(cx, now.at, sa.id, answer.agreed, pair)
+        .ok_or_else(|| refuse(Failure::Local("an SPI was taken meanwhile".into())))?;
+    cx.timers.set(sa.id, Timer::Outbound(child), now.at + wait);
+    Ok(Answered { child, sa_payload, tail })
+}
+
+/// A request after the one that made a child shows that the peer has it; a rekeyed one waits for the old one's Delete.
+fn complete_new_children(cx: &mut Context, ike: IkeSaId) {
+    for id in cx.children.of(ike) {
+        if cx.children.get(id).is_some_and(|c| c.stage == Stage::Inbound && c.replaces.is_none()) {
+            child_sa::complete(cx, id);
+        }
+    }
+}
+
+/// A timer of an established SA fired.
+pub(crate) fn timer(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    timer: Timer,
+) -> State {
+    match timer {
+        Timer::RekeyIke => up.push(Task::RekeyIke),
+        Timer::RekeyChild(child) => up.push(Task::RekeyChild(child)),
+        Timer::ExpireIke => return close(up, cx, sa, now, EndReason::Expired),
+        Timer::ExpireChild(child) => return expire_child(up, cx, sa, now, child),
+        Timer::Liveness => liveness::due(&mut up, cx, sa, now),
+        Timer::Keepalive => {
+            cx.keepalive(sa.local, sa.remote);
+            cx.timers.set(sa.id, Timer::Keepalive, now.at + sa.config.keepalive);
+        }
+        Timer::Retry => {
+            for task in std::mem::take(&mut up.later) {
+                up.push(task);
+            }
+        }
+        Timer::Linger => return close(up, cx, sa, now, EndReason::Rekeyed),
+        Timer::Redundant => return close(up, cx, sa, now, EndReason::Redundant),
+        Timer::Outbound(child) => outbound_due(&mut up, cx, child),
+        Timer::RemoveChild(child) => child_sa::remove_retired(cx, child),
+        Timer::Retransmit | Timer::HalfOpen => {}
+    }
+    proceed(up, cx, sa, now)
+}
+
+fn outbound_due(up: &mut Established, cx: &mut Context, child: ChildId) {
+    if cx.children.get(child).is_some_and(|c| c.redundant) {
+        up.push(Task::DeleteChild(child, EndReason::Redundant));
+    } else {
+        child_sa::complete(cx, child);
+    }
+}
+
+fn expire_child(
+    mut up: Box<Established>,
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    child: ChildId,
+) -> State {
+    if let Some(successor) = cx.children.get(child).and_then(|c| c.successor) {
+        child_sa::complete(cx, successor);
+    }
+    if let Some(spi) = cx.children.get(child).map(|c| c.spi_in) {
+        child_sa::down(cx, child, Failure::Ended(EndReason::Expired));
+        up.push(Task::DeleteSpi(spi));
+    }
+    proceed(up, cx, sa, now)
+}

@@ -1,0 +1,196 @@
+//! The two proofs of IKE_AUTH: making this host's, checking the peer's (RFC 7296 2.15, RFC 7427).
+
+use std::sync::Arc;
+
+use crypto::{Credentials, Secret};
+use wire::identity::Identity;
+use wire::payload::{AuthPayload, CertPayload, Payload};
+use wire::registry::CertEncoding;
+
+use super::auth::Handshake;
+use crate::auth::{self, Proof};
+use crate::config::Auth;
+use crate::context::Context;
+use crate::endpoint::Now;
+use crate::error::{AuthError, Failure};
+use crate::ike_sa::IkeSa;
+use crate::job::{JobId, Work};
+
+/// Certificates that are taken from one message, and their bytes in all.
+const MAX_CERTIFICATES: usize = 10;
+const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
+
+/// Whose octets.
+#[derive(Clone, Copy)]
+pub(super) enum Whose {
+    Initiator,
+    Responder,
+}
+
+/// This host's proof: there, or under way.
+pub(super) enum Own {
+    Ready(AuthPayload),
+    Job(JobId, crypto::sign::Scheme),
+}
+
+pub(super) fn prove(
+    cx: &mut Context,
+    sa: &IkeSa,
+    handshake: &Handshake,
+    whose: Whose,
+) -> Result<(Identity, Own), Failure> {
+    let local_id = local_id(sa);
+    let octets = octets(cx, sa, handshake, whose, &local_id)?;
+    let own = match &sa.config.auth {
+        Auth::Psk(psk) => {
+            let payload =
+                auth::psk_payload(&*cx.provider, prf(sa)?, psk, &octets).map_err(local)?;
+            Own::Ready(payload)
+        }
+        Auth::Certificate(credentials) => {
+            let scheme = auth::choose_scheme(credentials.key.kind(), handshake.hashes.as_deref())
+                .ok_or_else(|| {
+                Failure::Local("the peer takes no signature that this host's key can make".into())
+            })?;
+            let key = credentials.key.clone();
+            Own::Job(cx.job(sa.id, Work::Sign { key, scheme, octets }), scheme)
+        }
+    };
+    Ok((local_id, own))
+}
+
+/// What the peer claims, and by what.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) id: &'a Identity,
+    pub(super) proof: &'a AuthPayload,
+    pub(super) payloads: &'a [Payload],
+    pub(super) whose: Whose,
+}
+
+/// Checks a proof; `Some`: a job does.
+pub(super) fn check(
+    cx: &mut Context,
+    sa: &IkeSa,
+    now: Now,
+    handshake: &Handshake,
+    claim: Claim<'_>,
+) -> Result<Option<JobId>, AuthError> {
+    if let Some(wanted) = &sa.config.remote_id
+        && wanted != claim.id
+    {
+        return Err(AuthError::WrongIdentity { wanted: wanted.clone(), got: claim.id.clone() });
+    }
+    let bad = |e: Failure| AuthError::BadProof(e.to_string());
+    let octets = octets(cx, sa, handshake, claim.whose, claim.id).map_err(bad)?;
+    match (&sa.config.auth, auth::parse(claim.proof)?) {
+        (Auth::Psk(psk), Proof::Psk(mac)) => {
+            let prf = prf(sa).map_err(bad)?;
+            let right = auth::check_psk(&*cx.provider, prf, psk, &octets, &mac)
+                .map_err(|e| AuthError::BadProof(e.to_string()))?;
+            if right {
+                Ok(None)
+            } else {
+                Err(AuthError::BadProof("the pre-shared keys differ".into()))
+            }
+        }
+        (Auth::Certificate(credentials), Proof::Signature(scheme, signature)) => {
+            let certificates = peer_certificates(claim.payloads)?;
+            let work = Work::Verify {
+                credentials: credentials.clone(),
+                certificates,
+                identity: claim.id.clone(),
+                scheme,
+                octets,
+                signature,
+                unix_now: now.unix,
+            };
+            Ok(Some(cx.job(sa.id, work)))
+        }
+        (Auth::Certificate(_), Proof::Psk(_)) => {
+            Err(AuthError::MethodNotAllowed("a pre-shared key".into()))
+        }
+        (Auth::Psk(_), Proof::Signature(..)) => {
+            Err(AuthError::MethodNotAllowed("a certificate".into()))
+        }
+    }
+}
+
+fn octets(
+    cx: &Context,
+    sa: &IkeSa,
+    handshake: &Handshake,
+    whose: Whose,
+    id: &Identity,
+) -> Result<Vec<u8>, Failure> {
+    let keys = &sa.secured.as_ref().ok_or_else(no_keys)?.keys;
+    let (message, nonce, sk_p): (_, _, &Secret) = match whose {
+        Whose::Initiator => (&handshake.request, &handshake.nr, &keys.sk_pi),
+        Whose::Responder => (&handshake.response, &handshake.ni, &keys.sk_pr),
+    };
+    auth::signed_octets(&*cx.provider, prf(sa)?, message, nonce, sk_p, id).map_err(local)
+}
+
+fn prf(sa: &IkeSa) -> Result<wire::registry::Prf, Failure> {
+    sa.secured.as_ref().map(|s| s.suite.prf).ok_or_else(no_keys)
+}
+
+fn no_keys() -> Failure {
+    Failure::Local("the IKE SA has no keys".into())
+}
+
+fn local(error: crypto::provider::Unsupported) -> Failure {
+    Failure::Local(error.to_string())
+}
+
+fn local_id(sa: &IkeSa) -> Identity {
+    match (&sa.config.local_id, &sa.config.auth) {
+        (Some(id), _) => id.clone(),
+        (None, Auth::Certificate(credentials)) => Identity::DerDn(credentials.leaf.subject.clone()),
+        (None, Auth::Psk(_)) => match sa.local.ip() {
+            std::net::IpAddr::V4(a) => Identity::Ipv4(a),
+            std::net::IpAddr::V6(a) => Identity::Ipv6(a),
+        },
+    }
+}
+
+pub(super) fn certificates(credentials: &Arc<Credentials>) -> impl Iterator<Item = Payload> + '_ {
+    credentials.chain_to_send().into_iter().map(|certificate| {
+        Payload::Cert(CertPayload {
+            encoding: CertEncoding::X509_SIGNATURE,
+            data: certificate.der.clone(),
+        })
+    })
+}
+
+fn peer_certificates(payloads: &[Payload]) -> Result<Vec<Vec<u8>>, AuthError> {
+    let mut certificates = Vec::new();
+    let mut bytes = 0;
+    for payload in payloads {
+        if let Payload::Cert(cert) = payload
+            && cert.encoding == CertEncoding::X509_SIGNATURE
+        {
+            bytes += cert.data.len();
+            if certificates.len() == MAX_CERTIFICATES || bytes > MAX_CERTIFICATE_BYTES {
+                return Err(AuthError::BadProof("too many certificates".into()));
+            }
+            certificates.push(cert.data.clone());
+        }
+    }
+    if certificates.is_empty() { Err(AuthError::NoCertificate) } else { Ok(certificates) }
+}
+
+/// The sender's identity: IDi in a request, IDr in a response; the IDr of a request is only a hint.
+pub(super) fn find_id(payloads: &[Payload], whose: Whose) -> Option<&Identity> {
+    payloads.iter().find_map(|p| match (p, whose) {
+        (Payload::IdI(id), Whose::Initiator) | (Payload::IdR(id), Whose::Responder) => Some(id),
+        _ => None,
+    })
+}
+
+pub(super) fn find_auth(payloads: &[Payload]) -> Option<&AuthPayload> {
+    payloads.iter().find_map(|p| match p {
+        Payload::Auth(auth) => Some(auth),
+        _ => None,
+    })
+}
