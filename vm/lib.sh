@@ -1,8 +1,9 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016 # awk and inner shells expand theirs
 # For scripts that run in the test machine: hosts as namespaces, peers on them, captures, and conditions to wait for.
 # Source it: . "$(dirname "$0")/../lib.sh"
 set -euo pipefail
 
+WARREN=${WARREN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/target/release/warren}
 VM_LAN=${VM_LAN:-lan}          # the bridge that host_new connects to
 VM_OUT=${VM_OUT:-/vm/out}      # logs and captures go here
 VM_HOSTS=/vm/hosts             # one folder a host: its namespace and the upper layers of its overlays
@@ -52,11 +53,11 @@ TXT
 }
 
 # host_new NAME ADDRESS/PREFIX...: a network namespace on the bridge (device eth0) and a mount namespace of its own,
-# with an empty /run and /tmp and its own version of /etc and /var.
+# with an empty /run and its own version of /etc and /var.
 host_new() {
     local name=$1 address batch
     shift
-    mkdir -p "$VM_HOSTS/$name"/{run,tmp,etc.up,etc.work,var.up,var.work}
+    mkdir -p "$VM_HOSTS/$name"/{run,etc.up,etc.work,var.up,var.work}
     ip netns add "$name"
     batch="link add v-$name type veth peer name eth0 netns $name"$'\n'
     batch+="link set v-$name master $VM_LAN up"
@@ -77,7 +78,7 @@ host_new() {
         for dir in etc var; do
             mount -t overlay -o "lowerdir=/$dir,upperdir=$base/$dir.up,workdir=$base/$dir.work" "$dir" "/$dir"
         done
-        for dir in run tmp; do mount --bind "$base/$dir" "/$dir"; done
+        mount --bind "$base/run" /run
         mkdir -p /run/netns /run/lock
         echo "${base##*/}" >/etc/hostname
     ' sh "$VM_HOSTS/$name"

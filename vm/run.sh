@@ -14,7 +14,7 @@ BOOT_MODULES=(virtio_pci virtio_console virtio_blk fuse virtiofs overlay)
 
 # What the image holds where / cannot be shared: these packages and all that they depend on, where installed.
 IMAGE_PACKAGES=(
-    bash coreutils util-linux mount procps psmisc grep sed mawk findutils diffutils tar gzip kmod
+    bash coreutils util-linux mount procps psmisc grep sed mawk findutils diffutils tar gzip kmod hostname libc-bin
     iproute2 iputils-ping tcpdump nftables ethtool iperf3 openssl jq netcat-openbsd socat python3-minimal
     charon-systemd strongswan-swanctl libstrongswan-standard-plugins libcharon-extra-plugins
     libstrongswan-extra-plugins
@@ -126,7 +126,9 @@ prepare_image() {
 # Paths are listed by dpkg as they were packed: /bin and its kind may be links into /usr by now.
 copy_packages() {
     local root=$1 link
-    mkdir -p "$root"/usr/{bin,sbin,lib,lib64,lib/modules} "$root"/{dev,proc,sys,run,tmp,var/lib,root,etc,vm}
+    mkdir -p "$root"/usr/{bin,sbin,lib,lib64,lib/modules} "$root"/{dev,proc,sys,run,tmp,root,etc,vm} "$root"/var/{lib,log,cache,tmp}
+    ln -s /run "$root/var/run"
+    ln -s /run/lock "$root/var/lock"
     for link in bin sbin lib lib64; do ln -s "usr/$link" "$root/$link"; done
     closure | xargs dpkg -L 2>/dev/null | sed -E 's#^/(bin|sbin|lib|lib64)/#/usr/\1/#' |
         grep -vE '^/usr/share/(doc|man|locale|info|lintian|bash-completion)/|^/(etc|usr|var|run|lib|bin|sbin|lib64)$' |
@@ -138,10 +140,11 @@ copy_packages() {
 }
 
 closure() {
-    local installed
+    local installed wanted
     installed=$(dpkg-query -W -f='${db:Status-Abbrev}${Package}\n' | sed -n 's/^ii //p')
+    mapfile -t wanted < <(printf '%s\n' "${IMAGE_PACKAGES[@]}" | grep -Fxf <(echo "$installed"))
     apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
-        --no-enhances $(printf '%s\n' "${IMAGE_PACKAGES[@]}" | grep -Fxf <(echo "$installed")) |
+        --no-enhances "${wanted[@]}" |
         sed -n 's/^\([a-z0-9].*\)$/\1/p' | sed 's/:.*//' | sort -u | grep -Fxf <(echo "$installed")
 }
 
@@ -178,6 +181,7 @@ make_tmp() {
 # Children must not keep the lock, and must not outlive this shell even where it is killed outright.
 child() { exec 9>&- setpriv --pdeathsig KILL "$@"; }
 
+# shellcheck disable=SC2317 # called by trap
 cleanup() {
     local pid
     trap - EXIT INT TERM HUP
@@ -240,6 +244,7 @@ disk() { machine+=(-drive "if=none,id=$1,format=raw,cache=unsafe,file=$2$3" -dev
 
 port() { machine+=(-chardev "file,id=$1,path=$tmp/$1" -device "virtserialport,chardev=$1,name=$1"); }
 
+# shellcheck disable=SC2054 # the commas are QEMU's
 describe_machine() {
     machine=(
         -nodefaults -no-user-config -no-reboot -display none

@@ -12,8 +12,15 @@ connections {
         version = 2
         remote_addrs = %any
         proposals = aes128-sha256-x25519
-        local { auth = pubkey; certs = host.pem; id = $1 }
-        remote { auth = pubkey; id = %any }
+        local {
+            auth = pubkey
+            certs = host.pem
+            id = $1
+        }
+        remote {
+            auth = pubkey
+            id = %any
+        }
         children {
             mesh {
                 mode = transport
