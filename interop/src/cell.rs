@@ -100,7 +100,7 @@ fn play(
     let theirs = StrongSwan::start(&hosts, auth, suite)?;
     let ours = Warren::start(&hosts, auth, suite)?;
     let cell = Cell { hosts: &hosts, ours, theirs };
-    let steps: [(&str, &dyn Fn() -> Result<String, String>); 8] = [
+    let steps: [(&str, Step<'_>); 8] = [
         ("up", &|| cell.up(initiator)),
         ("ping", &|| cell.ping()),
         ("100 MB of TCP", &|| cell.tcp()),
@@ -122,6 +122,9 @@ fn play(
     }
     Ok(())
 }
+
+/// One thing that must work: what it measured, or why not.
+type Step<'a> = &'a dyn Fn() -> Result<String, String>;
 
 struct Cell<'a> {
     hosts: &'a Hosts,

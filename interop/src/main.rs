@@ -1,6 +1,7 @@
 //! Warren against strongSwan: every cell of the matrix, run for real in network namespaces.
 //!
 //! `warren-interop [--json] [--quick]`; ends 1 if a cell fails. `KEEP=1` keeps the folders with the logs.
+#![allow(clippy::disallowed_methods, reason = "tests of the program use files, clocks and threads")]
 
 use std::process::ExitCode;
 

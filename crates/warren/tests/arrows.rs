@@ -1,4 +1,5 @@
 //! The walls between the crates, as far as cargo cannot hold them (`docs/ARCHITECTURE.md`, "Arrows").
+#![allow(clippy::disallowed_methods, reason = "tests of the program use files, clocks and threads")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! tshark as judge: it reads every message of ours without a complaint, and decrypts IKE and ESP with
 //! the tables that `warren keys export` writes.
+#![allow(clippy::disallowed_methods, reason = "tests of the program use files, clocks and threads")]
 #![allow(missing_docs)]
 
 mod capture;
