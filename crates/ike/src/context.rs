@@ -17,6 +17,9 @@ use crate::job::{Job, JobId, Work};
 use crate::rng::Rng;
 use crate::timer::Timers;
 
+/// The port of IKE; every IKE SA starts there (RFC 7296 2.23).
+pub(crate) const IKE_PORT: u16 = 500;
+
 /// The port of NAT traversal (RFC 3948): IKE messages carry a non-ESP marker there.
 pub(crate) const NATT_PORT: u16 = 4500;
 

@@ -20,7 +20,7 @@ use wire::registry::{ExchangeType, NotifyType};
 use crate::child_sa::{self, Stage};
 use crate::collide::{self, Nonces, Side};
 use crate::config::{ChildConfig, Directory, PeerConfig};
-use crate::context::{After, Context, NATT_PORT};
+use crate::context::{After, Context, IKE_PORT, NATT_PORT};
 use crate::cookie::{Claim, CookieJar};
 use crate::error::{EndReason, Failure, Misbehaviour};
 use crate::established::{Established, Life, Task};
@@ -31,11 +31,10 @@ use crate::job::{Done, Job, JobId};
 use crate::rng::Rng;
 use crate::timer::Timer;
 
-/// The port of IKE; every IKE SA starts there (RFC 7296 2.23).
-const IKE_PORT: u16 = 500;
-
 /// Half-open SAs of one address, at most.
 const MAX_HALF_OPEN_PER_PEER: usize = 16;
+/// IKE SAs of one address that it may initiate itself up to, all states counted.
+const MAX_SAS_PER_PEER: usize = 64;
 
 /// The loser of two IKE SAs that were initiated at once is closed after this long by its initiator …
 const CLOSE_OWN_TWIN: Duration = Duration::from_secs(2);
@@ -435,7 +434,7 @@ impl Endpoint {
 
     fn insert(&mut self, sa: Box<IkeSa>) {
         self.cx.by_spi.insert(sa.local_spi(), sa.id);
-        self.cx.peers.entry(sa.config.remote).or_default().insert(sa.id);
+        self.cx.peers.entry(sa.home.ip()).or_default().insert(sa.id);
         self.sas.insert(sa.id, sa);
     }
 
@@ -453,8 +452,13 @@ impl Endpoint {
         f(&mut self.cx, &mut sa);
         match sa.state {
             State::Gone => return self.forget(&sa),
-            State::Up(_) | State::Lingering => {
+            State::Up(_) => {
                 self.half_open.remove(&id);
+            }
+            // It is over as far as anybody is concerned who asks whether there is an SA with this peer.
+            State::Lingering => {
+                self.half_open.remove(&id);
+                self.leave_peer(&sa);
             }
             _ => {}
         }
@@ -465,11 +469,18 @@ impl Endpoint {
         self.cx.timers.cancel_all(sa.id);
         self.cx.by_spi.remove(&sa.local_spi());
         self.half_open.remove(&sa.id);
-        self.inits.retain(|_, id| *id != sa.id);
-        if let Some(all) = self.cx.peers.get_mut(&sa.config.remote) {
+        let first = (sa.home, sa.spi_i);
+        if self.inits.get(&first) == Some(&sa.id) {
+            self.inits.remove(&first);
+        }
+        self.leave_peer(sa);
+    }
+
+    fn leave_peer(&mut self, sa: &IkeSa) {
+        if let Some(all) = self.cx.peers.get_mut(&sa.home.ip()) {
             all.remove(&sa.id);
             if all.is_empty() {
-                self.cx.peers.remove(&sa.config.remote);
+                self.cx.peers.remove(&sa.home.ip());
             }
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct IkeSa {
     pub(crate) config: Arc<PeerConfig>,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
+    /// The peer's address and port at the beginning; the tables know it by that.
+    pub(crate) home: SocketAddr,
     /// Whether this host is its original initiator.
     pub(crate) initiator: bool,
     pub(crate) spi_i: IkeSpi,
@@ -122,6 +124,7 @@ impl IkeSa {
             config,
             local: ends.local,
             remote: ends.remote,
+            home: ends.remote,
             initiator: ends.initiator,
             spi_i: ends.spi_i,
             spi_r: ends.spi_r,

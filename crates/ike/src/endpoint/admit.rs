@@ -66,13 +66,13 @@ impl Endpoint {
         known: bool,
     ) -> Result<(), Misbehaviour> {
         let total = self.half_open.len();
-        let of_peer = self
-            .half_open
-            .keys()
-            .filter(|id| self.sas.get(id).is_some_and(|sa| sa.remote.ip() == arrived.remote.ip()))
-            .count();
+        let of_peer = self.cx.peers.get(&arrived.remote.ip());
+        let open = of_peer
+            .map_or(0, |all| all.iter().filter(|id| self.half_open.contains_key(id)).count());
+        let greedy = open >= MAX_HALF_OPEN_PER_PEER
+            || of_peer.is_some_and(|all| all.len() >= MAX_SAS_PER_PEER);
         let full = total >= self.limits.max_half_open || self.sas.len() >= self.limits.max_ike_sas;
-        if full || of_peer >= MAX_HALF_OPEN_PER_PEER {
+        if full || greedy {
             return Err(Misbehaviour::HalfOpenLimit);
         }
         let strangers = self.half_open.values().filter(|known| !**known).count();

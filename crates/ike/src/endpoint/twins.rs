@@ -73,7 +73,7 @@ impl Endpoint {
                 && other.remote.ip() == sa.remote.ip()
                 && (&o.local_id, &o.remote_id) == (&up.local_id, &up.remote_id)
         };
-        let ids = self.cx.peers.get(&sa.config.remote).into_iter().flatten();
+        let ids = self.cx.peers.get(&sa.home.ip()).into_iter().flatten();
         let others = ids.filter_map(|id| self.sas.get(id));
         others
             .filter(|other| other.up().is_some_and(|o| same(other, o)))

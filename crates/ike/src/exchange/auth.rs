@@ -115,7 +115,7 @@ fn send(
 ) -> State {
     let offer = Offer::new(cx, sa.config.child.clone(), None, ChildExchange::Auth);
     // With an SA to the same address about, the peer did not lose anything (RFC 7296 2.4).
-    let alone = cx.peers.get(&sa.config.remote).is_none_or(|all| all.len() <= 1);
+    let alone = cx.peers.get(&sa.home.ip()).is_none_or(|all| all.len() <= 1);
     let initial_contact = sa.config.initial_contact && alone;
     let mut payloads = vec![Payload::IdI(local_id.clone())];
     if let Auth::Certificate(credentials) = &sa.config.auth {

@@ -12,7 +12,7 @@ use wire::selector::TrafficSelector;
 
 use crate::child_sa::Agreed;
 use crate::config::ChildConfig;
-use crate::context::Context;
+use crate::context::{Context, IKE_PORT, NATT_PORT};
 use crate::error::{Failure, Misbehaviour};
 use crate::event::ChildId;
 use crate::ike_sa::{IkeSa, error_notify, find_notify};
@@ -200,8 +200,11 @@ pub(crate) fn pair(
 }
 
 fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> SaPair {
-    let encap =
-        sa.encap.then(|| Encap { local_port: sa.local.port(), remote_port: sa.remote.port() });
+    // A peer that stays on port 500 in spite of a NAT still takes ESP on 4500 (RFC 3948 2.1).
+    let natt = |port| if port == IKE_PORT { NATT_PORT } else { port };
+    let encap = sa
+        .encap
+        .then(|| Encap { local_port: natt(sa.local.port()), remote_port: natt(sa.remote.port()) });
     let make = |direction, encr_key, integ_key| {
         let inbound = direction == Direction::In;
         let (here, there) = (sa.local.ip(), sa.remote.ip());

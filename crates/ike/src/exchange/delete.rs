@@ -30,14 +30,23 @@ pub(crate) fn start(
     child: ChildId,
     reason: EndReason,
 ) {
+    let child = if reason == EndReason::Deleted { newest(cx, child) } else { child };
     let Some(c) = cx.children.get_mut(child) else { return };
-    if c.stage == Stage::Lingering {
+    if c.stage == Stage::Lingering || c.ike != sa.id {
         return;
     }
     c.stage = Stage::Closing;
     let spi = c.spi_in;
     sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &[delete_esp(vec![spi.0])]);
     up.own = Some(Own::Delete(Sent { child: Some(child), reason }));
+}
+
+/// Whoever wants a child SA deleted means what became of it by rekeys as well.
+fn newest(cx: &Context, mut child: ChildId) -> ChildId {
+    while let Some(next) = cx.children.get(child).and_then(|c| c.successor) {
+        child = next;
+    }
+    child
 }
 
 /// Deletes what the peer may have, and this host has not.

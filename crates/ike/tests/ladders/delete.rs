@@ -174,3 +174,33 @@ fn abandon_sends_nothing() {
         |e: &Event| matches!(e, Event::IkeDown { reason: Failure::Ended(EndReason::Deleted), .. });
     assert_eq!(world.hosts[0].count(ended), 1);
 }
+
+#[test]
+fn deleting_a_child_that_is_being_rekeyed_deletes_its_successor() {
+    for wait in 0..30 {
+        let mut world = up(9, |_| {});
+        world.traffic = false;
+        let child = world.hosts[0].endpoint.children()[0].id;
+        world.command(0, |e, now| e.rekey_child(now, child)).unwrap();
+        world.run(std::time::Duration::from_millis(wait));
+        if world.command(0, |e, now| e.delete_child(now, child)).is_err() {
+            continue;
+        }
+        world.run_secs(10);
+        for host in &world.hosts {
+            assert!(host.endpoint.children().is_empty(), "after {wait} ms\n{}", world.story());
+            assert!(host.inbound().is_empty(), "after {wait} ms\n{}", world.story());
+        }
+    }
+}
+
+#[test]
+fn after_a_silence_the_new_sa_says_initial_contact() {
+    let mut world = up(10, |_| {});
+    world.traffic = false;
+    let ike = world.hosts[0].endpoint.ike_sas()[0].id;
+    world.command(0, |e, now| e.abandon(now, ike)).unwrap();
+    world.initiate(0);
+    world.run_secs(10);
+    world.assert_settled();
+}
