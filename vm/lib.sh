@@ -72,9 +72,9 @@ host_new() {
     ip -n "$name" -batch - <<<"$batch"
     touch "$VM_HOSTS/$name/ns"
     # The file that holds a mount namespace may not lie on a shared mount; here none is.
-    unshare --mount="$VM_HOSTS/$name/ns" /vm/busybox sh -euc '
+    nsenter "--net=/run/netns/$name" unshare --mount="$VM_HOSTS/$name/ns" /vm/busybox sh -euc '
         base=$1
-        mount -t sysfs sysfs /sys 2>/dev/null || true
+        mount -t sysfs sysfs /sys
         for dir in etc var; do
             mount -t overlay -o "lowerdir=/$dir,upperdir=$base/$dir.up,workdir=$base/$dir.work" "$dir" "/$dir"
         done
