@@ -29,7 +29,7 @@ pub(crate) fn request(
     } else {
         up.yield_unsent();
         match find_sa(&payloads).and_then(|p| p.first()).map(|p| p.protocol) {
-            Some(ProtocolId::IKE) => rekey::request(&mut up, cx, sa, now, payloads),
+            Some(ProtocolId::IKE) => rekey::request(&mut up, cx, sa, payloads),
             _ => create_child::request(&mut up, cx, sa, now, payloads),
         }
     };
@@ -70,7 +70,7 @@ pub(crate) fn job_done(
     };
     let flow = if theirs {
         match up.theirs.take() {
-            Some(Theirs::Create(t)) => t.done(&mut up, cx, sa, now, done),
+            Some(Theirs::Create(t)) => t.done(cx, sa, now, done),
             Some(Theirs::Rekey(t)) => t.done(&mut up, cx, sa, now, done),
             None => Flow::Stay,
         }

@@ -19,7 +19,7 @@ use crate::event::{ChildId, Event};
 use crate::exchange::child::{self, Answer, Keying as ChildKeying, Offer, Refusal, find_sa};
 use crate::exchange::init::key_share;
 use crate::ike_sa::{IkeSa, error_notify, find_error, find_notify, plain_notify};
-use crate::job::{Done, JobId, Work};
+use crate::job::{Done, JobId, KeyShare, Work};
 use crate::negotiate::{self, ChildExchange};
 use crate::timer::Timer;
 
@@ -491,39 +491,25 @@ fn accept(
             let job = key_share(cx, sa.id, method, Some(public));
             up.theirs = Some(Theirs::Create(Box::new(Answering { job, answer, ni, nr })));
         }
-        _ => answer_now(up, cx, sa, now, answer, (&ni, &nr), None),
+        _ => answer_now(cx, sa, now, answer, (&ni, &nr), None),
     }
 }
 
 impl Answering {
-    pub(crate) fn done(
-        self: Box<Self>,
-        up: &mut Established,
-        cx: &mut Context,
-        sa: &mut IkeSa,
-        now: Now,
-        done: Done,
-    ) -> Flow {
-        let Done::KeyShare(Ok(share)) = done else {
-            sa.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]);
-            return Flow::Stay;
-        };
-        let Self { answer, ni, nr, .. } = *self;
-        answer_now(
-            up,
-            cx,
-            sa,
-            now,
-            answer,
-            (&ni, &nr),
-            Some((share.public, share.shared.unwrap_or_default())),
-        );
+    pub(crate) fn done(self, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
+        let Self { answer, ni, nr, .. } = self;
+        match done {
+            Done::KeyShare(Ok(KeyShare { public, shared: Some(shared), .. })) => {
+                answer_now(cx, sa, now, answer, (&ni, &nr), Some((public, shared)));
+            }
+            // The peer's public value is no element of the group.
+            _ => sa.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]),
+        }
         Flow::Stay
     }
 }
 
 fn answer_now(
-    up: &mut Established,
     cx: &mut Context,
     sa: &mut IkeSa,
     now: Now,
@@ -557,7 +543,6 @@ fn answer_now(
             }
         }
     }
-    let _ = up;
 }
 
 /// The Nonce payload.

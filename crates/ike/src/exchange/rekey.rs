@@ -256,7 +256,6 @@ pub(crate) fn request(
     up: &mut Established,
     cx: &mut Context,
     sa: &mut IkeSa,
-    now: Now,
     payloads: Vec<Payload>,
 ) -> Flow {
     let reply = collide::reply(Request::RekeyIke, up.ike_doing(), up.child_busy());
@@ -264,7 +263,6 @@ pub(crate) fn request(
         sa.respond(cx, vec![error_notify(NotifyType::TEMPORARY_FAILURE)]);
         return Flow::Stay;
     }
-    let _ = now;
     if let Err(notify) = consider(up, cx, sa, &payloads) {
         sa.respond(cx, vec![Payload::Notify(notify)]);
     }
