@@ -216,6 +216,8 @@ pub(crate) fn child_goes(cx: &mut Context, now: Now, child: ChildId, reason: &Fa
     let lingering = cx.children.get(child).is_some_and(|c| c.stage == Stage::Lingering);
     match reason {
         Failure::Ended(end) if graceful => child_sa::retire(cx, now.at, child, *end),
+        // Its own timer ends it: packets may be under way until then.
+        Failure::Ended(_) if lingering => {}
         _ if lingering => child_sa::remove_retired(cx, child),
         _ => child_sa::down(cx, child, reason.clone()),
     }
