@@ -3,8 +3,10 @@
 //! A scenario chooses fleet, links and pace from the seed, then sets things going and lets time
 //! pass. What must never happen is watched all the time; what must come about it asks for.
 
+mod dpd_storm;
 mod lossy;
 mod mesh;
+mod reboot;
 mod rekey;
 
 use std::time::Duration;
@@ -48,7 +50,7 @@ pub struct Setup {
 
 /// All scenarios.
 pub fn all() -> &'static [&'static dyn Scenario] {
-    &[&mesh::Mesh, &rekey::Rekey, &lossy::Lossy]
+    &[&mesh::Mesh, &rekey::Rekey, &lossy::Lossy, &reboot::Reboot, &dpd_storm::DpdStorm]
 }
 
 /// The scenario of a name.
@@ -79,5 +81,10 @@ impl Setup {
             pace: Pace::any(dice),
             skew: Duration::from_millis(dice.pick(&[0, 10, 200, 2_000])),
         }
+    }
+
+    /// The same on links that lose nothing, in a data centre.
+    pub fn in_good_weather(self) -> Self {
+        Self { weather: Weather::CALM, pace: Pace::QUICK, ..self }
     }
 }

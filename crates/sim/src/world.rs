@@ -51,6 +51,8 @@ pub struct World {
     insists: bool,
     /// How often each host sends to each other one.
     talk_every: Option<Duration>,
+    /// This one's applications are silent.
+    muted: Option<HostId>,
     talk_round: u32,
     events: u64,
     trace: u64,
@@ -84,6 +86,7 @@ impl World {
             ledger: Ledger::default(),
             insists: true,
             talk_every: None,
+            muted: None,
             talk_round: 0,
             events: 0,
             trace: seed,
@@ -152,6 +155,11 @@ impl World {
             let at = self.now + self.dice.between(Duration::ZERO, every);
             self.agenda.enter(at, Happening::Talk(id, self.talk_round));
         }
+    }
+
+    /// The applications of this host send nothing from now on; `None`: all send again.
+    pub fn mute(&mut self, host: Option<HostId>) {
+        self.muted = host;
     }
 
     /// An operator commands something on a host.

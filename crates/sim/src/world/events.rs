@@ -116,7 +116,8 @@ impl World {
         let Some(every) = self.talk_every else { return };
         let (count, now) = (self.hosts.len(), self.now);
         let must_arrive = self.insists && self.net.is_faultless(now);
-        let others = if self.hosts[from].is_up() { 1..count } else { 1..1 };
+        let silent = self.muted == Some(from) || !self.hosts[from].is_up();
+        let others = if silent { 1..1 } else { 1..count };
         for step in others {
             let to = (from + step) % count;
             let ends = [from, to].map(|id| (id, self.fleet.address(id)));
