@@ -43,6 +43,22 @@ fn rekeys_under_load_lose_nothing() {
 }
 
 #[test]
+fn a_host_that_lost_everything_is_back_in_three_seconds() {
+    for report in play("reboot", 4, 1..=6) {
+        assert_eq!((report.pairs_up, report.packets_lost), (6, 0));
+        assert_eq!((report.ike_sas_per_pair_max, report.child_sas_per_pair_max), (1, 1));
+    }
+}
+
+#[test]
+fn outages_leave_no_pile_of_sas() {
+    for report in play("dpd-storm", 4, 1..=6) {
+        assert!(report.seconds_to_recover.is_some());
+        assert_eq!((report.ike_sas_per_pair_max, report.child_sas_per_pair_max), (1, 1));
+    }
+}
+
+#[test]
 fn bad_links_end_well() {
     let reports = play("lossy", 3, 1..=4);
     assert!(reports.iter().all(|report| report.pairs_up == 3));

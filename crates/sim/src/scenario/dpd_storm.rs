@@ -49,7 +49,9 @@ impl Scenario for DpdStorm {
             world.calm();
             world.until_all_up(BACK_WITHIN)?;
         }
-        world.until_settled(Duration::from_secs(90))?;
+        // Handshakes that were begun in the outage come to their end first.
+        world.run_for(Duration::from_secs(15))?;
+        world.until_settled(Duration::from_secs(60))?;
         world.insist(true);
         world.run_for(Duration::from_secs(5))?;
         world.finish()
@@ -62,5 +64,10 @@ fn outage(world: &mut World) -> Rule {
     let host = world.dice().below(hosts) as usize;
     let host = world.dice().chance(500).then_some(host);
     let from = world.now();
-    Rule { of: Match { host, ..Match::default() }, from, until: from + OUTAGE, verdict: Verdict::Drop }
+    Rule {
+        of: Match { host, ..Match::default() },
+        from,
+        until: from + OUTAGE,
+        verdict: Verdict::Drop,
+    }
 }

@@ -23,7 +23,7 @@ impl Scenario for Mesh {
     }
 
     fn about(&self) -> &'static str {
-        "all hosts start at once, both ends of each pair initiate, on links that lose and repeat packets"
+        "all hosts start at once and talk at once, on links that lose and repeat packets"
     }
 
     fn setup(&self, dice: &mut Dice) -> Setup {

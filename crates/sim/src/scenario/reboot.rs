@@ -9,6 +9,9 @@ use crate::world::{Stopped, World};
 /// Traffic flows in both directions again within this, even where only the other side sends.
 const BACK_WITHIN: Duration = Duration::from_secs(3);
 
+/// What is left of the old tunnels is found by a liveness check at the latest, and given up.
+const CLEAN_WITHIN: Duration = Duration::from_secs(75);
+
 /// `reboot`
 pub struct Reboot;
 
@@ -41,7 +44,7 @@ impl Scenario for Reboot {
             world.run_for(away)?;
             world.until_all_up(BACK_WITHIN)?;
             world.mute(None);
-            world.until_settled(Duration::from_secs(30))?;
+            world.until_settled(CLEAN_WITHIN)?;
         }
         world.insist(true);
         world.run_for(Duration::from_secs(5))?;

@@ -79,7 +79,7 @@ fn print_run(run: &RunReport, took: Duration) {
     let verdict = if run.ok { format!("{GREEN}ok  {PLAIN}") } else { format!("{RED}FAIL{PLAIN}") };
     let seconds = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1} s"));
     println!(
-        "seed {:<6} {verdict} {}/{} up in {}, after the faults in {}; {} sent, {} lost, {} clear; {:.1} s",
+        "seed {:<5} {verdict} {:>4}/{} pairs up, first after {:>6}, again {:>6}; {:>7} sent, {} lost, {} clear ({:.1} s)",
         run.seed,
         run.pairs_up,
         run.pairs,
@@ -106,8 +106,7 @@ fn print_summary(summary: &Summary, took: Duration) {
     let good = summary.seeds - summary.failed.len() as u64;
     let colour = if summary.ok { GREEN } else { RED };
     println!(
-        "{colour}{good} of {} seeds good{PLAIN}: {} hosts, {} packets sent, {} lost, {} in the clear, \
-         {} ESP packets on the links, {:.1} s",
+        "{colour}{good} of {} seeds good{PLAIN}, {} hosts: {} packets sent, {} lost, {} clear, {} ESP, {:.1} s",
         summary.seeds,
         summary.hosts,
         summary.packets_sent,
