@@ -193,21 +193,19 @@ impl Cell<'_> {
     fn tcp(&self) -> Result<String, String> {
         let _server: Running = self.hosts.start("b", "iperf3", &["-s", "-1"], &[], "iperf3.log")?;
         let mut last = String::new();
+        // Until the server listens; iperf3 ends with 0 even if nobody did.
         let done = eventually(Duration::from_secs(40), || {
             let Ok(output) = self.hosts.on("a", "iperf3", &["-c", THEIRS, "-n", "100M", "-J"])
             else {
                 return false;
             };
             last = String::from_utf8_lossy(&output.stdout).into_owned();
-            output.status.success()
+            received(&last) > 0
         });
-        let report: serde_json::Value = serde_json::from_str(&last).unwrap_or_default();
-        let received = report["end"]["sum_received"]["bytes"].as_u64().unwrap_or(0);
         // iperf3 counts -n at the sender; what is in flight at the end is at most a window.
-        if done && received >= 90 << 20 {
-            Ok(format!("{} MB arrived", received >> 20))
-        } else {
-            Err(last)
+        match received(&last) {
+            bytes if done && bytes >= 90 << 20 => Ok(format!("{} MB arrived", bytes >> 20)),
+            _ => Err(last),
         }
     }
 
@@ -287,4 +285,10 @@ impl Cell<'_> {
         self.first_packet()?;
         Ok(String::new())
     }
+}
+
+/// Bytes that iperf3's server got, from the client's report.
+fn received(report: &str) -> u64 {
+    let report: serde_json::Value = serde_json::from_str(report).unwrap_or_default();
+    report["end"]["sum_received"]["bytes"].as_u64().unwrap_or(0)
 }
