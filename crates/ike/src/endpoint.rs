@@ -5,6 +5,7 @@
 //! after each of the others until it gives `None`: its outputs are to be carried out in that order.
 
 mod admit;
+mod half_open;
 mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,8 +34,11 @@ use crate::timer::Timer;
 
 /// Half-open SAs of one address, at most.
 const MAX_HALF_OPEN_PER_PEER: usize = 16;
+/// … and above so many it must show that it is there (RFC 7296 2.6): made-up first requests in a
+/// peer's name do not shut it out.
+const UNPROVEN_PER_PEER: usize = 4;
 /// IKE SAs of one address that it may initiate itself up to, all states counted.
-const MAX_SAS_PER_PEER: usize = 64;
+pub(crate) const MAX_SAS_PER_PEER: usize = 64;
 
 /// The loser of two IKE SAs that were initiated at once is closed after this long by its initiator …
 const CLOSE_OWN_TWIN: Duration = Duration::from_secs(2);
@@ -142,8 +146,8 @@ pub struct Endpoint {
     sas: BTreeMap<IkeSaId, Box<IkeSa>>,
     /// First requests that an SA came of: a repeat is not a new peer.
     inits: BTreeMap<(SocketAddr, IkeSpi), IkeSaId>,
-    /// Half-open SAs as responder, and whether the peer was known.
-    half_open: BTreeMap<IkeSaId, bool>,
+    /// Half-open SAs as responder.
+    half_open: half_open::HalfOpen,
     /// Losers among IKE SAs that were initiated at once.
     redundant: BTreeSet<IkeSaId>,
 }
@@ -159,7 +163,7 @@ impl Endpoint {
             cookies,
             sas: BTreeMap::new(),
             inits: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: Default::default(),
             redundant: BTreeSet::new(),
         }
     }
@@ -453,11 +457,11 @@ impl Endpoint {
         match sa.state {
             State::Gone => return self.forget(&sa),
             State::Up(_) => {
-                self.half_open.remove(&id);
+                self.half_open.clear(id);
             }
             // It is over as far as anybody is concerned who asks whether there is an SA with this peer.
             State::Lingering => {
-                self.half_open.remove(&id);
+                self.half_open.fail(id);
                 self.leave_peer(&sa);
             }
             _ => {}
@@ -468,7 +472,7 @@ impl Endpoint {
     fn forget(&mut self, sa: &IkeSa) {
         self.cx.timers.cancel_all(sa.id);
         self.cx.by_spi.remove(&sa.local_spi());
-        self.half_open.remove(&sa.id);
+        self.half_open.clear(sa.id);
         let first = (sa.home, sa.spi_i);
         if self.inits.get(&first) == Some(&sa.id) {
             self.inits.remove(&first);

@@ -188,11 +188,13 @@ impl IkeSa {
                 self.state = other;
                 if timer == Timer::HalfOpen {
                     let during = self.during();
-                    self.fail(
-                        cx,
-                        now,
-                        Failure::Timeout { during, tries: 0, seconds: HALF_OPEN.as_secs() },
-                    );
+                    let timeout =
+                        Failure::Timeout { during, tries: 0, seconds: HALF_OPEN.as_secs() };
+                    let heard = match &mut self.state {
+                        State::InitSent(sent) => sent.refusal(),
+                        _ => None,
+                    };
+                    self.fail(cx, now, heard.unwrap_or(timeout));
                 }
             }
         }

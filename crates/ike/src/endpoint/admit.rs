@@ -23,7 +23,11 @@ impl Endpoint {
             self.with(now, id, |cx, sa| result = sa.repeat_init(cx, arrived));
             return result;
         }
-        let request = Request::read(arrived.bytes)?;
+        let request = Request::read(arrived.bytes).inspect_err(|what| {
+            if *what == Misbehaviour::UnknownCritical && directory.is_known(arrived.remote.ip()) {
+                init::refuse_critical(&mut self.cx, arrived);
+            }
+        })?;
         let config = directory
             .responder(arrived.local.ip(), arrived.remote)
             .ok_or(Misbehaviour::NotAPeer)?;
@@ -33,7 +37,7 @@ impl Endpoint {
             Verdict::Accept(chosen) => {
                 let sa = request.accept(&mut self.cx, config, now, arrived, chosen)?;
                 self.inits.insert((arrived.remote, header.spi_i), sa.id);
-                self.half_open.insert(sa.id, known);
+                self.half_open.begin(sa.id, arrived.remote.ip(), known);
                 self.insert(Box::new(sa));
             }
             Verdict::OtherKe(ke) => {
@@ -57,7 +61,7 @@ impl Endpoint {
     }
 
     /// Bounds of half-open SAs, and the cookie (RFC 7296 2.6). A known peer is asked for one only when
-    /// half of all that is allowed is taken, which honest members do not do.
+    /// half of all that is allowed is taken, or several by its address, which honest members do not do.
     fn admit(
         &mut self,
         now: Now,
@@ -65,23 +69,19 @@ impl Endpoint {
         request: &Request,
         known: bool,
     ) -> Result<(), Misbehaviour> {
-        let total = self.half_open.len();
-        let of_peer = self.cx.peers.get(&arrived.remote.ip());
-        let open = of_peer
-            .map_or(0, |all| all.iter().filter(|id| self.half_open.contains_key(id)).count());
-        let greedy = open >= MAX_HALF_OPEN_PER_PEER
-            || of_peer.is_some_and(|all| all.len() >= MAX_SAS_PER_PEER);
+        let (total, of_peer) = (self.half_open.total(), self.half_open.of(arrived.remote.ip()));
+        let sas = self.cx.peers.get(&arrived.remote.ip()).map_or(0, BTreeSet::len);
+        let greedy = of_peer >= MAX_HALF_OPEN_PER_PEER || sas >= MAX_SAS_PER_PEER;
         let full = total >= self.limits.max_half_open || self.sas.len() >= self.limits.max_ike_sas;
         if full || greedy {
             return Err(Misbehaviour::HalfOpenLimit);
         }
-        let strangers = self.half_open.values().filter(|known| !**known).count();
-        let wanted = if known {
+        let many = if known {
             total >= self.limits.max_half_open.div_ceil(2)
         } else {
-            strangers >= self.limits.cookie_threshold
+            self.half_open.strangers() >= self.limits.cookie_threshold
         };
-        if !wanted {
+        if !many && of_peer < UNPROVEN_PER_PEER {
             return Ok(());
         }
         let claim =

@@ -30,6 +30,9 @@ use crate::timer::Timer;
 /// So often an initiator lets itself be asked for a cookie, and for another key exchange method.
 const MAX_RETRIES: u8 = 3;
 
+/// An unencrypted refusal may be anybody's: for so long an answer of the peer itself still counts (RFC 7296 2.21.1).
+const HEARSAY: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A responder waits so long for IKE_AUTH.
 pub(crate) const HALF_OPEN: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -56,6 +59,8 @@ pub(crate) struct Sent {
     private: Arc<dyn PrivateKx>,
     public: Vec<u8>,
     request: Vec<u8>,
+    /// The first refusal that came; it holds if nothing better comes soon.
+    refused: Option<Failure>,
 }
 
 /// Initiator: waits for the shared secret.
@@ -118,6 +123,7 @@ impl KeyWait {
             private: share.private,
             public: share.public,
             request: Vec::new(),
+            refused: None,
         };
         sent.send(cx, sa, now)
     }
@@ -176,7 +182,7 @@ impl Sent {
             _ => return (State::InitSent(self), Err(Misbehaviour::Malformed)),
         };
         if cluster::differs(&*cx.provider, sa.config.cluster.as_deref(), &message.payloads) {
-            return (sa.end(cx, now, Failure::OtherCluster), Ok(()));
+            return (self.hearsay(cx, sa, now, Failure::OtherCluster), Ok(()));
         }
         if let Some(cookie) = find_notify(&message.payloads, NotifyType::COOKIE) {
             return self.with_cookie(cx, sa, now, &cookie.data.clone());
@@ -207,8 +213,9 @@ impl Sent {
         self.opening.cookies += 1;
         if self.opening.cookies > MAX_RETRIES {
             let what = Misbehaviour::CookieLoop;
-            return (sa.end(cx, now, Failure::Misbehaved(what)), Err(what));
+            return (self.hearsay(cx, sa, now, Failure::Misbehaved(what)), Err(what));
         }
+        self.unheard(cx, sa);
         self.opening.cookie = Some(cookie.to_vec());
         (self.send(cx, sa, now), Ok(()))
     }
@@ -233,24 +240,51 @@ impl Sent {
         if self.opening.other_ke > MAX_RETRIES || !negotiate::offers_ke(&self.opening.offer, method)
         {
             let what = Misbehaviour::KeLoop;
-            return (sa.end(cx, now, Failure::Misbehaved(what)), Err(what));
+            return (self.hearsay(cx, sa, now, Failure::Misbehaved(what)), Err(what));
         }
+        self.unheard(cx, sa);
         cx.timers.cancel(sa.id, Timer::Retransmit);
         let job = key_share(cx, sa.id, method, None);
         (State::InitKey(Box::new(KeyWait { job, opening: self.opening, method })), Ok(()))
     }
 
-    fn refused(self, cx: &mut Context, sa: &mut IkeSa, now: Now, kind: NotifyType) -> State {
+    fn refused(self: Box<Self>, cx: &mut Context, sa: &IkeSa, now: Now, kind: NotifyType) -> State {
         let failure = match kind {
             NotifyType::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen {
                 protocol: "IKE",
                 by: "the peer",
-                ours: self.opening.offer,
+                ours: self.opening.offer.clone(),
                 theirs: Vec::new(),
             },
             kind => Failure::PeerError(kind),
         };
-        sa.end(cx, now, failure)
+        self.hearsay(cx, sa, now, failure)
+    }
+
+    /// Somebody refuses: the first reason is kept.
+    fn hearsay(
+        mut self: Box<Self>,
+        cx: &mut Context,
+        sa: &IkeSa,
+        now: Now,
+        failure: Failure,
+    ) -> State {
+        if self.refused.is_none() {
+            self.refused = Some(failure);
+            cx.timers.set(sa.id, Timer::HalfOpen, now.at + HEARSAY);
+        }
+        State::InitSent(self)
+    }
+
+    /// What the peer asks for can be done: no refusal then.
+    fn unheard(&mut self, cx: &mut Context, sa: &IkeSa) {
+        self.refused = None;
+        cx.timers.cancel(sa.id, Timer::HalfOpen);
+    }
+
+    /// Why the attempt is to end, once nothing better came.
+    pub(crate) fn refusal(&mut self) -> Option<Failure> {
+        self.refused.take()
     }
 
     fn read(&self, cx: &Context, message: &Message<'_>) -> Result<Answer, Misbehaviour> {
@@ -297,6 +331,7 @@ impl Sent {
         };
         sa.window.answered(now.at, 0);
         cx.timers.cancel(sa.id, Timer::Retransmit);
+        cx.timers.cancel(sa.id, Timer::HalfOpen);
         sa.spi_r = answer.spi_r;
         if let Some(nat) = natt {
             sa.nat = nat;

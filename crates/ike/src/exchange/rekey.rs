@@ -11,7 +11,7 @@ use wire::registry::{ExchangeType, Ke, NotifyType};
 
 use crate::collide::{self, Nonces, Reply, Request};
 use crate::context::{After, Context};
-use crate::endpoint::Now;
+use crate::endpoint::{MAX_SAS_PER_PEER, Now};
 use crate::error::{Failure, Misbehaviour};
 use crate::established::{self, Established, Flow, Own, Task, Theirs};
 use crate::event::IkeSaId;
@@ -279,6 +279,9 @@ fn consider(
     let theirs = find_sa(payloads).ok_or_else(syntax)?;
     let ni = find_nonce(payloads).ok_or_else(syntax)?.to_vec();
     let ke = find_ke(payloads).ok_or_else(syntax)?;
+    if cx.peers.get(&sa.home.ip()).is_some_and(|all| all.len() >= MAX_SAS_PER_PEER) {
+        return Err(plain_notify(NotifyType::NO_ADDITIONAL_SAS));
+    }
     let id = cx.fresh_ike_id();
     let spi = cx.fresh_ike_spi();
     let chosen = negotiate::choose_ike(&sa.config.ike_proposals, theirs, Some(spi), &*cx.provider);

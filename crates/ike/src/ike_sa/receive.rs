@@ -189,13 +189,16 @@ impl IkeSa {
 
     /// A verified, fresh message says where the peer is (RFC 7296 2.23): its port floats to 4500
     /// while the SA is half-open; later it is followed only if the peer is behind a NAT and this host is not.
+    /// Never to another address: that may be another peer's, whose packets would then go through these SAs.
     fn follow(&mut self, cx: &mut Context, arrived: Arrived<'_>) {
         if self.remote == arrived.remote && self.local == arrived.local {
             return;
         }
         let half_open = !matches!(self.state, State::Up(_));
-        let same_hosts = self.remote.ip() == arrived.remote.ip();
-        if half_open && same_hosts {
+        if self.remote.ip() != arrived.remote.ip() {
+            return;
+        }
+        if half_open {
             self.local = arrived.local;
             self.remote = arrived.remote;
         } else if self.nat.remote_behind && !self.nat.local_behind && self.local == arrived.local {

@@ -2,6 +2,7 @@
 
 mod decrypt;
 mod setup;
+mod spoofed;
 mod world;
 
 mod chaos;

@@ -184,6 +184,15 @@ pub(crate) fn refuse(cx: &mut Context, arrived: Arrived<'_>, kind: NotifyType, d
     refuse_with(cx, arrived, &[Payload::Notify(notify)]);
 }
 
+/// A first request with a critical payload of a kind that is not known here (RFC 7296 2.5).
+pub(crate) fn refuse_critical(cx: &mut Context, arrived: Arrived<'_>) {
+    if let Err(wire::message::ParseError::UnknownCritical(kind)) =
+        wire::message::parse(arrived.bytes)
+    {
+        refuse(cx, arrived, NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![kind]);
+    }
+}
+
 /// The same for a peer of another fleet, which is told so.
 pub(crate) fn refuse_other_cluster(cx: &mut Context, arrived: Arrived<'_>, config: &PeerConfig) {
     let mut payloads = vec![Payload::Notify(plain_notify(NotifyType::NO_PROPOSAL_CHOSEN))];
