@@ -6,6 +6,8 @@ use wire::proposal::Proposal;
 use wire::registry::NotifyType;
 use wire::selector::TrafficSelector;
 
+use crate::suite;
+
 /// Why a peer's proof was not accepted. The peer is told AUTHENTICATION_FAILED and no more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -45,7 +47,7 @@ pub enum Failure {
         seconds: u64,
     },
     /// The peer refused the proposals, or offered none that is acceptable here.
-    #[error("no common {protocol} proposal: {by} refused; ours: {}; theirs: {}", list(.ours), if .theirs.is_empty() { "not told".to_owned() } else { list(.theirs) })]
+    #[error("no common {protocol} proposal: {by} refused; {}", both(.ours, .theirs))]
     NoProposalChosen {
         /// "IKE" or "ESP".
         protocol: &'static str,
@@ -58,7 +60,11 @@ pub enum Failure {
     },
     /// Selectors do not overlap.
     #[error(
-        "no common traffic selectors: ours {ours_local:?} === {ours_remote:?}, theirs {theirs_remote:?} === {theirs_local:?}"
+        "no common traffic selectors: ours {} === {}; theirs {} === {}",
+        selectors(.ours_local),
+        selectors(.ours_remote),
+        selectors(.theirs_remote),
+        selectors(.theirs_local)
     )]
     TsUnacceptable {
         /// This host's side, as configured here.
@@ -169,6 +175,22 @@ pub enum Misbehaviour {
     NotAPeer,
 }
 
-fn list(proposals: &[Proposal]) -> String {
-    proposals.iter().map(|p| format!("{p:?}")).collect::<Vec<_>>().join(", ")
+fn both(ours: &[Proposal], theirs: &[Proposal]) -> String {
+    if theirs.is_empty() {
+        return format!("ours: {}; theirs: not told, its log says", suite::list(ours));
+    }
+    suite::explain(ours, theirs)
+}
+
+/// Selectors that are shown; a peer may send many.
+const SHOWN: usize = 4;
+
+fn selectors(all: &[TrafficSelector]) -> String {
+    let mut out: Vec<_> = all.iter().take(SHOWN).map(ToString::to_string).collect();
+    if all.is_empty() {
+        out.push("not told".to_owned());
+    } else if all.len() > SHOWN {
+        out.push(format!("and {} more", all.len() - SHOWN));
+    }
+    out.join(", ")
 }

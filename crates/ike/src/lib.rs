@@ -26,6 +26,7 @@ pub mod rng;
 pub mod sk;
 pub mod suite;
 mod timer;
+mod told;
 pub mod window;
 
 pub use crypto::Credentials;

@@ -39,8 +39,11 @@ pub fn explain(ours: &[Proposal], theirs: &[Proposal]) -> String {
 
 /// Proposals that are shown; a peer may send many.
 const SHOWN: usize = 8;
+/// Letters of a list that are shown; a proposal may have hundreds of transforms.
+const LETTERS: usize = 400;
 
-fn list(proposals: &[Proposal]) -> String {
+/// A list of proposals in one line of bounded length.
+pub(crate) fn list(proposals: &[Proposal]) -> String {
     if proposals.is_empty() {
         return "none".into();
     }
@@ -48,7 +51,11 @@ fn list(proposals: &[Proposal]) -> String {
     if proposals.len() > SHOWN {
         out.push(format!("and {} more", proposals.len() - SHOWN));
     }
-    out.join(", ")
+    let text = out.join(", ");
+    match text.char_indices().nth(LETTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// The transform types in which the two have nothing in common. NONE and nothing are the same.

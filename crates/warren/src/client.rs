@@ -112,11 +112,12 @@ fn send(
     body: Option<&Value>,
 ) -> std::io::Result<()> {
     let body = body.map(Value::to_string).unwrap_or_default();
-    write!(
-        stream,
+    // In one piece: a server that does not care for the body answers, and closes, before a second one.
+    let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
-    )
+    );
+    stream.write_all(request.as_bytes())
 }
 
 struct Head {

@@ -31,7 +31,7 @@ impl Failure {
             Self::Printed => (1, ""),
         };
         if !message.is_empty() {
-            anstream::eprintln!("warren: {message}");
+            crate::print::complain(format_args!("warren: {message}"));
         }
         ExitCode::from(code)
     }

@@ -1,6 +1,7 @@
 //! A manifest from its file: read, what it refers to fetched, its certificates checked.
 
 use std::fs;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -241,11 +242,16 @@ fn credential(name: &str) -> Result<PathBuf, String> {
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
-    let size = fs::metadata(path)?.len();
-    if size > MAX_FILE {
-        return Err(std::io::Error::other(format!("{size} bytes are too many")));
+    let mut text = String::new();
+    // Neither the size of a file nor its kind says how much there is to read.
+    fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        let limit = MAX_FILE >> 20;
+        return Err(std::io::Error::other(format!(
+            "larger than {limit} MiB: this is no manifest and no key"
+        )));
     }
-    fs::read_to_string(path)
+    Ok(text)
 }
 
 /// Whether `name` fits `pattern`, in which `*` is any number of characters.

@@ -14,6 +14,7 @@ mod exit;
 mod lab;
 mod load;
 mod pki;
+mod print;
 mod wireshark;
 
 use args::{Cli, Command, KeysCommand};
@@ -23,8 +24,16 @@ use exit::Failure;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => printed(),
         Err(failure) => failure.report(),
+    }
+}
+
+/// Half an answer is none.
+fn printed() -> ExitCode {
+    match print::failure() {
+        None => ExitCode::SUCCESS,
+        Some(error) => Failure::No(format!("standard output: {error}")).report(),
     }
 }
 

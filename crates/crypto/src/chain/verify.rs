@@ -191,7 +191,7 @@ fn describe(error: &webpki::Error) -> String {
     use webpki::Error;
     match error {
         Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => {
-            "its signature was not made with the key of the CA that it names (was the CA made anew under the same name?)".into()
+            "its signature was not made with the key of the CA that it names (was the CA made anew under the same name?); put the present certificate of that CA into ca_certificates, or have this one issued anew".into()
         }
         Error::UnsupportedSignatureAlgorithmContext(_) => {
             "it is signed with an algorithm that is not accepted, such as SHA-1; have it issued anew with SHA-256".into()

@@ -51,7 +51,7 @@ impl Endpoint {
                 self.cx.event(Event::IkeDown { id, remote, reason });
             }
             Verdict::NoProposal => {
-                init::refuse(&mut self.cx, arrived, NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
+                init::refuse_proposals(&mut self.cx, arrived, &config);
                 let id = self.cx.fresh_ike_id();
                 let reason = request.no_proposal(&config);
                 self.cx.event(Event::IkeDown { id, remote: arrived.remote.ip(), reason });

@@ -218,7 +218,7 @@ impl Sent {
         let answer = match find_sa(payloads) {
             Some(_) => offer.check(payloads),
             None => Err(match find_error(payloads) {
-                Some(notify) => offer.refused(notify.kind),
+                Some(notify) => offer.refused(notify),
                 None => Failure::Misbehaved(Misbehaviour::MissingPayload),
             }),
         };
@@ -415,7 +415,7 @@ fn accept(
             reply.extend(answered.tail);
         }
         Err(refusal) => {
-            reply.push(error_notify(refusal.notify));
+            reply.push(Payload::Notify(refusal.told()));
             let (ike, remote) = (sa.id, sa.remote.ip());
             cx.event(Event::ChildFailed { ike, remote, replaces: None, reason: refusal.reason });
         }

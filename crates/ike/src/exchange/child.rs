@@ -15,10 +15,11 @@ use crate::config::ChildConfig;
 use crate::context::{Context, IKE_PORT, NATT_PORT};
 use crate::error::{Failure, Misbehaviour};
 use crate::event::ChildId;
-use crate::ike_sa::{IkeSa, error_notify, find_notify};
+use crate::ike_sa::{IkeSa, error_notify, find_notify, plain_notify};
 use crate::keys::{self, ChildKeys};
 use crate::narrow::{self, Hosts, Selectors};
 use crate::negotiate::{self, ChildExchange, Chosen, EspSuite};
+use crate::told;
 
 /// What this host offers.
 pub(crate) struct Offer {
@@ -40,6 +41,16 @@ pub(crate) struct Answer {
 pub(crate) struct Refusal {
     pub(crate) notify: NotifyType,
     pub(crate) reason: Failure,
+}
+
+impl Refusal {
+    /// The notify for the peer.
+    pub(crate) fn told(&self) -> Notify {
+        match &self.reason {
+            Failure::NoProposalChosen { ours, .. } => told::no_proposal_chosen(ours),
+            _ => plain_notify(self.notify),
+        }
+    }
 }
 
 impl Offer {
@@ -93,13 +104,13 @@ impl Offer {
     }
 
     /// Why the peer refused.
-    pub(crate) fn refused(&self, kind: NotifyType) -> Failure {
-        match kind {
+    pub(crate) fn refused(&self, error: &Notify) -> Failure {
+        match error.kind {
             NotifyType::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen {
                 protocol: "ESP",
                 by: "the peer",
                 ours: self.config.esp_proposals.clone(),
-                theirs: Vec::new(),
+                theirs: told::proposals(ProtocolId::ESP, error),
             },
             NotifyType::TS_UNACCEPTABLE => Failure::TsUnacceptable {
                 ours_local: self.config.local_ts.clone(),

@@ -265,7 +265,7 @@ fn refused(
         }
         NotifyType::TEMPORARY_FAILURE => up.retry(cx, sa, now, plan.task()),
         NotifyType::CHILD_SA_NOT_FOUND => forget_old(up, cx, &plan),
-        kind => failed(cx, sa, now, plan.replaces(), plan.offer.refused(kind)),
+        _ => failed(cx, sa, now, plan.replaces(), plan.offer.refused(error)),
     }
     Flow::Stay
 }
@@ -435,8 +435,9 @@ fn consider(
         old.and_then(|id| cx.children.get(id)).map_or(&sa.config.child, |c| &c.config).clone();
     let refuse = |cx: &mut Context, refusal: Refusal| {
         let (ike, remote) = (sa.id, sa.remote.ip());
+        let told = refusal.told();
         cx.event(Event::ChildFailed { ike, remote, replaces: old, reason: refusal.reason });
-        plain_notify(refusal.notify)
+        told
     };
     let answer = Answer::choose(cx, sa, &config, payloads, ChildExchange::Create, old)
         .map_err(|refusal| refuse(cx, refusal))?;

@@ -26,6 +26,7 @@ use crate::keys;
 use crate::nat;
 use crate::negotiate::{self, Chosen, IkeSuite};
 use crate::timer::Timer;
+use crate::told;
 
 /// So often an initiator lets itself be asked for a cookie, and for another key exchange method.
 const MAX_RETRIES: u8 = 3;
@@ -191,7 +192,7 @@ impl Sent {
             return self.with_other_ke(cx, sa, now, &refused.data.clone());
         }
         if let Some(error) = find_error(&message.payloads) {
-            return (self.refused(cx, sa, now, error.kind), Ok(()));
+            return (self.refused(cx, sa, now, error), Ok(()));
         }
         match self.read(cx, &message) {
             Err(what) => (State::InitSent(self), Err(what)),
@@ -248,13 +249,13 @@ impl Sent {
         (State::InitKey(Box::new(KeyWait { job, opening: self.opening, method })), Ok(()))
     }
 
-    fn refused(self: Box<Self>, cx: &mut Context, sa: &IkeSa, now: Now, kind: NotifyType) -> State {
-        let failure = match kind {
+    fn refused(self: Box<Self>, cx: &mut Context, sa: &IkeSa, now: Now, error: &Notify) -> State {
+        let failure = match error.kind {
             NotifyType::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen {
                 protocol: "IKE",
                 by: "the peer",
                 ours: self.opening.offer.clone(),
-                theirs: Vec::new(),
+                theirs: told::proposals(ProtocolId::IKE, error),
             },
             kind => Failure::PeerError(kind),
         };

@@ -1,6 +1,5 @@
 //! `warren check FILE`: validate, and show what this host would do.
 
-use anstream::println;
 use crypto::native::Native;
 use ipsec::sa::Mode;
 use mesh::Loaded;
@@ -11,6 +10,7 @@ use crate::args;
 use crate::daemon::site;
 use crate::exit::Failure;
 use crate::load::{Accepted, load};
+use crate::print::println;
 
 /// Ends 1 where the manifest is refused, or this host has no place in it.
 pub fn run(args: &args::Check, json: bool) -> Result<(), Failure> {

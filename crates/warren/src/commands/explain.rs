@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anstream::println;
 use serde_json::Value;
 
 use crate::args::Explain;
 use crate::client;
 use crate::exit::Failure;
+use crate::print::println;
 
 /// Asks the daemon.
 pub fn run(control: &Path, args: &Explain, json: bool) -> Result<(), Failure> {

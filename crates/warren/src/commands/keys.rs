@@ -5,11 +5,11 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anstream::println;
 use serde_json::Value;
 
 use crate::client;
 use crate::exit::Failure;
+use crate::print::println;
 
 /// Wireshark's names of the two tables in a profile's folder.
 const TABLES: [(&str, &str); 2] = [("ike", "ikev2_decryption_table"), ("esp", "esp_sa")];

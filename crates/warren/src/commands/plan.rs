@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anstream::println;
 use crypto::native::Native;
 use mesh::plan::Plan;
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use crate::client;
 use crate::daemon::site;
 use crate::exit::Failure;
 use crate::load::load;
+use crate::print::println;
 
 /// Compares with the running daemon's manifest, or with a file.
 pub fn run(control: &Path, args: &args::Plan, json: bool) -> Result<(), Failure> {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anstream::println;
 use serde::Serialize;
 use sim::{RunReport, Scenario};
 
 use crate::args::Sim;
 use crate::exit::Failure;
+use crate::print::println;
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use anstream::println;
 use serde_json::Value;
 
 use crate::client;
 use crate::exit::Failure;
+use crate::print::println;
 
+/// Of a terminal, at least.
+const COLUMNS: usize = 100;
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
@@ -29,12 +31,14 @@ fn all(control: &Path, json: bool) -> Result<(), Failure> {
     }
     print_node(&status["node"]);
     let peers = list(&status["peers"]);
+    let longest = peers.iter().map(|peer| label(peer).chars().count()).max();
+    let width = longest.unwrap_or(0).clamp(24, 40);
     println!(
-        "\n{:<24} {:<10} {:<12} {:>9} {:>9} {:>6}  {}",
+        "\n{:<width$} {:<10} {:<12} {:>9} {:>9} {:>6}  {}",
         "PEER", "STATE", "VERDICT", "IN", "OUT", "AGE", "SUITE OR REASON"
     );
     for peer in peers {
-        print_line(peer);
+        print_line(peer, width);
     }
     let up = peers.iter().filter(|peer| peer["state"] == "up").count();
     println!("\n{up} of {} peers up", peers.len());
@@ -44,7 +48,7 @@ fn all(control: &Path, json: bool) -> Result<(), Failure> {
 fn print_node(node: &Value) {
     println!(
         "{} ({})  warren {}  data plane: {}",
-        text(&node["name"]),
+        short(text(&node["name"]), 20),
         text(&node["address"]),
         text(&node["version"]),
         text(&node["data_plane"])
@@ -55,17 +59,13 @@ fn print_node(node: &Value) {
     for certificate in list(&node["certificates"]).iter().filter(|c| c["level"] != "ok") {
         println!(
             "{YELLOW}certificate {}: {} days left{PLAIN}",
-            text(&certificate["subject"]),
+            short(text(&certificate["subject"]), 60),
             certificate["days_left"]
         );
     }
 }
 
-fn print_line(peer: &Value) {
-    let address = text(&peer["address"]);
-    let name = peer["name"]
-        .as_str()
-        .map_or_else(|| address.to_owned(), |name| format!("{name} {address}"));
+fn print_line(peer: &Value, width: usize) {
     let children = list(&peer["child_sas"]);
     let sum = |key: &str| children.iter().filter_map(|child| child[key].as_u64()).sum::<u64>();
     let age = list(&peer["ike_sas"]).first().and_then(|ike| ike["age_s"].as_u64());
@@ -75,14 +75,20 @@ fn print_line(peer: &Value) {
     };
     let state = text(&peer["state"]);
     println!(
-        "{name:<24} {}{state:<10}{PLAIN} {:<12} {:>9} {:>9} {:>6}  {}",
+        "{:<width$} {}{state:<10}{PLAIN} {:<12} {:>9} {:>9} {:>6}  {}",
+        short(&label(peer), width),
         colour(state),
         text(&peer["verdict"]),
         bytes(sum("bytes_in")),
         bytes(sum("bytes_out")),
         age.map_or_else(|| "-".into(), seconds),
-        short(last, 100 - 77),
+        short(last, COLUMNS - 53 - width),
     );
+}
+
+fn label(peer: &Value) -> String {
+    let address = text(&peer["address"]);
+    peer["name"].as_str().map_or_else(|| address.to_owned(), |name| format!("{name} {address}"))
 }
 
 fn one(control: &Path, peer: &str, json: bool) -> Result<(), Failure> {
@@ -104,25 +110,23 @@ fn print_peer(peer: &Value) {
         colour(state),
         text(&peer["verdict"])
     );
-    println!("  {}", text(&peer["reason"]));
+    wrapped(2, text(&peer["reason"]));
     if let Some(error) = peer["last_error"].as_str() {
-        println!("  last error: {error}");
+        wrapped(2, &format!("last error: {error}"));
     }
     if let Some(retry) = peer["retry_in_s"].as_u64() {
         println!("  next attempt in {retry} s, after {} failures", peer["failures"]);
     }
     for ike in list(&peer["ike_sas"]) {
         println!(
-            "  IKE SA {}_i {}_r  {} as {}, {}, {} old, rekey in {}",
+            "  IKE SA {}_i {}_r  {} as {}",
             text(&ike["spi_i"]),
             text(&ike["spi_r"]),
             text(&ike["state"]),
             text(&ike["role"]),
-            text(&ike["suite"]),
-            age(ike),
-            seconds(ike["rekey_in_s"].as_u64().unwrap_or(0)),
         );
-        println!("    peer is `{}`", text(&ike["remote_id"]));
+        wrapped(4, &suite_and_ages(ike));
+        wrapped(4, &format!("peer is `{}`", text(&ike["remote_id"])));
     }
     for child in list(&peer["child_sas"]) {
         print_child(child);
@@ -131,16 +135,14 @@ fn print_peer(peer: &Value) {
 
 fn print_child(child: &Value) {
     println!(
-        "  child SA {}_in {}_out  {}{}, {}, {} old, rekey in {}",
+        "  child SA {}_in {}_out  {}{}",
         text(&child["spi_in"]),
         text(&child["spi_out"]),
         text(&child["mode"]),
         if child["encap"] == true { " in UDP" } else { "" },
-        text(&child["suite"]),
-        age(child),
-        seconds(child["rekey_in_s"].as_u64().unwrap_or(0)),
     );
-    println!("    {} === {}", joined(&child["local_ts"]), joined(&child["remote_ts"]));
+    wrapped(4, &suite_and_ages(child));
+    wrapped(4, &format!("{} === {}", joined(&child["local_ts"]), joined(&child["remote_ts"])));
     println!(
         "    in {} ({} packets), out {} ({} packets)",
         bytes(child["bytes_in"].as_u64().unwrap_or(0)),
@@ -159,8 +161,42 @@ fn colour(state: &str) -> &'static str {
     }
 }
 
-fn age(sa: &Value) -> String {
-    seconds(sa["age_s"].as_u64().unwrap_or(0))
+fn suite_and_ages(sa: &Value) -> String {
+    let time = |key: &str| seconds(sa[key].as_u64().unwrap_or(0));
+    format!("{}, {} old, rekey in {}", text(&sa["suite"]), time("age_s"), time("rekey_in_s"))
+}
+
+/// Prints a long text over as many lines as it needs.
+fn wrapped(indent: usize, text: &str) {
+    for line in wrap(text, COLUMNS - indent) {
+        println!("{:indent$}{line}", "");
+    }
+}
+
+/// Broken between words; a word that is longer than a line is broken too.
+fn wrap(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ').flat_map(|word| pieces(word, room)) {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            lines.push(String::new());
+            used = 0;
+        }
+        let line = lines.last_mut().expect("there is always a line");
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        *line += &word;
+        used += length;
+    }
+    lines
+}
+
+fn pieces(word: &str, room: usize) -> Vec<String> {
+    let letters: Vec<char> = word.chars().collect();
+    letters.chunks(room).map(|piece| piece.iter().collect()).collect()
 }
 
 fn joined(value: &Value) -> String {
@@ -220,7 +256,14 @@ pub fn encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, encode, seconds};
+    use super::{bytes, encode, seconds, wrap};
+
+    #[test]
+    fn long_texts_are_broken_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
+        assert_eq!(wrap("", 4), [""]);
+    }
 
     #[test]
     fn figures_are_short() {

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anstream::println;
 use serde_json::{Value, json};
 
 use crate::client;
 use crate::daemon::control::{Action, CommandBody};
 use crate::exit::Failure;
+use crate::print::println;
 
 /// One tunnel.
 pub fn command(control: &Path, action: Action, peer: &str, json: bool) -> Result<(), Failure> {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crypto::Provider;
 use crypto::native::Native;
 use linux::lock::Lock;
 use mesh::status::DataPlane;
 use mesh::{Identity, Input, Mesh};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::carrier::{Carrier, CarrierError};
 use super::control;
@@ -24,6 +25,8 @@ use crate::load::Rejected;
 const CALLS: usize = 64;
 /// Events that a slow `monitor` may lag behind.
 const EVENTS: usize = 1024;
+/// Clients of the control socket have so long to take their last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +49,7 @@ pub enum BootError {
     #[error("{0}")]
     Manifest(#[from] Rejected),
     /// The control socket.
-    #[error("the control socket {path}: {source}")]
+    #[error("the control socket {path}: {source}; `--control` names another place")]
     Control {
         /// Where.
         path: String,
@@ -84,8 +87,11 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     super::log::start(site.current().manifest().log_level);
     notes.iter().for_each(|note| tracing::info!("{note}"));
     let _lock = state_dir(&args.state_dir)?;
-    let listener = control::listen(socket)
+    let (listener, _file) = control::listen(socket)
         .map_err(|source| BootError::Control { path: socket.display().to_string(), source })?;
+    let (seed, (done_sender, done)) = (linux::random::os_seed()?, mpsc::unbounded_channel());
+    let jobs = Jobs::start(provider.clone(), done_sender)?;
+    // Nothing can fail any more once routes and policies are there.
     let carrier = Carrier::open(&site, provider.clone(), args.data_plane)?;
     let identity = Identity {
         address: site.address(),
@@ -93,12 +99,12 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         data_plane: DataPlane::Userspace,
     };
-    let mesh = Mesh::new(identity, provider.clone(), linux::random::os_seed()?, now());
-    let (done_sender, done) = mpsc::unbounded_channel();
+    let mesh = Mesh::new(identity, provider, seed, now());
     let (calls_sender, calls) = mpsc::channel(CALLS);
     let (events, _) = broadcast::channel(EVENTS);
-    let jobs = Jobs::start(provider, done_sender)?;
-    tokio::spawn(control::serve(listener, calls_sender, events.clone()));
+    let (stopping, stopped) = oneshot::channel();
+    let server = control::serve(listener, calls_sender, events.downgrade(), stopped);
+    let server = tokio::spawn(server);
     let mut driver =
         Driver { mesh, carrier, jobs, done, calls, events, site, again: Default::default() };
     driver.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
@@ -108,7 +114,9 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let ended = driver.run().await?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     driver.carrier.close(ended == Ended::Flushed);
-    let _ = fs::remove_file(socket);
+    // Whoever asked for the end hears of it now that it has come.
+    drop((driver.events, driver.calls, stopping));
+    let _ = tokio::time::timeout(LAST_ANSWERS, server).await;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use axum::body::{Body, Bytes};
@@ -84,11 +84,22 @@ pub struct Request {
 #[derive(Clone)]
 struct Shared {
     calls: mpsc::Sender<Request>,
-    events: broadcast::Sender<Event>,
+    /// Ends with the loop, and who monitors with it.
+    events: broadcast::WeakSender<Event>,
 }
 
-/// Opens the socket. A socket file that nobody listens on is replaced; one that answers is another daemon's.
-pub fn listen(path: &Path) -> Result<UnixListener, std::io::Error> {
+/// The socket's file: gone with this value.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Opens the socket. A socket file that nobody listens on is replaced; one that answers is another
+/// daemon's; anything else that lies there is somebody's.
+pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), std::io::Error> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -98,17 +109,25 @@ pub fn listen(path: &Path) -> Result<UnixListener, std::io::Error> {
             path.display()
         )));
     }
-    let _ = std::fs::remove_file(path);
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => {
+            return Err(std::io::Error::other("something that is no socket is there already"));
+        }
+        Err(_) => {}
+    }
     let listener = UnixListener::bind(path)?;
+    let file = SocketFile(path.to_owned());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    Ok((listener, file))
 }
 
-/// Serves until the loop ends.
+/// Serves until `stopping`; what has been answered by then is still sent.
 pub async fn serve(
     listener: UnixListener,
     calls: mpsc::Sender<Request>,
-    events: broadcast::Sender<Event>,
+    events: broadcast::WeakSender<Event>,
+    stopping: oneshot::Receiver<()>,
 ) {
     let router = Router::new()
         .route("/v1/status", get(status))
@@ -123,7 +142,8 @@ pub async fn serve(
         .with_state(Shared { calls, events });
     let allowed = Allowed { listener, uid: rustix::process::geteuid().as_raw() };
     // Ends only with the process: a failed accept is retried by axum.
-    let _ = axum::serve(allowed, router).await;
+    let stopping = async { drop(stopping.await) };
+    let _ = axum::serve(allowed, router).with_graceful_shutdown(stopping).await;
 }
 
 /// Accepts connections of root and of the daemon's own user only.
@@ -234,7 +254,9 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 
 /// One JSON object a line, for as long as the client listens. A client that is too slow is told how much it missed.
 async fn monitor(State(shared): State<Shared>) -> Response {
-    let events = shared.events.subscribe();
+    let Some(events) = shared.events.upgrade().map(|events| events.subscribe()) else {
+        return stopping();
+    };
     let lines = futures_util::stream::unfold(events, |mut events| async move {
         let line = match events.recv().await {
             Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
@@ -258,15 +280,16 @@ fn target(text: &str) -> Target {
 async fn ask(shared: &Shared, call: Call) -> Response {
     let (answer, reply) = oneshot::channel();
     if shared.calls.send(Request { call, answer }).await.is_err() {
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(Refused::because("the daemon is stopping")))
-            .into_response();
+        return stopping();
     }
     match reply.await {
         Ok(Ok(value)) => Json(value).into_response(),
         Ok(Err(refused)) => (StatusCode::CONFLICT, Json(refused)).into_response(),
-        Err(_) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Json(Refused::because("the daemon is stopping")))
-                .into_response()
-        }
+        Err(_) => stopping(),
     }
+}
+
+fn stopping() -> Response {
+    let refused = Refused::because("the daemon is stopping");
+    (StatusCode::SERVICE_UNAVAILABLE, Json(refused)).into_response()
 }

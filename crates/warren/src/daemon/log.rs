@@ -31,6 +31,8 @@ pub fn start(level: LogLevel) {
         .with_max_level(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        // A log that cannot be written (a full disk, a reader that is gone) must not end the daemon.
+        .log_internal_errors(false)
         .with_ansi(false);
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     // Fails only if there is a logger already, which then does the work.

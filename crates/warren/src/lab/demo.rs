@@ -11,6 +11,7 @@ use super::wire::{Counts, Watch};
 use super::{Lab, daemons};
 use crate::args::LabShape;
 use crate::exit::Failure;
+use crate::print::println;
 
 /// The first packet of every pair may wait so long for its SA.
 const ALL_UP: Duration = Duration::from_secs(90);
@@ -27,7 +28,7 @@ pub fn run(shape: &LabShape, json: bool) -> Result<(), Failure> {
     if json {
         println!("{}", serde_json::to_string(&report).map_err(Failure::no)?);
     } else {
-        anstream::println!("\n{}", report.text());
+        println!("\n{}", report.text());
         counts.leaks.iter().for_each(|leak| println!("in the clear: {leak}"));
     }
     if report.passed() { Ok(()) } else { Err(Failure::Printed) }
@@ -145,6 +146,6 @@ fn count(peer: &Value, key: &str) -> usize {
 
 fn say(json: bool, line: &str) {
     if !json {
-        anstream::println!("{line}");
+        println!("{line}");
     }
 }

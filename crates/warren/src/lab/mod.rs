@@ -251,9 +251,9 @@ fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
             // Refused for anything but its credentials: then the first refusal is the one to show.
             let accepted = load::load(&file, &crypto::native::Native, unix_now, Some(dir))
                 .map_err(|_| Failure::no(&refused))?;
-            anstream::eprintln!(
+            crate::print::complain(format_args!(
                 "warren: the manifest's certificates cannot be used here; the rehearsal runs with its own\n{refused}\n"
-            );
+            ));
             (accepted.manifest, Some(dir.to_owned()))
         }
     };
@@ -299,6 +299,6 @@ fn copy_logs(dir: &Path, hosts: &[Host], keep: &Path) {
         fs::copy(daemons::folder(dir, host).join("log"), to.join("log")).map(|_| ())
     });
     if let Err(error) = copied {
-        anstream::eprintln!("warren: keeping logs in {}: {error}", keep.display());
+        crate::print::complain(format_args!("warren: keeping logs in {}: {error}", keep.display()));
     }
 }

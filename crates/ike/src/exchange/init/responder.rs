@@ -178,6 +178,12 @@ impl Answering {
     }
 }
 
+/// An unencrypted refusal of a first request's proposals; nothing is kept.
+pub(crate) fn refuse_proposals(cx: &mut Context, arrived: Arrived<'_>, config: &PeerConfig) {
+    let notify = told::no_proposal_chosen(&config.ike_proposals);
+    refuse_with(cx, arrived, &[Payload::Notify(notify)]);
+}
+
 /// An unencrypted refusal of a first request; nothing is kept.
 pub(crate) fn refuse(cx: &mut Context, arrived: Arrived<'_>, kind: NotifyType, data: Vec<u8>) {
     let notify = Notify { protocol: ProtocolId::NONE, spi: Vec::new(), kind, data };

@@ -1,0 +1,66 @@
+//! What a refusal tells the peer: the proposals that would have been taken.
+//!
+//! They stand, in strongSwan's syntax, in the data of NO_PROPOSAL_CHOSEN, for which RFC 7296 3.10.1 has no use:
+//! the operator at the other end then sees both lists. Other daemons neither send nor read them.
+
+use wire::payload::Notify;
+use wire::proposal::Proposal;
+use wire::registry::{NotifyType, ProtocolId};
+use wire::suite_text::{parse_esp, parse_ike, parse_list, to_text};
+
+/// Bytes that are sent, and that are read.
+const MAX: usize = 512;
+
+/// NO_PROPOSAL_CHOSEN with what is acceptable here, as far as there is room.
+pub(crate) fn no_proposal_chosen(ours: &[Proposal]) -> Notify {
+    let mut text = String::new();
+    for proposal in ours.iter().map(to_text) {
+        let comma = if text.is_empty() { "" } else { "," };
+        if text.len() + comma.len() + proposal.len() > MAX {
+            break;
+        }
+        text += comma;
+        text += &proposal;
+    }
+    let data = text.into_bytes();
+    Notify {
+        protocol: ProtocolId::NONE,
+        spi: Vec::new(),
+        kind: NotifyType::NO_PROPOSAL_CHOSEN,
+        data,
+    }
+}
+
+/// What the peer would have taken; nothing if it does not say so in words that are known here.
+pub(crate) fn proposals(protocol: ProtocolId, notify: &Notify) -> Vec<Proposal> {
+    let text = Some(&notify.data).filter(|data| data.len() <= MAX);
+    let Some(text) = text.and_then(|data| std::str::from_utf8(data).ok()) else {
+        return Vec::new();
+    };
+    let parse = if protocol == ProtocolId::IKE { parse_ike } else { parse_esp };
+    parse_list(text, parse).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_read() {
+        let ours =
+            parse_list("aes256-sha384-ecp384,aes128gcm16-prfsha256-x25519", parse_ike).unwrap();
+        assert_eq!(proposals(ProtocolId::IKE, &no_proposal_chosen(&ours)), ours);
+        let many = vec![ours[0].clone(); 60];
+        let told = no_proposal_chosen(&many);
+        assert!(told.data.len() <= MAX && proposals(ProtocolId::IKE, &told).len() > 10);
+    }
+
+    #[test]
+    fn other_data_is_nothing() {
+        for data in [&b""[..], b"\xff\xfe", b"aes128", b"\x1b[31m", &[b','; 512], &[b'a'; 513]] {
+            let notify = Notify { data: data.to_vec(), ..no_proposal_chosen(&[]) };
+            assert_eq!(proposals(ProtocolId::IKE, &notify), []);
+            assert_eq!(proposals(ProtocolId::ESP, &notify), []);
+        }
+    }
+}
