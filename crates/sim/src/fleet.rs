@@ -14,6 +14,7 @@ use mesh::plan::Plan;
 
 use crate::dice::Dice;
 use crate::net::HostId;
+use crate::report::seconds;
 
 /// Hosts in one IPv4 network of 256 addresses.
 const HOSTS_PER_NET: usize = 250;
@@ -33,9 +34,14 @@ pub struct Recipe {
     pub eager: bool,
     /// `ike_proposals`, `esp_proposals`.
     pub suites: (&'static str, &'static str),
-    /// `ike_lifetime`, `child_lifetime`.
-    pub lifetimes: (Duration, Duration),
+    /// `ike_lifetime`.
+    #[serde(serialize_with = "seconds")]
+    pub ike_lifetime: Duration,
+    /// `child_lifetime`.
+    #[serde(serialize_with = "seconds")]
+    pub child_lifetime: Duration,
     /// `dpddelay`.
+    #[serde(serialize_with = "seconds")]
     pub dpd_delay: Duration,
 }
 
@@ -78,7 +84,8 @@ impl Recipe {
             force_encap: false,
             eager: false,
             suites: SUITES[0],
-            lifetimes: (Duration::from_secs(86_400), Duration::from_secs(28_800)),
+            ike_lifetime: Duration::from_secs(86_400),
+            child_lifetime: Duration::from_secs(28_800),
             dpd_delay: Duration::from_secs(30),
         }
     }
@@ -102,7 +109,7 @@ impl Recipe {
         let mode = if self.tunnel { "tunnel" } else { "transport" };
         let start = if self.eager { "eager" } else { "trap" };
         let (ike, esp) = self.suites;
-        let (ike_life, child_life) = (self.lifetimes.0.as_secs(), self.lifetimes.1.as_secs());
+        let (ike_life, child_life) = (self.ike_lifetime.as_secs(), self.child_lifetime.as_secs());
         let mut text = format!(
             "ipsec_subnets: [\"{subnet}\"]\nmode: {mode}\nstart: {start}\n\
              ike_proposals: {ike}\nesp_proposals: {esp}\n\

@@ -26,7 +26,7 @@ const MOST_WAKES: u32 = 50;
 const UNIX_BEGIN: u64 = 1_800_000_000;
 
 /// How slowly a host carries its outputs out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pace {
     /// Public-key work takes up to this; jobs overtake each other.
     pub job: Duration,

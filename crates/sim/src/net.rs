@@ -7,6 +7,7 @@ use ipsec::Instant;
 
 use crate::dice::Dice;
 use crate::packet::{Class, Packet};
+use crate::report::seconds;
 
 /// A host by its place in the fleet.
 pub type HostId = usize;
@@ -23,10 +24,13 @@ pub struct Weather {
     /// So many may be overtaken.
     pub reorder: u32,
     /// Shortest delay of a link.
+    #[serde(serialize_with = "seconds")]
     pub delay_least: Duration,
     /// Longest delay of a link; each has its own.
+    #[serde(serialize_with = "seconds")]
     pub delay_most: Duration,
     /// What a packet may take longer than its link's delay.
+    #[serde(serialize_with = "seconds")]
     pub jitter: Duration,
     /// Bytes of the largest packet.
     pub mtu: usize,

@@ -1,6 +1,8 @@
 //! What became of a run.
 
-use serde::Serialize;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
 
 use crate::fleet::Recipe;
 use crate::net::Weather;
@@ -64,4 +66,9 @@ impl RunReport {
         let Self { scenario, hosts, seed, .. } = self;
         format!("warren sim --scenario {scenario} --hosts {hosts} --seed {seed}")
     }
+}
+
+/// Times are told in seconds.
+pub(crate) fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
 }

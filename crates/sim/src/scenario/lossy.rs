@@ -25,12 +25,13 @@ impl Scenario for Lossy {
 
     fn setup(&self, dice: &mut Dice) -> Setup {
         let setup = Setup::any(dice);
-        let lifetimes = (Duration::from_secs(60), Duration::from_secs(30));
-        Setup {
-            recipe: Recipe { lifetimes, dpd_delay: Duration::from_secs(10), ..setup.recipe },
-            weather: Weather { loss: 300, reorder: 200, ..setup.weather },
-            ..setup
-        }
+        let recipe = Recipe {
+            ike_lifetime: Duration::from_secs(60),
+            child_lifetime: Duration::from_secs(30),
+            dpd_delay: Duration::from_secs(10),
+            ..setup.recipe
+        };
+        Setup { recipe, weather: Weather { loss: 300, reorder: 200, ..setup.weather }, ..setup }
     }
 
     fn play(&self, world: &mut World) -> Result<(), Stopped> {

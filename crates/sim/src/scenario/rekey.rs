@@ -26,9 +26,9 @@ impl Scenario for Rekey {
     fn setup(&self, dice: &mut Dice) -> Setup {
         let setup = Setup::any(dice);
         let child = Duration::from_secs(dice.pick(&[4, 6, 9]));
-        let lifetimes = (child * dice.pick(&[1, 2, 3]), child);
+        let ike = child * dice.pick(&[1, 2, 3]);
         Setup {
-            recipe: Recipe { lifetimes, ..setup.recipe },
+            recipe: Recipe { ike_lifetime: ike, child_lifetime: child, ..setup.recipe },
             weather: Weather { loss: 0, damage: 0, ..setup.weather },
             ..setup
         }
