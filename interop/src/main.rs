@@ -4,8 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests of the program use files, clocks and threads")]
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use cell::{Auth, Initiator, Outcome, SUITES};
+use cell::{Auth, Initiator, Outcome, SUITES, Suite};
 
 mod cell;
 mod host;
@@ -23,18 +25,9 @@ fn main() -> ExitCode {
     }
     let versions = (warren::Warren::version(), strongswan::StrongSwan::version());
     let suites = if flag("--quick") { &SUITES[..1] } else { SUITES };
-    let mut outcomes = Vec::new();
-    for suite in suites {
-        for auth in [Auth::Rsa, Auth::Psk] {
-            for initiator in [Initiator::Warren, Initiator::Strongswan] {
-                let outcome = cell::run(outcomes.len(), initiator, auth, suite);
-                if !flag("--json") {
-                    print(&outcome);
-                }
-                outcomes.push(outcome);
-            }
-        }
-    }
+    let mut outcomes = play(&cells(suites), flag("--json"));
+    outcomes.sort_by_key(|(number, _)| *number);
+    let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
     let failed = outcomes.iter().filter(|outcome| outcome.failed.is_some()).count();
     if flag("--json") {
         println!(
@@ -51,6 +44,40 @@ fn main() -> ExitCode {
         );
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Cells at work at once: most of a cell's time is waiting.
+const AT_ONCE: usize = 4;
+
+type Cell = (&'static Suite, Auth, Initiator);
+
+fn cells(suites: &'static [Suite]) -> Vec<Cell> {
+    let both =
+        |suite, auth| [Initiator::Warren, Initiator::Strongswan].map(|first| (suite, auth, first));
+    suites
+        .iter()
+        .flat_map(|suite| {
+            [Auth::Rsa, Auth::Psk].into_iter().flat_map(move |auth| both(suite, auth))
+        })
+        .collect()
+}
+
+/// Runs all cells, each on hosts of its own, and prints each as it ends.
+fn play(cells: &[Cell], quiet: bool) -> Vec<(usize, Outcome)> {
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some((suite, auth, initiator)) = cells.get(number) else { return };
+            let outcome = cell::run(number, *initiator, *auth, suite);
+            if !quiet {
+                print(&outcome);
+            }
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
+        }
+    };
+    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
+    outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn print(outcome: &Outcome) {
