@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::net::netlink::{self as nl, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::errno::{Errno, explain, of};
 use crate::sys;
@@ -87,6 +88,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const HEADER: usize = 16;
 const SOL_NETLINK: i32 = 270;
+const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 const NETLINK_CAP_ACK: i32 = 10;
 const NETLINK_EXT_ACK: i32 = 11;
 /// Most datagrams read for one answer: a bound for a dump that never ends.
@@ -126,28 +128,66 @@ impl Socket {
     /// Asks for a change and waits for the acknowledgement.
     pub fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Error> {
         self.send(kind, REQUEST | ACK | flags, body)?;
-        self.collect(false).map(drop)
+        self.collect(false, |_, _| {})
     }
 
-    /// Asks for one object.
+    /// Asks for one object. XFRM's messages may hold keys: wiping the body is the caller's.
     pub fn get(&mut self, kind: u16, body: &[u8]) -> Result<Message, Error> {
         self.send(kind, REQUEST | ACK, body)?;
-        self.collect(false)?
-            .into_iter()
-            .next()
-            .ok_or(Error::Answer("an acknowledgement without the object"))
+        let mut found = None;
+        self.collect(false, |kind, body| found = Some(Message { kind, body: body.to_vec() }))?;
+        found.ok_or(Error::Answer("an acknowledgement without the object"))
     }
 
     /// Asks for all objects.
     pub fn dump(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, Error> {
         for _ in 0..DUMP_TRIES {
-            self.send(kind, REQUEST | DUMP, body)?;
-            match self.collect(true) {
+            let mut messages = Vec::new();
+            let mut keep = |kind, body: &[u8]| messages.push(Message { kind, body: body.to_vec() });
+            match self.each(kind, body, &mut keep) {
+                Ok(()) => return Ok(messages),
                 Err(Error::Answer(INTERRUPTED)) => {}
-                other => return other,
+                Err(error) => return Err(error),
             }
         }
         Err(Error::Answer(INTERRUPTED))
+    }
+
+    /// Asks for all objects and shows each, without a copy: for those with keys in them. One try.
+    pub fn each(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut show: impl FnMut(u16, &[u8]),
+    ) -> Result<(), Error> {
+        self.send(kind, REQUEST | DUMP, body)?;
+        self.collect(true, &mut show)
+    }
+
+    /// Subscribes to a multicast group of the family.
+    pub fn join(&self, group: u32) -> Result<(), Error> {
+        let group = i32::try_from(group).unwrap_or(i32::MAX);
+        sys::set_option_int(self.fd.as_fd(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+            .map_err(|errno| Error::Socket { call: "join", errno })
+    }
+
+    /// Shows the notifications of one datagram, without waiting. `false` when there is none. `ENOBUFS` means
+    /// that some were lost.
+    pub fn notifications(&mut self, mut show: impl FnMut(u16, &[u8])) -> Result<bool, Error> {
+        let received = loop {
+            let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+            match rustix::net::recv(&self.fd, &mut self.buffer[..], flags) {
+                Ok((_, length)) => break length.min(self.buffer.len()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(socket_error("recv", error)),
+            }
+        };
+        for (header, body) in Messages(&self.buffer[..received]).flatten() {
+            show(header.kind, body);
+        }
+        self.buffer[..received].zeroize();
+        Ok(true)
     }
 
     fn send(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Error> {
@@ -158,31 +198,17 @@ impl Socket {
         Ok(())
     }
 
-    fn collect(&mut self, dump: bool) -> Result<Vec<Message>, Error> {
-        let mut messages = Vec::new();
-        let mut interrupted = false;
+    fn collect(&mut self, dump: bool, mut show: impl FnMut(u16, &[u8])) -> Result<(), Error> {
+        let mut progress = Progress::default();
         for _ in 0..MAX_READS {
             let received = self.receive()?;
-            for item in Messages(&self.buffer[..received]) {
-                let (header, body) = item?;
-                if header.sequence != self.sequence {
-                    continue;
-                }
-                interrupted |= header.flags & DUMP_INTR != 0;
-                match header.kind {
-                    NLMSG_ERROR => {
-                        refusal(header.flags, body)?;
-                        return Ok(messages);
-                    }
-                    NLMSG_DONE if interrupted => return Err(Error::Answer(INTERRUPTED)),
-                    NLMSG_DONE => {
-                        refusal(header.flags, body)?;
-                        return Ok(messages);
-                    }
-                    kind => messages.push(Message { kind, body: body.to_vec() }),
-                }
+            let done = progress.read(&self.buffer[..received], self.sequence, &mut show);
+            // SAs come with their keys.
+            self.buffer[..received].zeroize();
+            if done? {
+                return Ok(());
             }
-            if !dump && messages.len() > 1 {
+            if !dump && progress.messages > 1 {
                 return Err(Error::Answer("more than was asked for"));
             }
         }
@@ -207,6 +233,40 @@ impl Socket {
     }
 }
 
+/// How far an answer has come.
+#[derive(Default)]
+struct Progress {
+    messages: usize,
+    interrupted: bool,
+}
+
+impl Progress {
+    /// `true` when the answer is complete.
+    fn read(
+        &mut self,
+        datagram: &[u8],
+        sequence: u32,
+        show: &mut impl FnMut(u16, &[u8]),
+    ) -> Result<bool, Error> {
+        for item in Messages(datagram) {
+            let (header, body) = item?;
+            if header.sequence != sequence {
+                continue;
+            }
+            self.interrupted |= header.flags & DUMP_INTR != 0;
+            match header.kind {
+                NLMSG_DONE if self.interrupted => return Err(Error::Answer(INTERRUPTED)),
+                NLMSG_ERROR | NLMSG_DONE => return refusal(header.flags, body).map(|()| true),
+                kind => {
+                    self.messages += 1;
+                    show(kind, body);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -219,9 +279,14 @@ fn socket_error(call: &'static str, error: rustix::io::Errno) -> Error {
     Error::Socket { call, errno: of(error) }
 }
 
-fn frame(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Result<Vec<u8>, Error> {
+fn frame(
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Error> {
     let length = HEADER + body.len();
-    let mut message = Vec::with_capacity(length);
+    let mut message = Zeroizing::new(Vec::with_capacity(length));
     message.extend(
         u32::try_from(length).map_err(|_| Error::Answer("the request is too long"))?.to_ne_bytes(),
     );
@@ -402,7 +467,7 @@ mod tests {
     #[test]
     fn extended_acknowledgement_is_read() {
         let mut body = (-17i32).to_ne_bytes().to_vec();
-        body.extend(frame(1, 0, 1, &[]).unwrap());
+        body.extend(frame(1, 0, 1, &[]).unwrap().iter());
         body.extend(Body::default().str(1, "in the way").bytes());
         let error = refusal(ACK_TLVS | CAPPED, &body).unwrap_err();
         assert_eq!(error, Error::Refused { errno: Errno::EEXIST, text: "in the way".to_owned() });
