@@ -279,12 +279,7 @@ fn socket_error(call: &'static str, error: rustix::io::Errno) -> Error {
     Error::Socket { call, errno: of(error) }
 }
 
-fn frame(
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    body: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, Error> {
+fn frame(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     let length = HEADER + body.len();
     let mut message = Zeroizing::new(Vec::with_capacity(length));
     message.extend(

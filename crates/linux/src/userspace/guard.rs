@@ -51,8 +51,10 @@ impl Guard {
         };
         match guard.xfrm.as_mut().map(Xfrm::policies) {
             Ok(Ok(all)) => {
-                guard.stale =
-                    all.into_iter().filter(|p| p.mark == (0, mark) && p.templates == 0).collect()
+                guard.stale = all
+                    .into_iter()
+                    .filter(|p| p.mark == (0, mark) && p.templates.is_empty())
+                    .collect()
             }
             Ok(Err(error)) => guard.failure = Some(error),
             Err(_) => {}
@@ -72,7 +74,7 @@ impl Guard {
             match change {
                 Change::PutPolicy(policy) if policy.flow != Flow::Out => {
                     let policies = counterparts(policy, self.mark);
-                    policies.iter().for_each(|p| self.want(*p));
+                    policies.iter().for_each(|p| self.want(p.clone()));
                     let before =
                         self.origins.insert(policy.key(), policies.clone()).unwrap_or_default();
                     before

@@ -1,0 +1,238 @@
+//! SAs: install, replace, move, remove.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipsec::change::RefusalReason;
+use ipsec::sa::{Direction, Mode, Sa, SaKey};
+use wire::esp::Spi;
+
+use super::{Kernel, foreign_sa, refused};
+use crate::errno::Errno;
+use crate::xfrm::encode::{self, Move};
+use crate::xfrm::probe::RESERVED_SPI;
+use crate::xfrm::uapi::LifetimeCfg;
+use crate::xfrm::{Error, decode, state};
+
+/// The SAs that this process installed.
+#[derive(Debug, Default)]
+pub(super) struct Sas(BTreeMap<SaKey, Known>);
+
+/// What is remembered of an SA.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Without its keys.
+    pub(super) sa: Sa,
+    /// No packet has come by it yet, and the kernel is to tell when one does.
+    pub(super) unseen: bool,
+}
+
+impl Sas {
+    pub(super) fn keys(&self) -> impl Iterator<Item = SaKey> {
+        self.0.keys().copied()
+    }
+
+    pub(super) fn get(&self, key: SaKey) -> Option<&Known> {
+        self.0.get(&key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: SaKey) -> Option<&mut Known> {
+        self.0.get_mut(&key)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Outbound SAs in tunnel mode.
+    pub(super) fn tunnels(&self) -> impl Iterator<Item = &Sa> {
+        self.0.values().map(|known| &known.sa).filter(|sa| is_outbound_tunnel(sa))
+    }
+}
+
+pub(super) fn is_outbound_tunnel(sa: &Sa) -> bool {
+    sa.direction == Direction::Out && sa.mode == Mode::Tunnel
+}
+
+impl Kernel {
+    /// Installs an SA, or makes the one that is there like it.
+    pub(super) fn add_sa(&mut self, sa: &Sa) -> Result<(), RefusalReason> {
+        check(sa)?;
+        let inbound = sa.direction == Direction::In;
+        let limits = if inbound { first_use(sa) } else { encode::limits(sa) };
+        let body = encode::new_sa(sa, limits).map_err(RefusalReason::NoAlgorithm)?;
+        let unseen = match self.xfrm.add_sa(&body) {
+            Err(error) if error.errno() == Some(Errno::EEXIST) => self.replace_sa(sa, &body)?,
+            other => other.map(|()| inbound).map_err(|error| not_installed(&error, sa))?,
+        };
+        let known = Known { sa: without_keys(sa), unseen };
+        let old = self.sas.0.insert(sa.key(), known);
+        if let Some(old) = old.filter(|old| is_outbound_tunnel(&old.sa)) {
+            self.remove_tunnel(&old.sa);
+        }
+        self.add_tunnel(sa)
+    }
+
+    /// Takes one of our SAs away.
+    pub(super) fn remove_sa(&mut self, key: SaKey) -> Result<(), RefusalReason> {
+        self.forget_sa(key);
+        let removed = self.own_sa(key).and_then(|there| match there {
+            Some(_) => self.xfrm.remove_sa(key),
+            None => Ok(()),
+        });
+        removed.map_err(|error| refused(&error, "removing an SA"))
+    }
+
+    /// An SA is gone, or is to go: with a tunnel go its policies.
+    pub(super) fn forget_sa(&mut self, key: SaKey) -> Option<Known> {
+        let known = self.sas.0.remove(&key)?;
+        if is_outbound_tunnel(&known.sa) {
+            self.remove_tunnel(&known.sa);
+        }
+        Some(known)
+    }
+
+    /// The peer behind an SA is somewhere else now. An outbound SA has another key after that.
+    pub(super) fn move_sa(&mut self, key: SaKey, remote: SocketAddr) -> Result<(), RefusalReason> {
+        let Some(known) = self.sas.get(key) else { return Ok(()) };
+        let (mut sa, unseen) = (known.sa.clone(), known.unseen);
+        let side = match sa.direction {
+            Direction::In => &mut sa.src,
+            Direction::Out => &mut sa.dst,
+        };
+        let before = std::mem::replace(side, remote.ip());
+        if let Some(encap) = &mut sa.encap {
+            encap.remote_port = remote.port();
+        }
+        check(&sa)?;
+        if before == remote.ip() {
+            let limits = if unseen { first_use(&sa) } else { encode::limits(&sa) };
+            self.update_sa(&sa, limits)?;
+            self.sas.0.insert(key, Known { sa, unseen });
+            return Ok(());
+        }
+        let there = self.xfrm.sa(key).map_err(|error| refused(&error, "moving an SA"))?;
+        let Some(there) = there else { return Ok(()) };
+        self.forget_sa(key);
+        self.transplant(key, &there, &sa)?;
+        self.sas.0.insert(sa.key(), Known { sa: sa.clone(), unseen });
+        self.add_tunnel(&sa)
+    }
+
+    /// The peer was refused: the next packet to it may ask again at once.
+    ///
+    /// Packets that the kernel itself holds are let go by its own timer.
+    pub(super) fn drop_queued(&mut self, peer: IpAddr) -> Result<(), RefusalReason> {
+        let what = "forgetting an acquire";
+        let states = self.xfrm.states(Some(peer)).map_err(|error| refused(&error, what))?;
+        for larval in states.iter().filter(|state| state.is_ours() && state.is_larval()) {
+            self.xfrm
+                .remove_larval(larval, RESERVED_SPI.0)
+                .map_err(|error| refused(&error, what))?;
+        }
+        Ok(())
+    }
+
+    /// The limits of an SA, now that its first packet has come.
+    pub(super) fn arm(&mut self, key: SaKey, limits: impl Fn(&Sa) -> LifetimeCfg) {
+        let Some(known) = self.sas.get(key) else { return };
+        let sa = known.sa.clone();
+        if let Err(reason) = self.update_sa(&sa, limits(&sa)) {
+            tracing::debug!(?key, %reason, "limits of an SA");
+        }
+    }
+
+    /// There is an SA of this name. `Ok(true)`: the one that is there now has seen no packet.
+    fn replace_sa(&mut self, sa: &Sa, body: &encode::SecretBody) -> Result<bool, RefusalReason> {
+        let (key, inbound) = (sa.key(), sa.direction == Direction::In);
+        let failed = |error: Error| refused(&error, "replacing an SA");
+        let there = self.xfrm.sa(key).map_err(failed)?;
+        let state = there.as_ref().and_then(|raw| decode::state(raw));
+        let (Some(there), Some(old)) = (there, state) else {
+            // It went this very moment.
+            self.xfrm.add_sa(body).map_err(|error| not_installed(&error, sa))?;
+            return Ok(inbound);
+        };
+        if !old.is_ours() {
+            return Err(foreign_sa(key, &old));
+        }
+        if !decode::same_keys(&there, body.bytes()) {
+            self.xfrm.remove_sa(key).map_err(failed)?;
+            self.xfrm.add_sa(body).map_err(|error| not_installed(&error, sa))?;
+            return Ok(inbound);
+        }
+        // With the same keys sequence numbers go on: beginning anew would use nonces twice.
+        let unseen = inbound && old.packets == 0;
+        let limits = if unseen { first_use(sa) } else { encode::limits(sa) };
+        let in_place = old.src == sa.src
+            && old.reqid == sa.reqid.0
+            && old.selector == state::selector(sa)
+            && old.encapsulated == sa.encap.is_some();
+        if in_place {
+            self.update_sa(sa, limits)?;
+        } else {
+            self.transplant(key, &there, sa)?;
+        }
+        Ok(unseen)
+    }
+
+    /// Takes an SA away and installs it as `sa` is, with its keys, window and counters.
+    fn transplant(&mut self, key: SaKey, raw: &[u8], sa: &Sa) -> Result<(), RefusalReason> {
+        let Some(body) = encode::moved_sa(raw, &Move::to(sa)) else {
+            return Err(RefusalReason::Other("an SA without sequence numbers left".into()));
+        };
+        self.xfrm.remove_sa(key).map_err(|error| refused(&error, "moving an SA"))?;
+        self.xfrm.add_sa(&body).map_err(|error| not_installed(&error, sa))
+    }
+
+    fn update_sa(&mut self, sa: &Sa, limits: LifetimeCfg) -> Result<(), RefusalReason> {
+        let body = encode::update_sa(sa, limits).map_err(RefusalReason::NoAlgorithm)?;
+        self.xfrm.update_sa(&body).map_err(|error| refused(&error, "updating an SA"))
+    }
+
+    /// The SA of this key, if it is one of ours.
+    fn own_sa(&mut self, key: SaKey) -> Result<Option<state::State>, Error> {
+        let there = self.xfrm.sa(key)?;
+        Ok(there.and_then(|raw| decode::state(&raw)).filter(state::State::is_ours))
+    }
+}
+
+/// Of an inbound SA: a soft limit that the first packet reaches is how the kernel tells of that packet.
+pub(super) fn first_use(sa: &Sa) -> LifetimeCfg {
+    LifetimeCfg { soft_packet_limit: 0, ..encode::limits(sa) }
+}
+
+/// The next packet after one that verified.
+pub(super) fn second_use(sa: &Sa) -> LifetimeCfg {
+    LifetimeCfg { soft_packet_limit: 1, ..encode::limits(sa) }
+}
+
+fn without_keys(sa: &Sa) -> Sa {
+    Sa { encr_key: Default::default(), integ_key: Default::default(), ..sa.clone() }
+}
+
+fn check(sa: &Sa) -> Result<(), RefusalReason> {
+    let wrong = |what: &str| Err(RefusalReason::Other(format!("SA {}: {what}", sa.spi)));
+    match sa {
+        // RFC 4303 2.1: 0 is never sent, 1 to 255 are reserved.
+        Sa { spi: Spi(0..256), .. } => wrong("the SPI is reserved"),
+        Sa { src, dst, .. } if src.is_ipv4() != dst.is_ipv4() => wrong("addresses of two families"),
+        Sa { reqid, .. } if !crate::xfrm::REQIDS.contains(&reqid.0) => {
+            wrong("the reqid is not one of ours")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn not_installed(error: &Error, sa: &Sa) -> RefusalReason {
+    let (cipher, module) = (sa.cipher, if sa.dst.is_ipv4() { "esp4" } else { "esp6" });
+    match error.errno() {
+        Some(Errno::ENOSYS | Errno::ENOENT) => RefusalReason::NoAlgorithm(format!(
+            "{cipher} ({error}): load the kernel's modules for it"
+        )),
+        Some(Errno::EPROTONOSUPPORT) => {
+            RefusalReason::NoAlgorithm(format!("ESP ({error}): load the kernel's module {module}"))
+        }
+        _ => refused(error, &format!("installing SA {} with {cipher}", sa.spi)),
+    }
+}
