@@ -25,6 +25,7 @@ use ipsec::Instant;
 use ipsec::change::{Batch, Change, Refusal};
 use ipsec::dataplane::{DataplaneEvent, Snapshot};
 
+use crate::bucket::Bucket;
 use crate::budget::Budget;
 use crate::directory::View;
 use crate::event::{Event, Kind, Level};
@@ -134,6 +135,10 @@ pub struct Mesh {
     counters: Counters,
     /// Peers that lost a child SA in what is being drained, and whether it is to be restored.
     torn: BTreeMap<IpAddr, bool>,
+    /// Tunnels that are begun because of packets that anybody can send.
+    strays: Bucket,
+    /// Warnings about what anybody can send.
+    complaints: Bucket,
     /// Which peer last gave a sign of life that could not be forged.
     last_heard: Option<(Instant, IpAddr)>,
 }
@@ -166,6 +171,8 @@ impl Mesh {
             reminders: reminders::Reminders::default(),
             counters: Counters::default(),
             torn: BTreeMap::new(),
+            strays: Bucket::new(128, 32),
+            complaints: Bucket::new(32, 4),
             last_heard: None,
         }
     }
@@ -288,6 +295,12 @@ impl Mesh {
         let name = peer.and_then(|p| self.fleet.as_ref()?.name(p)).map(str::to_owned);
         let event = Event { time: now.unix, level, peer, name, kind, text: text.into() };
         self.push(Output::Report(event));
+    }
+
+    /// Reports what nobody has proven; only so often as a warning.
+    fn complain(&mut self, now: Now, peer: IpAddr, kind: Kind, text: impl Into<String>) {
+        let level = if self.complaints.take(now.at) { Level::Warn } else { Level::Debug };
+        self.report(now, level, Some(peer), kind, text);
     }
 
     fn next_wake(&self) -> (Instant, Why) {

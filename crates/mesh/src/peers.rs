@@ -44,6 +44,11 @@ impl Peers {
         self.table.len() < MAX_PEERS
     }
 
+    /// Whether somebody who has proven nothing may have a place: half of the table is for others.
+    pub fn has_room_for_stranger(&self, address: IpAddr) -> bool {
+        self.table.contains_key(&address) || self.table.len() < MAX_PEERS / 2
+    }
+
     /// Whether `address` has a place; where the table is full, one that would not be missed gives
     /// its own up.
     pub fn make_room(&mut self, address: IpAddr) -> bool {

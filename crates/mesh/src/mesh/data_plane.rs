@@ -144,11 +144,8 @@ impl Mesh {
         let Some(peer) = self.peers.get(owner.peer) else { return };
         let child = peer.children.iter().find(|c| c.id == owner.child);
         let keys = child.into_iter().flat_map(|c| [c.inbound, c.outbound]).flatten();
-        for key in keys.collect::<Vec<_>>() {
-            self.change(Change::MoveSa { key, remote });
-        }
-        let text = format!("its packets come from {remote} now");
-        self.report(now, Level::Info, Some(owner.peer), Kind::IkeUpdate, text);
+        let keys: Vec<_> = keys.collect();
+        self.move_sas(now, owner.peer, &keys, remote);
     }
 
     /// Somebody sends through an SA that is not here. That can be forged: what follows is bounded.
@@ -166,7 +163,9 @@ impl Mesh {
         );
         let Some(ike) = self.peers.get(src).and_then(crate::peer::Peer::keeper) else {
             // It has a tunnel with us, and we have none with it: this host has lost its state.
-            self.demand(now, src, Demand::Repair);
+            if self.peers.has_room_for_stranger(src) && self.strays.take(now.at) {
+                self.demand(now, src, Demand::Stray);
+            }
             return;
         };
         // Heals in a round trip: what the peer sends through is replaced, or goes. A sign of life as well.
@@ -178,7 +177,7 @@ impl Mesh {
         let PacketInfo { src, protocol, dst_port, .. } = packet;
         let port = dst_port.map_or(String::new(), |p| format!(" port {p}"));
         let text = format!("dropped cleartext of protocol {protocol}{port} that must be protected");
-        self.report(now, Level::Warn, Some(*src), Kind::ClearIn, text);
+        self.complain(now, *src, Kind::ClearIn, text);
     }
 
     fn sa_refused(&mut self, now: Now, key: SaKey, reason: &str) {

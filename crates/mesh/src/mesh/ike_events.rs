@@ -202,12 +202,12 @@ impl Mesh {
         let (kind, verdict) = self.judge(now, address, reason);
         let flowing = self.peers.get(address).is_some_and(Peer::flowing);
         let peer_here = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
-        if !flowing && peer_here && (self.peers.get(address).is_some() || self.peers.has_room()) {
+        if !flowing && peer_here && self.peers.has_room_for_stranger(address) {
             self.peers.entry(self.identity.address, address, now.at);
             self.note_trouble(now, address, verdict, &reason.to_string());
         }
         let text = format!("a handshake that the peer began failed: {reason}");
-        self.report(now, Level::Warn, Some(address), kind, text);
+        self.complain(now, address, kind, text);
     }
 
     fn install(&mut self, now: Now, child: ChildId, sa: Box<Sa>) {
@@ -320,17 +320,22 @@ impl Mesh {
     }
 
     fn peer_moved(&mut self, now: Now, id: IkeSaId, remote: SocketAddr, sas: &[SaKey]) {
+        let peer = self.ikes.get(&id).copied().unwrap_or(remote.ip());
+        self.move_sas(now, peer, sas, remote);
+    }
+
+    /// A peer behind a NAT is at another port. At another address it would be another peer: whoever
+    /// holds keys with us could take over what is sent to a third.
+    pub(super) fn move_sas(&mut self, now: Now, peer: IpAddr, sas: &[SaKey], remote: SocketAddr) {
+        if remote.ip() != peer {
+            let text = format!("it says that it is at {} now, which is another host", remote.ip());
+            return self.complain(now, peer, Kind::IkeUpdate, text);
+        }
         for key in sas {
             self.change(Change::MoveSa { key: *key, remote });
         }
-        let peer = self.ikes.get(&id).copied().unwrap_or(remote.ip());
-        self.report(
-            now,
-            Level::Info,
-            Some(peer),
-            Kind::IkeUpdate,
-            format!("the peer is at {remote} now"),
-        );
+        let text = format!("the peer is at {remote} now");
+        self.report(now, Level::Info, Some(peer), Kind::IkeUpdate, text);
     }
 
     fn alive(&mut self, now: Now, id: IkeSaId) {

@@ -27,12 +27,16 @@ pub(super) enum Demand {
     Lost,
     /// It is there, but a part of it is broken: only this host can know.
     Repair,
+    /// Somebody at the peer's address sends as if it were there. Anybody can.
+    Stray,
 }
 
 /// How long a packet keeps a failing peer being retried.
 const TRAFFIC_WINDOW: Duration = Duration::from_secs(180);
 /// How long a lost tunnel is tried for, where nobody sends.
 const LOST_WINDOW: Duration = Duration::from_secs(3600);
+/// How long a tunnel is tried for of which only a stray packet speaks: one attempt.
+const STRAY_WINDOW: Duration = Duration::from_secs(10);
 /// How long a part of a standing tunnel is tried for.
 pub(super) const REPAIR_WINDOW: Duration = Duration::from_secs(600);
 /// The owner goes first where both have traffic.
@@ -66,6 +70,7 @@ impl Mesh {
         }
         let window = match why {
             Demand::Traffic => TRAFFIC_WINDOW,
+            Demand::Stray => STRAY_WINDOW,
             _ => LOST_WINDOW,
         };
         peer.demand_until = peer.demand_until.max(now.at + window);
@@ -75,7 +80,9 @@ impl Mesh {
             return true;
         }
         let delay = match (why, peer.owner) {
-            (Demand::Repair | Demand::Operator, _) | (Demand::Traffic, true) => Duration::ZERO,
+            (Demand::Repair | Demand::Stray | Demand::Operator, _) | (Demand::Traffic, true) => {
+                Duration::ZERO
+            }
             (Demand::Traffic, false) => GRACE_TRAFFIC,
             (Demand::Eager, true) => spread,
             (Demand::Eager, false) => spread + GRACE_CALM,

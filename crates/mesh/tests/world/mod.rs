@@ -244,7 +244,7 @@ impl World {
         self.due.insert((at, self.next), thing);
     }
 
-    fn input(&mut self, host: usize, input: Input) {
+    pub fn input(&mut self, host: usize, input: Input) {
         let now = self.clock();
         self.hosts[host].mesh.handle(now, input);
         self.carry_out(host);
