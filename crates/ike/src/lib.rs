@@ -30,6 +30,7 @@ mod told;
 pub mod window;
 
 pub use crypto::Credentials;
+pub use crypto::chain::rfc3339;
 pub use crypto::{Provider, Secret};
 
 pub use config::{Auth, ChildConfig, Directory, PeerConfig};

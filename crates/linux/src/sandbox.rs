@@ -1,5 +1,6 @@
 //! What this process may do.
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 /// Privileges that are not there.
@@ -16,6 +17,13 @@ pub fn privileges() -> Result<(), Missing> {
     missing(effective)
 }
 
+/// Keys stay in this process: no core dump, and no other process of the same user may look into it.
+pub fn keep_secrets() -> std::io::Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(())
+}
+
 fn missing(effective: CapabilitySet) -> Result<(), Missing> {
     let wanted =
         [(CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::NET_RAW, "CAP_NET_RAW")];
@@ -27,6 +35,14 @@ fn missing(effective: CapabilitySet) -> Result<(), Missing> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_keeps_secrets_leaves_no_core() {
+        keep_secrets().unwrap();
+        let dumpable = rustix::process::dumpable_behavior().unwrap();
+        assert_eq!(dumpable, DumpableBehavior::NotDumpable);
+        assert_eq!(rustix::process::getrlimit(Resource::Core).current, Some(0));
+    }
 
     #[test]
     fn names_what_is_missing() {

@@ -1,6 +1,7 @@
 //! From arguments to a running loop: every way to fail is named before anything is changed.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +77,7 @@ pub fn run(args: &Run, socket: &Path) -> Result<(), Failure> {
 
 async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     linux::sandbox::privileges()?;
+    linux::sandbox::keep_secrets()?;
     let provider: Arc<dyn Provider> = Arc::new(Native);
     let (site, loaded, notes) = Site::open(
         &args.manifest,
@@ -123,7 +125,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
 /// Makes the directory, proves that it can be written to, and takes its lock.
 fn state_dir(dir: &Path) -> Result<Lock, BootError> {
     let failed = |source| BootError::StateDir { dir: dir.display().to_string(), source };
-    fs::create_dir_all(dir).map_err(failed)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let probe = dir.join("probe");
     fs::write(&probe, [0; 4096]).map_err(failed)?;
     fs::remove_file(&probe).map_err(failed)?;

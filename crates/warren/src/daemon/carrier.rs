@@ -18,6 +18,9 @@ use crate::args::DataPlane;
 /// IKE datagrams that may wait for the loop; what comes beyond that is dropped, and its sender sends again.
 const DATAGRAMS: usize = 4096;
 
+/// Of one IKE datagram, in bytes; ten large certificates fit.
+const LONGEST_IKE: usize = 16 << 10;
+
 /// Why it could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum CarrierError {
@@ -117,6 +120,10 @@ struct ToLoop {
 impl Upcalls for ToLoop {
     fn ike(&self, datagram: IkeDatagram) {
         let IkeDatagram { local, remote, bytes } = datagram;
+        if bytes.len() > LONGEST_IKE {
+            tracing::debug!("an IKE datagram of {} bytes from {remote} is dropped", bytes.len());
+            return;
+        }
         if let Err(TrySendError::Full(_)) =
             self.datagrams.try_send(Datagram { local, remote, bytes })
         {

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use axum::body::{Body, Bytes};
@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use mesh::{Command, Event, Target};
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::UnixListener;
@@ -116,9 +117,11 @@ pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), std::io::Error>
         }
         Err(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
-    let file = SocketFile(path.to_owned());
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    // Born with its mode: between binding and a change of mode anybody could connect.
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let (listener, file) = (listener?, SocketFile(path.to_owned()));
     Ok((listener, file))
 }
 

@@ -9,7 +9,8 @@ use ike::{Done, Job, JobId};
 use std::sync::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// A pool of threads. Its queue is bounded by what makes jobs: the mesh's budget of handshakes in flight.
+/// A pool of threads. Its queue is bounded by what makes jobs: one for each IKE SA that this host or
+/// its peer is working on, and half-open ones are bounded.
 pub struct Jobs {
     queue: Sender<Job>,
 }
