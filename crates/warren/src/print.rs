@@ -9,6 +9,7 @@ static FAILURE: OnceLock<String> = OnceLock::new();
 
 /// A line on standard output, coloured only on a terminal.
 macro_rules! println {
+    () => { $crate::print::line(format_args!("")) };
     ($($arg:tt)*) => { $crate::print::line(format_args!($($arg)*)) };
 }
 pub(crate) use println;

@@ -6,11 +6,15 @@ use mesh::Loaded;
 use mesh::plan::Plan;
 use serde_json::{Value, json};
 
+use super::layout::{COLUMNS, hanging, wrapped};
 use crate::args;
 use crate::daemon::site;
 use crate::exit::Failure;
 use crate::load::{Accepted, load};
 use crate::print::println;
+
+/// Columns that a reason needs beside a policy.
+const LEAST: usize = 16;
 
 /// Ends 1 where the manifest is refused, or this host has no place in it.
 pub fn run(args: &args::Check, json: bool) -> Result<(), Failure> {
@@ -93,40 +97,57 @@ fn print(shown: &Value) {
     for note in shown["notes"].as_array().into_iter().flatten() {
         println!("{}", text(note));
     }
-    println!("this host     {} {}", text(&shown["address"]), text(&shown["name"]));
+    hanging("this host     ", &format!("{} {}", text(&shown["address"]), text(&shown["name"])));
     println!(
         "mode          {}{}",
         text(&shown["mode"]),
         if shown["optional"] == true { ", OPTIONAL: clear where there is no SA" } else { "" }
     );
-    println!("IKE           {}", list(&shown["ike_proposals"]));
-    println!("ESP           {}", list(&shown["esp_proposals"]));
+    hanging("IKE           ", &list(&shown["ike_proposals"]));
+    hanging("ESP           ", &list(&shown["esp_proposals"]));
     if let Some(mtu) = shown["mtu"].as_u64() {
         println!("MTU           {mtu} inside packets of 1500 bytes");
     }
     for certificate in shown["certificates"].as_array().into_iter().flatten() {
-        println!(
-            "{:<13} {}, until {}, {} days left",
-            text(&certificate["role"]),
-            text(&certificate["subject"]),
-            text(&certificate["not_after"]),
-            certificate["days_left"]
+        hanging(
+            &format!("{:<13} ", text(&certificate["role"])),
+            &format!(
+                "{}, until {}, {} days left",
+                text(&certificate["subject"]),
+                text(&certificate["not_after"]),
+                certificate["days_left"]
+            ),
         );
     }
-    println!(
-        "\n{:>10}  {:<9} {:<5} {:<22} {:<22} {:<12} {}",
-        "PRIORITY", "ACTION", "FLOW", "LOCAL", "REMOTE", "SERVICE", "BECAUSE"
-    );
-    for row in shown["policies"].as_array().into_iter().flatten() {
-        println!(
-            "{:>10}  {:<9} {:<5} {:<22} {:<22} {:<12} {}",
-            row["priority"],
-            text(&row["action"]),
-            text(&row["direction"]),
-            text(&row["local"]),
-            text(&row["remote"]),
-            text(&row["service"]),
-            text(&row["because"])
-        );
+    println!();
+    print_policies(shown["policies"].as_array().map_or(&[], Vec::as_slice));
+}
+
+/// The table of policies, each column as wide as what stands in it. Long addresses get lines of their own.
+fn print_policies(rows: &[Value]) {
+    const KEYS: [&str; 6] = ["priority", "action", "direction", "service", "local", "remote"];
+    let titles = ["PRIORITY", "ACTION", "FLOW", "SERVICE", "LOCAL", "REMOTE"].map(str::to_owned);
+    let cell = |row: &Value, key: &str| match &row[key] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let cells: Vec<[String; 6]> = rows.iter().map(|row| KEYS.map(|key| cell(row, key))).collect();
+    let width = |column: usize| {
+        let all = cells.iter().chain([&titles]);
+        all.map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..KEYS.len()).map(width).collect();
+    let beside = if widths.iter().sum::<usize>() + KEYS.len() + LEAST <= COLUMNS { 6 } else { 4 };
+    let show = |row: &[String; 6], because: &str| {
+        let columns = row.iter().zip(&widths).take(beside);
+        let before: String = columns.map(|(text, width)| format!("{text:<width$} ")).collect();
+        hanging(&before, because);
+        if beside == 4 {
+            wrapped(widths[0] + 1, &format!("{} -> {}", row[4], row[5]));
+        }
+    };
+    show(&titles, "BECAUSE");
+    for (row, text) in rows.iter().zip(&cells) {
+        show(text, row["because"].as_str().unwrap_or_default());
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::layout::{hanging, wrapped};
 use crate::args::Explain;
 use crate::client;
 use crate::exit::Failure;
@@ -33,16 +34,12 @@ fn print(answer: &Value) {
     println!("{}", text(&answer["packet"]));
     for policy in answer["considered"].as_array().into_iter().flatten() {
         let mark = if policy["matches"] == true { "->" } else { "  " };
-        println!("  {mark} {:>10}  {}", policy["priority"], text(&policy["policy"]));
+        hanging(&format!("  {mark} {:>10}  ", policy["priority"]), &text(&policy["policy"]));
     }
-    println!("{}: {}", text(&answer["decision"]), text(&answer["because"]));
+    wrapped(0, &format!("{}: {}", text(&answer["decision"]), text(&answer["because"])));
     if let Some(peer) = answer["peer"].as_object() {
-        println!(
-            "peer {} is {}: {}",
-            text(&peer["address"]),
-            text(&peer["state"]),
-            text(&peer["reason"])
-        );
+        let before = format!("peer {} is {}: ", text(&peer["address"]), text(&peer["state"]));
+        hanging(&before, &text(&peer["reason"]));
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod explain;
 pub mod keys;
+mod layout;
 pub mod pki;
 pub mod plan;
 pub mod sim;

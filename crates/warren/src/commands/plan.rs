@@ -6,6 +6,7 @@ use crypto::native::Native;
 use mesh::plan::Plan;
 use serde_json::{Value, json};
 
+use super::layout::hanging;
 use crate::args;
 use crate::client;
 use crate::daemon::site;
@@ -94,14 +95,15 @@ fn print(answer: &Value) {
     {
         for row in changes[key].as_array().into_iter().flatten() {
             let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-            println!(
-                "{mark} {:<9} {:<5} {} -> {} {}  {}",
-                text("action"),
-                text("direction"),
-                text("local"),
-                text("remote"),
-                text("service"),
-                text("because")
+            hanging(
+                &format!("{mark} {:<9} {:<5} ", text("action"), text("direction")),
+                &format!(
+                    "{} -> {} {} ({})",
+                    text("local"),
+                    text("remote"),
+                    text("service"),
+                    text("because")
+                ),
             );
         }
     }

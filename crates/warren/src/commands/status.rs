@@ -4,12 +4,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::layout::{COLUMNS, short, wrapped};
 use crate::client;
 use crate::exit::Failure;
 use crate::print::println;
 
-/// Of a terminal, at least.
-const COLUMNS: usize = 100;
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
@@ -33,9 +32,16 @@ fn all(control: &Path, json: bool) -> Result<(), Failure> {
     let peers = list(&status["peers"]);
     let longest = peers.iter().map(|peer| label(peer).chars().count()).max();
     let width = longest.unwrap_or(0).clamp(24, 40);
+    let room = COLUMNS - 53 - width;
     println!(
         "\n{:<width$} {:<10} {:<12} {:>9} {:>9} {:>6}  {}",
-        "PEER", "STATE", "VERDICT", "IN", "OUT", "AGE", "SUITE OR REASON"
+        "PEER",
+        "STATE",
+        "VERDICT",
+        "IN",
+        "OUT",
+        "AGE",
+        short("SUITE OR REASON", room)
     );
     for peer in peers {
         print_line(peer, width);
@@ -166,39 +172,6 @@ fn suite_and_ages(sa: &Value) -> String {
     format!("{}, {} old, rekey in {}", text(&sa["suite"]), time("age_s"), time("rekey_in_s"))
 }
 
-/// Prints a long text over as many lines as it needs.
-fn wrapped(indent: usize, text: &str) {
-    for line in wrap(text, COLUMNS - indent) {
-        println!("{:indent$}{line}", "");
-    }
-}
-
-/// Broken between words; a word that is longer than a line is broken too.
-fn wrap(text: &str, room: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in text.split(' ').flat_map(|word| pieces(word, room)) {
-        let length = word.chars().count();
-        if used > 0 && used + 1 + length > room {
-            lines.push(String::new());
-            used = 0;
-        }
-        let line = lines.last_mut().expect("there is always a line");
-        if used > 0 {
-            line.push(' ');
-            used += 1;
-        }
-        *line += &word;
-        used += length;
-    }
-    lines
-}
-
-fn pieces(word: &str, room: usize) -> Vec<String> {
-    let letters: Vec<char> = word.chars().collect();
-    letters.chunks(room).map(|piece| piece.iter().collect()).collect()
-}
-
 fn joined(value: &Value) -> String {
     list(value).iter().map(text).collect::<Vec<_>>().join(", ")
 }
@@ -209,14 +182,6 @@ fn list(value: &Value) -> &[Value] {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-fn short(line: &str, room: usize) -> String {
-    if line.chars().count() <= room {
-        line.to_owned()
-    } else {
-        line.chars().take(room.saturating_sub(1)).chain(['…']).collect()
-    }
 }
 
 /// `4.2 MB`, in powers of 1000.
@@ -256,14 +221,7 @@ pub fn encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, encode, seconds, wrap};
-
-    #[test]
-    fn long_texts_are_broken_between_words() {
-        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
-        assert_eq!(wrap("", 4), [""]);
-    }
+    use super::{bytes, encode, seconds};
 
     #[test]
     fn figures_are_short() {

@@ -1,0 +1,160 @@
+//! Every kind of pair: certificates and secrets, modes, IP versions, encapsulations.
+
+use linux::capture::Packet;
+
+use crate::Mesh;
+use crate::world::net::{in_clear, protocol, udp_ports};
+use crate::world::pki::{self, Wish};
+use crate::world::{Folder, finish, root, warren};
+
+const TEXT: &str = "for the two of us alone";
+
+/// Traffic both ways over UDP and TCP, none of it in the clear; the packets of the wire.
+fn talk(mesh: &Mesh) -> Vec<Packet> {
+    let mut wire = mesh.net.watch(0);
+    mesh.passes(0, 1, TEXT);
+    mesh.passes(1, 0, TEXT);
+    let much = TEXT.repeat(20_000);
+    mesh.net.tcp_echo(0, 1, 7000, &much).unwrap();
+    mesh.net.tcp_echo(1, 0, 7000, &much).unwrap();
+    mesh.connect(0, 1);
+    let seen = wire.seen();
+    assert!(in_clear(&seen, TEXT).is_empty(), "leaked");
+    seen
+}
+
+fn count(packets: &[Packet], wanted: impl Fn(&Packet) -> bool) -> usize {
+    packets.iter().filter(|p| wanted(p)).count()
+}
+
+fn pair(addresses: [&str; 2], prefix: u8, manifest: &str) -> Mesh {
+    Mesh::of(&addresses, prefix, 2, manifest)
+}
+
+const V4: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+const V6: [&str; 2] = ["fd77::1", "fd77::2"];
+const BASE: &str = crate::BASE;
+
+#[test]
+fn psk_in_transport_mode() {
+    if !root() {
+        return;
+    }
+    let mesh = pair(V4, 24, BASE);
+    let seen = talk(&mesh);
+    assert!(count(&seen, |p| protocol(p) == 50) > 20);
+    assert_eq!(count(&seen, |p| protocol(p) == 6), 0);
+    let row = mesh.daemons[0].peer(mesh.address(1));
+    assert_eq!(row["child_sas"][0]["mode"], "transport");
+    assert_eq!(row["child_sas"][0]["encap"], false);
+}
+
+#[test]
+fn psk_over_ipv6() {
+    if !root() {
+        return;
+    }
+    let mesh = pair(V6, 64, BASE);
+    let seen = talk(&mesh);
+    assert!(count(&seen, |p| protocol(p) == 50) > 20);
+    assert_eq!(count(&seen, |p| protocol(p) == 6), 0);
+}
+
+#[test]
+fn tunnel_mode() {
+    if !root() {
+        return;
+    }
+    for (addresses, prefix) in [(V4, 24), (V6, 64)] {
+        let mesh = pair(addresses, prefix, &format!("{BASE}mode: tunnel\n"));
+        let seen = talk(&mesh);
+        assert!(count(&seen, |p| protocol(p) == 50) > 20);
+        assert_eq!(mesh.daemons[0].peer(mesh.address(1))["child_sas"][0]["mode"], "tunnel");
+    }
+}
+
+#[test]
+fn esp_in_udp() {
+    if !root() {
+        return;
+    }
+    let mesh = pair(V4, 24, &format!("{BASE}force_udp_encapsulation: true\n"));
+    let seen = talk(&mesh);
+    assert_eq!(count(&seen, |p| protocol(p) == 50), 0);
+    assert!(count(&seen, |p| udp_ports(p) == Some((4500, 4500))) > 20);
+    assert_eq!(mesh.daemons[0].peer(mesh.address(1))["child_sas"][0]["encap"], true);
+    let mesh = pair(V6, 64, &format!("{BASE}force_udp_encapsulation: true\nmode: tunnel\n"));
+    assert_eq!(count(&talk(&mesh), |p| protocol(p) == 50), 0);
+}
+
+#[test]
+fn other_suites() {
+    if !root() {
+        return;
+    }
+    let suites = "ike_proposals: [aes256gcm16-prfsha384-ecp384]\nesp_proposals: [aes256-sha512-x25519-esn, chacha20poly1305]\n";
+    let mesh = pair(V4, 24, &format!("{BASE}{suites}"));
+    talk(&mesh);
+    let row = mesh.daemons[0].peer(mesh.address(1));
+    assert_eq!(row["ike_sas"][0]["suite"], "aes256gcm16-prfsha384-ecp384");
+    mesh.daemons[0].warren(&["rekey", &mesh.address(1).to_string()]).ok();
+    talk(&mesh);
+}
+
+#[test]
+fn p256_certificates_of_each_host() {
+    if !root() {
+        return;
+    }
+    let ca = pki::ca(Wish::new("the CA", 1));
+    let mut mesh = Mesh::of(&V4, 24, 0, "");
+    for (daemon, (name, serial)) in mesh.daemons.iter_mut().zip([("host one", 2), ("host two", 3)])
+    {
+        let leaf = pki::leaf(&ca, Wish::new(name, serial));
+        let properties = pki::properties(&leaf.pem, &leaf.key.serialize_pem(), &ca.pem);
+        daemon.start(&format!("ipsec_subnets: [10.77.0.0/24]\n{properties}"));
+    }
+    talk(&mesh);
+    let id = mesh.daemons[0].peer(mesh.address(1))["ike_sas"][0]["remote_id"].clone();
+    assert!(id.as_str().unwrap().contains("host two"), "{id}");
+}
+
+#[test]
+fn one_rsa_certificate_for_all() {
+    if !root() {
+        return;
+    }
+    let folder = Folder::new();
+    for what in ["init", "issue"] {
+        finish(warren().args(["pki", what, "--dir"]).arg(&*folder)).ok();
+    }
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let properties = pki::properties(
+        &read("warren-instance.pem"),
+        &read("warren-instance.key"),
+        &read("ca.pem"),
+    );
+    let mesh = pair(V4, 24, &format!("ipsec_subnets: [10.77.0.0/24]\n{properties}"));
+    talk(&mesh);
+}
+
+#[test]
+fn a_leaf_of_a_ca_that_the_peer_does_not_trust() {
+    if !root() {
+        return;
+    }
+    let mut mesh = Mesh::of(&V4, 24, 0, "");
+    for daemon in &mut mesh.daemons {
+        // Two CAs of one name.
+        let manifest = format!("ipsec_subnets: [10.77.0.0/24]\n{}", pki::good());
+        daemon.start(&manifest);
+    }
+    mesh.daemons[0].warren(&["up", "10.77.0.2"]).ok();
+    for (here, there) in [(0, 1), (1, 0)] {
+        let row = mesh.daemons[here]
+            .until(mesh.address(there), "a verdict", |row| row["verdict"] == "ipsec_broken");
+        assert_ne!(row["state"], "up");
+        let text = format!("{}{}", row["reason"], row["last_error"]);
+        assert!(text.contains("authentication"), "{row:#}");
+    }
+}

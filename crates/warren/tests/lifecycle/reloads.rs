@@ -1,0 +1,113 @@
+//! A new manifest changes what it changes, and nothing else.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::world::{eventually, root};
+use crate::{BASE, Mesh};
+
+const SSH: &str = "policies: [{action: pass, proto: tcp, remote_port: 22, remote: 10.77.0.3/32}]\n";
+
+#[test]
+fn the_others_are_not_touched() {
+    if !root() {
+        return;
+    }
+    let mesh = Mesh::start(3, BASE);
+    mesh.connect(0, 1);
+    mesh.connect(0, 2);
+    let one = &mesh.daemons[0];
+    let (two, three) = (mesh.address(1), mesh.address(2));
+    let before = one.spis(two);
+    let count = |row: &Value| row["child_sas"][0]["packets_out"].as_u64().unwrap();
+    let sent = count(&one.until(two, "a count", |row| count(row) > 0));
+    one.folder.put("warren.yml", format!("{BASE}{SSH}"));
+    let reply = one.json(&["reload"]);
+    assert!(reply["reloaded"].as_str().unwrap().ends_with("warren.yml"), "{reply:#}");
+    assert_eq!(one.json(&["explain", "10.77.0.1", "10.77.0.3", "tcp", "22"])["decision"], "pass");
+    mesh.passes(0, 1, "and on it goes");
+    assert_eq!(one.spis(two), before);
+    one.until(two, "a greater count", |row| count(row) > sent);
+    // A host that leaves the mesh: its tunnel goes, the others stay.
+    let without = format!("{BASE}no_ipsec_subnets: [10.77.0.3/32]\n");
+    one.folder.put("warren.yml", &without);
+    one.signal(Signal::HUP);
+    let gone = || one.warren(&["status", "10.77.0.3"]).err.contains("not a peer").then_some(());
+    eventually("the end of a tunnel", gone);
+    mesh.daemons[2].until(mesh.address(0), "the end", |row| row["state"] != "up");
+    mesh.passes(0, 1, "and on");
+    assert_eq!(one.spis(two), before);
+    // And back.
+    one.folder.put("warren.yml", BASE);
+    one.warren(&["reload"]).ok();
+    mesh.connect(0, 2);
+    assert_eq!(one.spis(two), before);
+    assert_eq!(one.peer(three)["state"], "up");
+}
+
+#[test]
+fn a_refused_manifest_changes_nothing() {
+    if !root() {
+        return;
+    }
+    let mut mesh = Mesh::pair(BASE);
+    let (node, spis) = {
+        let one = &mesh.daemons[0];
+        (one.json(&["status"])["node"]["manifest"].clone(), one.spis(mesh.address(1)))
+    };
+    for (bad, why) in [
+        ("ipsec_subnets: [10.77.0.0/33]\n", "warren.yml:1"),
+        ("ipsec_subnets: [10.99.0.0/24]\npsk: correct horse battery staple\n", "10.77.0.1"),
+        ("\0\u{ff}", "warren.yml"),
+        ("", "warren.yml"),
+    ] {
+        let one = &mut mesh.daemons[0];
+        one.folder.put("warren.yml", bad);
+        one.warren(&["reload"]).fails(1, &[why]);
+        one.signal(Signal::HUP);
+        assert_eq!(one.json(&["status"])["node"]["manifest"], node);
+        assert!(one.is_running());
+    }
+    std::fs::remove_file(mesh.daemons[0].manifest()).unwrap();
+    mesh.daemons[0].warren(&["reload"]).fails(1, &["warren.yml", "No such file"]);
+    mesh.passes(0, 1, "as before");
+    assert_eq!(mesh.daemons[0].spis(mesh.address(1)), spis);
+    assert!(mesh.daemons[0].log().contains("ERROR"), "SIGHUP with a bad manifest goes unsaid");
+}
+
+#[test]
+fn plan_says_what_would_change_and_changes_nothing() {
+    if !root() {
+        return;
+    }
+    let mesh = Mesh::pair(BASE);
+    let one = &mesh.daemons[0];
+    let spis = one.spis(mesh.address(1));
+    let plan = |text: &str| {
+        let path = one.folder.put("next.yml", text);
+        one.json(&["plan", path.to_str().unwrap()])["changes"].clone()
+    };
+    assert_eq!(plan(BASE)["nothing"], true);
+    let changes = plan(&format!("{BASE}{SSH}"));
+    assert_eq!(changes["nothing"], false);
+    let added = changes["policies_added"].as_array().unwrap();
+    assert!(!added.is_empty() && added.iter().all(|row| row["action"] == "pass"), "{changes:#}");
+    let changes =
+        plan(&format!("{BASE}esp_proposals: aes256gcm16\nike_proposals: aes256-sha384-ecp384\n"));
+    assert_eq!(changes["settings"].as_array().unwrap().len(), 2, "{changes:#}");
+    let changes = plan(&BASE.replace("correct horse", "incorrect horse"));
+    assert_eq!(changes["nothing"], false, "another secret is a change: {changes:#}");
+    let bad = one.folder.put("bad.yml", "ipsec_subnets: [nonsense]\n");
+    one.warren(&["plan", bad.to_str().unwrap()]).fails(1, &["bad.yml:1", "nonsense"]);
+    // A relative path is the operator's, not the daemon's.
+    let mut relative = one.typed(&["plan", "next.yml"]);
+    crate::world::finish(relative.current_dir(&*one.folder)).ok();
+    // Without a daemon: two files.
+    let (a, b) = (one.folder.put("a.yml", BASE), one.folder.put("b.yml", format!("{BASE}{SSH}")));
+    let text = one.warren(&["plan", b.to_str().unwrap(), "--against", a.to_str().unwrap()]).ok();
+    assert!(text.contains("pass"), "{text}");
+    assert_eq!(one.spis(mesh.address(1)), spis);
+    assert!(mesh.net.udp_arrives(0, 1, "as before", Duration::from_secs(5)));
+}
