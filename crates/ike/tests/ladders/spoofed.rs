@@ -8,6 +8,7 @@ use crypto::Secret;
 use ike::Event;
 use ike::endpoint::Datagram;
 use ike::error::Failure;
+use ipsec::sa::Mode;
 use wire::message::{Flags, Header, IkeSpi, encode_plain};
 use wire::payload::{Notify, Payload};
 use wire::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
@@ -98,6 +99,31 @@ fn first_requests_in_a_peers_name_do_not_shut_it_out() {
         assert!(up, "{}", world.story());
         let open = world.hosts[1].endpoint.half_open().len();
         assert!(open <= 4, "{open} half-open SAs of an address that never answered");
+    }
+}
+
+/// In either mode: nobody gets an SA for another host's packets.
+#[test]
+fn selectors_of_another_host_are_refused() {
+    let other: IpAddr = "10.0.0.9".parse().unwrap();
+    for mode in [Mode::Transport, Mode::Tunnel] {
+        for (local, remote) in [(other, B), (A, other)] {
+            let (mut a, mut b) = peers(|_| {});
+            edit_child(&mut a, |c| {
+                let asked = child(local, remote);
+                (c.local_ts, c.remote_ts, c.mode) = (asked.local_ts, asked.remote_ts, mode);
+            });
+            edit_child(&mut b, |c| c.mode = mode);
+            let mut world = World::new(Arc::new(crypto::toy::Toy), 1, a, b);
+            world.initiate(0);
+            world.run_secs(3);
+            assert_eq!(world.hosts[1].endpoint.ike_sas().len(), 1, "{}", world.story());
+            assert_eq!(world.hosts[1].inbound().len(), 0, "{}", world.story());
+            let refused = |e: &Event| {
+                matches!(e, Event::ChildFailed { reason: Failure::TsUnacceptable { .. }, .. })
+            };
+            assert_eq!(world.hosts[0].count(refused), 1, "{}", world.story());
+        }
     }
 }
 
