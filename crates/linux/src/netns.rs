@@ -125,7 +125,11 @@ impl Netns {
         match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
             Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
             Err(error) => {
-                return Err(Error::Call { name: name.to_owned(), call: "umount", errno: of(error) });
+                return Err(Error::Call {
+                    name: name.to_owned(),
+                    call: "umount",
+                    errno: of(error),
+                });
             }
         }
         match std::fs::remove_file(&path) {

@@ -211,14 +211,15 @@ impl Userspace {
         let guard = locked(&self.shared.guard);
         status.guard = guard.state();
         status.warnings.extend(guard.warnings());
-        let broken = self.shared.wires.broken();
-        if broken.is_none() && self.threads.iter().any(JoinHandle::is_finished) {
-            status
-                .warnings
-                .push("a thread of the data plane has ended: restart the daemon".to_owned());
-        }
-        status.warnings.extend(broken);
+        status.warnings.extend(self.broken());
         status
+    }
+
+    /// Why no packets flow any more. Only a new start helps then.
+    pub fn broken(&self) -> Option<String> {
+        let ended = self.threads.iter().any(JoinHandle::is_finished);
+        let ended = ended.then(|| "a thread of the data plane has ended".to_owned());
+        self.shared.wires.broken().or(ended)
     }
 
     /// The pipeline: for captures and explanations.

@@ -63,9 +63,7 @@ fn outbound(shared: &Shared) {
                 Ok(Some(length)) => length,
                 Ok(None) => break,
                 Err(error) => {
-                    shared.wires.set_broken(format!(
-                        "{error}; the device was taken away: restart the daemon"
-                    ));
+                    shared.wires.set_broken(format!("{error}; the device was taken away"));
                     return;
                 }
             };

@@ -60,6 +60,11 @@ pub enum BootError {
     /// Sockets, devices, routes.
     #[error("{0}")]
     Carrier(#[from] CarrierError),
+    /// It ran, and cannot any more; a service manager starts it anew.
+    #[error(
+        "{0}; ending, so that a new start can put it right. Until then protected traffic is blocked"
+    )]
+    Broken(String),
     /// No randomness.
     #[error("{0}")]
     Random(#[from] linux::random::Error),
@@ -115,11 +120,15 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let ended = driver.run().await?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let broken = driver.carrier.dataplane.broken();
     driver.carrier.close(ended == Ended::Flushed);
     // Whoever asked for the end hears of it now that it has come.
     drop((driver.events, driver.calls, stopping));
     let _ = tokio::time::timeout(LAST_ANSWERS, server).await;
-    Ok(())
+    match broken {
+        Some(why) if ended == Ended::Broken => Err(BootError::Broken(why)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the directory, proves that it can be written to, and takes its lock.

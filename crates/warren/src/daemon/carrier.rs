@@ -1,5 +1,6 @@
 //! Who carries the mesh's outputs out: sockets, device, data plane.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crypto::Provider;
@@ -44,6 +45,8 @@ pub struct Carrier {
     /// IKE datagrams from the wire.
     pub datagrams: mpsc::Receiver<Datagram>,
     ports: Arc<Ports>,
+    /// Warnings that hold and were given.
+    said: BTreeSet<String>,
 }
 
 impl Carrier {
@@ -65,7 +68,7 @@ impl Carrier {
         config.overhead = overhead(site.current());
         let pipeline = Arc::new(Pipeline::new(provider));
         let dataplane = Userspace::start(config, pipeline, ports.clone(), upcalls)?;
-        let mut carrier = Self { dataplane, wake, datagrams, ports };
+        let mut carrier = Self { dataplane, wake, datagrams, ports, said: BTreeSet::new() };
         carrier.follow(site.current());
         Ok(carrier)
     }
@@ -84,9 +87,16 @@ impl Carrier {
             clear: plan.clear().to_vec(),
             optional: plan.optional(),
         });
-        for warning in self.dataplane.status().warnings {
+        self.look_after();
+    }
+
+    /// Says what is not as it should be: once, and again when it has come back.
+    pub fn look_after(&mut self) {
+        let holds = BTreeSet::from_iter(self.dataplane.status().warnings);
+        for warning in holds.difference(&self.said) {
             tracing::warn!("{warning}");
         }
+        self.said = holds;
     }
 
     /// Ends; with `flush` nothing of it stays, and packets pass in the clear from then on.

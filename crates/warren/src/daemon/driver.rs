@@ -49,6 +49,8 @@ pub enum Ended {
     Stopped,
     /// Everything of ours is to be taken away.
     Flushed,
+    /// The data plane carries nothing any more.
+    Broken,
 }
 
 impl Driver {
@@ -59,6 +61,9 @@ impl Driver {
         let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
             let until = self.carry_out();
+            if self.carrier.dataplane.broken().is_some() {
+                return Ok(Ended::Broken);
+            }
             if let Some(ended) = self.wait(until, &mut hangup, &mut terminate, &mut interrupt).await
             {
                 return Ok(ended);
@@ -89,6 +94,7 @@ impl Driver {
                 Output::Transmit(datagram) => self.carrier.transmit(&datagram),
                 Output::Job(job) => self.jobs.submit(job),
                 Output::Inspect => {
+                    self.carrier.look_after();
                     self.again.push_back(Input::Snapshot(self.carrier.dataplane.snapshot(now().at)))
                 }
                 Output::Report(event) => self.report(event),
