@@ -9,14 +9,14 @@ use wire::registry::{NotifyType, ProtocolId};
 use wire::suite_text::{parse_esp, parse_ike, parse_list, to_text};
 
 /// Bytes that are sent, and that are read.
-const MAX: usize = 512;
+pub(crate) const MAX: usize = 512;
 
 /// NO_PROPOSAL_CHOSEN with what is acceptable here, as far as there is room.
-pub(crate) fn no_proposal_chosen(ours: &[Proposal]) -> Notify {
+pub(crate) fn no_proposal_chosen(ours: &[Proposal], room: usize) -> Notify {
     let mut text = String::new();
     for proposal in ours.iter().map(to_text) {
         let comma = if text.is_empty() { "" } else { "," };
-        if text.len() + comma.len() + proposal.len() > MAX {
+        if text.len() + comma.len() + proposal.len() > room.min(MAX) {
             break;
         }
         text += comma;
@@ -49,16 +49,17 @@ mod tests {
     fn what_is_told_is_read() {
         let ours =
             parse_list("aes256-sha384-ecp384,aes128gcm16-prfsha256-x25519", parse_ike).unwrap();
-        assert_eq!(proposals(ProtocolId::IKE, &no_proposal_chosen(&ours)), ours);
+        assert_eq!(proposals(ProtocolId::IKE, &no_proposal_chosen(&ours, MAX)), ours);
         let many = vec![ours[0].clone(); 60];
-        let told = no_proposal_chosen(&many);
+        let told = no_proposal_chosen(&many, MAX);
+        assert_eq!(no_proposal_chosen(&many, 19).data, []);
         assert!(told.data.len() <= MAX && proposals(ProtocolId::IKE, &told).len() > 10);
     }
 
     #[test]
     fn other_data_is_nothing() {
         for data in [&b""[..], b"\xff\xfe", b"aes128", b"\x1b[31m", &[b','; 512], &[b'a'; 513]] {
-            let notify = Notify { data: data.to_vec(), ..no_proposal_chosen(&[]) };
+            let notify = Notify { data: data.to_vec(), ..no_proposal_chosen(&[], MAX) };
             assert_eq!(proposals(ProtocolId::IKE, &notify), []);
             assert_eq!(proposals(ProtocolId::ESP, &notify), []);
         }

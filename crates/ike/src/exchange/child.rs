@@ -47,7 +47,7 @@ impl Refusal {
     /// The notify for the peer.
     pub(crate) fn told(&self) -> Notify {
         match &self.reason {
-            Failure::NoProposalChosen { ours, .. } => told::no_proposal_chosen(ours),
+            Failure::NoProposalChosen { ours, .. } => told::no_proposal_chosen(ours, told::MAX),
             _ => plain_notify(self.notify),
         }
     }

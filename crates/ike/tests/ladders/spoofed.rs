@@ -197,3 +197,27 @@ fn a_critical_payload_of_the_future_is_named_in_the_refusal() {
     });
     assert!(*to == 0 && named, "{}", world.story());
 }
+
+/// What a made-up sender is told is no more than what came in its name.
+#[test]
+fn refusals_do_not_amplify() {
+    let (a, mut b) = peers(|_| {});
+    b.ike_proposals = ike_suites(&["aes256-sha512-modp4096"; 30]);
+    let mut world = World::new(Arc::new(crypto::toy::Toy), 1, a, b);
+    let request = first_request(&mut world);
+    let header = Header::parse(&request.bytes).unwrap();
+    let message = wire::message::parse(&request.bytes).unwrap();
+    let mut payloads = message.payloads.clone();
+    payloads.retain(|p| matches!(p, Payload::Sa(_) | Payload::Nonce(_)));
+    payloads.push(Payload::Ke(wire::payload::KePayload {
+        method: wire::registry::Ke::MODP_2048,
+        data: vec![1],
+    }));
+    let bytes = encode_plain(&header, &payloads);
+    let length = bytes.len();
+    world.inject(1, Datagram { remote: (A, 4711).into(), bytes, ..request });
+    world.run(5 * MILLI);
+    let told: Vec<_> = world.recorded.iter().filter(|(to, _)| *to == 0).collect();
+    let longest = told.iter().map(|(_, d)| d.bytes.len()).filter(|len| *len > length);
+    assert!(!told.is_empty() && longest.count() == 0, "{}", world.story());
+}

@@ -8,6 +8,7 @@ use ike::event::{ChildInfo, Event, IkeInfo};
 use ike::{ChildId, IkeSaId, Now};
 use ipsec::change::Change;
 use ipsec::sa::{Direction, Sa, SaKey};
+use wire::selector::TrafficSelector;
 
 use super::Mesh;
 use crate::event::{Kind, Level};
@@ -268,6 +269,24 @@ impl Mesh {
             self.counters.child_established += 1;
             self.report(now, Level::Info, Some(address), Kind::ChildUp, text);
         }
+        self.warn_of_narrow(now, info);
+    }
+
+    /// A peer may agree to less than all traffic between the hosts. What is left out finds no SA.
+    fn warn_of_narrow(&mut self, now: Now, info: &ChildInfo) {
+        let all = |ts: &TrafficSelector| ts.protocol == 0 && ts.with(0, 0..=u16::MAX) == *ts;
+        if info.local_ts.iter().any(all) && info.remote_ts.iter().any(all) {
+            return;
+        }
+        let shown = |side: &[TrafficSelector]| {
+            side.iter().take(4).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let text = format!(
+            "the peer takes only {} === {}; all other packets to it are dropped: widen its selectors",
+            shown(&info.local_ts),
+            shown(&info.remote_ts)
+        );
+        self.report(now, Level::Warn, Some(info.remote), Kind::TsMismatch, text);
     }
 
     fn child_down(

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A Notify payload without SPI and data (RFC 7296 3.10).
+const NOTIFY_LEN: usize = 8;
+
 /// Responder: waits for the shared secret.
 pub(crate) struct Answering {
     pub(crate) job: JobId,
@@ -178,9 +181,12 @@ impl Answering {
     }
 }
 
-/// An unencrypted refusal of a first request's proposals; nothing is kept.
+/// An unencrypted refusal of a first request's proposals; nothing is kept. It is no longer than the
+/// request, whose sender may be made up.
 pub(crate) fn refuse_proposals(cx: &mut Context, arrived: Arrived<'_>, config: &PeerConfig) {
-    let notify = told::no_proposal_chosen(&config.ike_proposals);
+    let empty = wire::message::Header::LEN + NOTIFY_LEN;
+    let room = arrived.bytes.len().saturating_sub(empty);
+    let notify = told::no_proposal_chosen(&config.ike_proposals, room);
     refuse_with(cx, arrived, &[Payload::Notify(notify)]);
 }
 
