@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::error::{EndReason, Failure};
 use crate::event::{ChildId, ChildInfo, Event, IkeSaId};
 use crate::negotiate::EspSuite;
+use crate::record::ChildRecord;
 use crate::rng::Rng;
 use crate::suite;
 use crate::timer::Timer;
@@ -220,6 +221,47 @@ pub(crate) fn install(
     Some(id)
 }
 
+/// Enters a child SA that an earlier process made, and the data plane has; `None` if its SPI is taken.
+pub(crate) fn restore(
+    cx: &mut Context,
+    ike: IkeSaId,
+    (local, remote): (IpAddr, IpAddr),
+    config: Arc<ChildConfig>,
+    record: ChildRecord,
+) -> Option<ChildId> {
+    if cx.children.by_spi_in(record.spi_in).is_some() {
+        return None;
+    }
+    cx.children.last += 1;
+    let id = ChildId(cx.children.last);
+    cx.timers.set(ike, Timer::RekeyChild(id), record.rekey_at);
+    if let Some(hard) = config.limits.hard_time {
+        cx.timers.set(ike, Timer::ExpireChild(id), record.since + hard);
+    }
+    cx.children.insert(Child {
+        id,
+        ike,
+        config,
+        local,
+        remote,
+        spi_in: record.spi_in,
+        spi_out: record.spi_out,
+        mode: record.mode,
+        suite: record.suite,
+        local_ts: record.local_ts.into(),
+        remote_ts: record.remote_ts.into(),
+        encap: record.encap,
+        replaces: None,
+        successor: None,
+        redundant: false,
+        since: record.since,
+        rekey_at: record.rekey_at,
+        stage: Stage::Up,
+        outbound: None,
+    });
+    Some(id)
+}
+
 /// The peer can receive: installs the outbound SA and reports the child as up.
 pub(crate) fn complete(cx: &mut Context, id: ChildId) {
     let Some(child) = cx.children.get_mut(id) else { return };
@@ -229,6 +271,7 @@ pub(crate) fn complete(cx: &mut Context, id: ChildId) {
     let Some(sa) = child.outbound.take() else { return };
     child.stage = Stage::Up;
     let (ike, info) = (child.ike, child.info());
+    cx.unsaved.insert(ike);
     cx.timers.cancel(ike, Timer::Outbound(id));
     cx.event(Event::InstallOutbound { child: id, sa });
     cx.event(Event::ChildUp(info));
@@ -238,6 +281,7 @@ pub(crate) fn complete(cx: &mut Context, id: ChildId) {
 pub(crate) fn down(cx: &mut Context, id: ChildId, reason: Failure) {
     let Some(child) = cx.children.remove(id) else { return };
     cx.timers.cancel_child(child.ike, id);
+    cx.unsaved.insert(child.ike);
     let remove = child.remove_keys();
     cx.event(Event::ChildDown { child: id, ike: child.ike, remote: child.remote, remove, reason });
 }
@@ -252,6 +296,7 @@ pub(crate) fn retire(cx: &mut Context, now: Instant, id: ChildId, reason: EndRea
     child.outbound = None;
     child.redundant |= reason == EndReason::Redundant;
     let (ike, key) = (child.ike, child.outbound_key());
+    cx.unsaved.insert(ike);
     cx.timers.cancel_child(ike, id);
     cx.timers.set(ike, Timer::RemoveChild(id), now + LINGER);
     cx.event(Event::RemoveOutbound { child: id, key });
@@ -270,5 +315,6 @@ pub(crate) fn hand_over(cx: &mut Context, id: ChildId, new: IkeSaId) {
     let old = std::mem::replace(&mut child.ike, new);
     cx.children.by_ike.remove(&(old, id));
     cx.children.by_ike.insert((new, id));
+    cx.unsaved.extend([old, new]);
     cx.timers.move_child(old, new, id);
 }

@@ -38,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) peers: BTreeMap<IpAddr, BTreeSet<IkeSaId>>,
     /// What is to be done to other IKE SAs once the one in hand is put back.
     pub(crate) after: VecDeque<After>,
+    /// IKE SAs whose records changed.
+    pub(crate) unsaved: BTreeSet<IkeSaId>,
     out: VecDeque<Output>,
     jobs: BTreeMap<JobId, IkeSaId>,
     last_job: u64,
@@ -89,6 +91,7 @@ impl Context {
             by_spi: BTreeMap::new(),
             peers: BTreeMap::new(),
             after: VecDeque::new(),
+            unsaved: BTreeSet::new(),
             out: VecDeque::new(),
             jobs: BTreeMap::new(),
             last_job: 0,

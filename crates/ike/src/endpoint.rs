@@ -6,6 +6,7 @@
 
 mod admit;
 mod half_open;
+mod restore;
 mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,8 @@ use crate::ike_sa::{Arrived, Ends, IkeSa, State};
 use crate::job::{Done, Job, JobId};
 use crate::rng::Rng;
 use crate::timer::Timer;
+
+pub use restore::Restored;
 
 /// Half-open SAs of one address, at most.
 const MAX_HALF_OPEN_PER_PEER: usize = 16;
@@ -453,7 +456,11 @@ impl Endpoint {
 
     fn with_one(&mut self, id: IkeSaId, f: impl FnOnce(&mut Context, &mut IkeSa)) {
         let Some(mut sa) = self.sas.remove(&id) else { return };
+        let before = sa.mark();
         f(&mut self.cx, &mut sa);
+        if sa.mark() != before {
+            self.cx.unsaved.insert(id);
+        }
         match sa.state {
             State::Gone => return self.forget(&sa),
             State::Up(_) => {

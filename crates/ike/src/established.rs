@@ -24,9 +24,10 @@ use crate::endpoint::Now;
 use crate::error::{EndReason, Failure};
 use crate::event::{ChildId, IkeInfo, IkeSaId};
 use crate::exchange::child::{self, Answer, Keying, Refusal, find_sa};
-use crate::exchange::{create_child, delete, liveness, rekey};
+use crate::exchange::{create_child, delete, liveness, recovered, rekey};
 use crate::ike_sa::{IkeSa, State};
 use crate::job::{Done, JobId};
+use crate::record::Asks;
 use crate::suite;
 use crate::timer::Timer;
 
@@ -133,6 +134,8 @@ pub(crate) enum Own {
     Probe,
     /// Whatever it was, only its response is of interest: it frees the window.
     Forgotten(ExchangeType),
+    /// The request of an earlier process.
+    Recovered(Asks),
 }
 
 /// The request of the peer that a job works on.
@@ -218,6 +221,11 @@ impl Established {
         self.life == Life::Live && !self.redundant && self.heir_of.is_none()
     }
 
+    /// Whether a successor serves instead of it.
+    pub(crate) fn replaced(&self) -> bool {
+        matches!(self.life, Life::Replaced(_)) && !self.redundant && self.heir_of.is_none()
+    }
+
     /// Puts a task at the end, once; beyond the bound it is forgotten, which its timer makes good.
     pub(crate) fn push(&mut self, task: Task) {
         let there = self.queue.iter().chain(&self.later).any(|t| t.same(&task));
@@ -259,7 +267,8 @@ impl Established {
         match self.own.as_ref()? {
             Own::Create(_) | Own::Rekey(_) => Some(ExchangeType::CREATE_CHILD_SA),
             Own::Delete(_) | Own::DeleteIke | Own::Probe => Some(ExchangeType::INFORMATIONAL),
-            Own::Forgotten(exchange) => Some(*exchange),
+            Own::Forgotten(exchange) | Own::Recovered(Asks::Nothing(exchange)) => Some(*exchange),
+            Own::Recovered(_) => Some(ExchangeType::CREATE_CHILD_SA),
             Own::CreateKeying(_)
             | Own::CreateAgreeing(_)
             | Own::RekeyKeying(_)
@@ -270,7 +279,9 @@ impl Established {
     /// The exchange that goes on, for people.
     pub(crate) fn during(&self) -> &'static str {
         match &self.own {
-            Some(Own::Create(_) | Own::Rekey(_)) => "CREATE_CHILD_SA",
+            Some(Own::Create(_) | Own::Rekey(_) | Own::Recovered(Asks::Child { .. })) => {
+                "CREATE_CHILD_SA"
+            }
             Some(Own::Delete(_) | Own::DeleteIke) => "INFORMATIONAL, delete",
             Some(Own::Probe) => "INFORMATIONAL, liveness",
             _ => "INFORMATIONAL",
@@ -288,7 +299,8 @@ impl Established {
 
     /// Whether this host creates, rekeys or closes a child SA (RFC 7296 2.25.1).
     pub(crate) fn child_busy(&self) -> bool {
-        matches!(self.own, Some(Own::Create(_) | Own::CreateAgreeing(_) | Own::Delete(_)))
+        let creating = matches!(self.own, Some(Own::Create(_) | Own::CreateAgreeing(_)));
+        creating || matches!(self.own, Some(Own::Delete(_) | Own::Recovered(Asks::Child { .. })))
     }
 
     /// What this host does with a child SA.

@@ -56,7 +56,7 @@ pub(crate) struct IkeSa {
 pub(crate) struct Secured {
     pub(crate) suite: IkeSuite,
     pub(crate) keys: IkeKeys,
-    sealed: u64,
+    pub(crate) sealed: u64,
 }
 
 /// What an IKE SA waits for. Each variant's struct holds what this wait needs and no more.
@@ -136,6 +136,12 @@ impl IkeSa {
             state,
             reply_to: None,
         }
+    }
+
+    /// What changes whenever its record does, but for its child SAs.
+    pub(crate) fn mark(&self) -> impl PartialEq + use<> {
+        let life = self.up().map(|up| (up.live(), up.replaced()));
+        (life, self.window.mark(), self.local, self.remote)
     }
 
     /// The SPI by which the peer's messages find this SA.

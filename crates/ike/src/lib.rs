@@ -22,6 +22,7 @@ pub mod keys;
 pub mod narrow;
 pub mod nat;
 pub mod negotiate;
+pub mod record;
 pub mod rng;
 pub mod sk;
 pub mod suite;

@@ -89,6 +89,41 @@ impl Window {
         Self { next_out: Some(next_out), outstanding: None, expected_in, last_in: LastIn::None }
     }
 
+    /// As an earlier process left it: the two ids, the last response, the outstanding request, which is
+    /// sent again at `now`.
+    pub fn restore(
+        (next_out, expected_in): (Option<u32>, u32),
+        answer: Vec<Vec<u8>>,
+        outstanding: Option<(u32, Vec<Vec<u8>>)>,
+        now: Instant,
+        schedule: Retransmit,
+    ) -> Self {
+        let last_in = if answer.is_empty() { LastIn::None } else { LastIn::Answered(answer) };
+        let outstanding =
+            outstanding.map(|(id, messages)| Outstanding::new(id, now, messages, schedule));
+        Self { next_out, outstanding, expected_in, last_in }
+    }
+
+    /// What [`restore`](Self::restore) needs: the id after the newest request, the outstanding request, the
+    /// id expected from the peer, the last response. A request of the peer that has no response yet was
+    /// never received.
+    #[expect(clippy::type_complexity, reason = "the window's parts, taken apart by one caller")]
+    pub fn export(&self) -> (Option<u32>, Option<(u32, Vec<Vec<u8>>)>, u32, Vec<Vec<u8>>) {
+        let sent = self.outstanding.as_ref().map(|o| (o.id, o.messages.clone()));
+        let (expected_in, answer) = match &self.last_in {
+            LastIn::None => (self.expected_in, Vec::new()),
+            LastIn::InProgress => (self.expected_in.saturating_sub(1), Vec::new()),
+            LastIn::Answered(messages) => (self.expected_in, messages.clone()),
+        };
+        (self.next_out, sent, expected_in, answer)
+    }
+
+    /// Changes whenever what `export` gives does.
+    pub(crate) fn mark(&self) -> (Option<u32>, Option<u32>, u32, bool) {
+        let working = self.last_in == LastIn::InProgress;
+        (self.next_out, self.outstanding(), self.expected_in, working)
+    }
+
     /// The id of this host's next request; `None` while one is outstanding, or when ids are used up (RFC 7296 2.2: the SA must be closed).
     pub fn next_id(&self) -> Option<u32> {
         if self.outstanding.is_some() { None } else { self.next_out }

@@ -99,6 +99,7 @@ impl Endpoint {
         };
         if let Some(up) = self.sas.get_mut(&loser).and_then(|sa| sa.up_mut()) {
             up.redundant = true;
+            self.cx.unsaved.insert(loser);
             self.redundant.insert(loser);
             self.cx.timers.set(loser, Timer::Redundant, now.at + wait);
         }
@@ -119,6 +120,7 @@ impl Endpoint {
                 self.cx.timers.cancel(id, Timer::Redundant);
                 if let Some(up) = self.sas.get_mut(&id).and_then(|sa| sa.up_mut()) {
                     up.redundant = false;
+                    self.cx.unsaved.insert(id);
                 }
             }
         }

@@ -49,6 +49,7 @@ pub(crate) fn response(
         Some(Own::Rekey(sent)) => sent.response(&mut up, cx, sa, now, payloads),
         Some(Own::Delete(sent)) => sent.response(cx, now),
         Some(Own::DeleteIke) => Flow::End(Failure::Ended(EndReason::Deleted)),
+        Some(Own::Recovered(asks)) => recovered::response(asks, &mut up, cx, sa, &payloads),
         _ => Flow::Stay,
     };
     go_on(up, cx, sa, now, flow)

@@ -73,6 +73,11 @@ impl Plan {
         self.offer.replaces
     }
 
+    /// The SPI offered.
+    pub(crate) fn spi_in(&self) -> Spi {
+        self.offer.spi_in()
+    }
+
     /// The task that this is.
     pub(crate) fn task(&self) -> Task {
         match self.offer.replaces {

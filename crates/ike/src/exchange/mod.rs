@@ -7,4 +7,5 @@ pub(crate) mod delete;
 pub(crate) mod init;
 pub(crate) mod liveness;
 mod proof;
+pub(crate) mod recovered;
 pub(crate) mod rekey;

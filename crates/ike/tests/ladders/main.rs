@@ -14,3 +14,4 @@ mod hostile;
 mod nat;
 mod native;
 mod rekey;
+mod restore;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crypto::{Provider, Secret};
 use ike::endpoint::{Datagram, EndpointConfig};
+use ike::record::SaRecord;
 use ike::{Directory, Done, Endpoint, Event, IkeSaId, JobId, Now, Output, PeerConfig};
 use ipsec::Instant;
 use ipsec::sa::{Sa, SaKey};
@@ -34,6 +35,8 @@ pub struct Host {
     pub endpoint: Endpoint,
     pub directory: Dir,
     pub events: Vec<Event>,
+    /// What the next process would find.
+    pub journal: BTreeMap<IkeSaId, SaRecord>,
     inbound: BTreeMap<SaKey, Sa>,
     outbound: Vec<(SaKey, Sa)>,
     seen: BTreeSet<SaKey>,
@@ -86,6 +89,8 @@ pub struct World {
     /// A is behind a NAT that adds this to its ports.
     pub nat_port: Option<u16>,
     pub keepalives: usize,
+    /// This host ends in the moment in which it would send the n-th message; whether that still leaves.
+    pub crash: Option<(usize, usize, bool)>,
     provider: Arc<dyn Provider>,
     items: BTreeMap<(Instant, u64), Item>,
     serial: u64,
@@ -117,6 +122,7 @@ impl World {
             ),
             directory: Dir { config: Arc::new(config), known: true },
             events: Vec::new(),
+            journal: BTreeMap::new(),
             inbound: BTreeMap::new(),
             outbound: Vec::new(),
             seen: BTreeSet::new(),
@@ -137,6 +143,7 @@ impl World {
             recorded: Vec::new(),
             nat_port: None,
             keepalives: 0,
+            crash: None,
             provider,
             items: BTreeMap::new(),
             serial: 0,
@@ -264,16 +271,63 @@ impl World {
 
     /// Carries the outputs of host `n` out, in order.
     fn drain(&mut self, n: usize) {
-        while let Some(output) = self.hosts[n].endpoint.poll() {
+        while let Some(output) = self.next_output(n) {
             match output {
                 Output::Job(job) => {
                     let done = job.work.run(&*self.provider);
                     self.push(self.job_time, Item::Job(n, job.id, done));
                 }
-                Output::Transmit(datagram) => self.transmit(n, datagram),
+                Output::Transmit(_) if self.crash == Some((n, self.sent, false)) => {
+                    return self.restart(n, true);
+                }
+                Output::Transmit(datagram) => {
+                    let last = self.crash == Some((n, self.sent, true));
+                    self.transmit(n, datagram);
+                    if last {
+                        return self.restart(n, true);
+                    }
+                }
                 Output::Event(event) => self.event(n, event),
             }
         }
+    }
+
+    /// Records first, then what is to be carried out.
+    fn next_output(&mut self, n: usize) -> Option<Output> {
+        let host = &mut self.hosts[n];
+        for id in host.endpoint.take_unsaved() {
+            match host.endpoint.export(id) {
+                Some(record) => host.journal.insert(id, record),
+                None => host.journal.remove(&id),
+            };
+        }
+        host.endpoint.poll()
+    }
+
+    /// Another process takes over what is in the journal; the data plane loses what is not, or everything.
+    pub fn restart(&mut self, n: usize, data_plane_lives: bool) {
+        let now = self.at();
+        self.crash = None;
+        self.ladder.push(format!("{}    {} restarts", self.now, name(n)));
+        self.items.retain(|_, item| !matches!(item, Item::Job(host, ..) if *host == n));
+        let host = &mut self.hosts[n];
+        host.endpoint = Endpoint::new(LIMITS, self.provider.clone(), [99 + self.sent as u8; 32]);
+        let mut records: Vec<_> = std::mem::take(&mut host.journal).into_values().collect();
+        for record in &mut records {
+            let children = &mut record.children;
+            children.retain(|c| {
+                let here = host.inbound.keys().any(|k| k.spi == c.spi_in);
+                data_plane_lives && here && host.outbound.iter().any(|(k, _)| k.spi == c.spi_out)
+            });
+        }
+        let kept: Vec<_> = records.iter().flat_map(|r| &r.children).cloned().collect();
+        host.inbound.retain(|k, _| kept.iter().any(|c| c.spi_in == k.spi));
+        host.outbound.retain(|(k, _)| kept.iter().any(|c| c.spi_out == k.spi));
+        for record in records {
+            let config = host.directory.config.clone();
+            host.endpoint.restore(now, record, config).expect("a record of this host");
+        }
+        self.drain(n);
     }
 
     fn transmit(&mut self, n: usize, mut datagram: Datagram) {

@@ -1,0 +1,302 @@
+//! What of an established IKE SA must outlive its process, so that the next one goes on with it.
+//!
+//! The rule that makes this sound: a record is written before the datagrams are sent that the change
+//! led to. Then, wherever the process ends, the record is one of two things: the state of the last
+//! datagram sent, or a state ahead of it whose datagram is in the record, to be sent again as it is.
+//! A request that was outstanding keeps its id and its bytes: a peer that has seen it answers as it
+//! did before, one that has not takes it as new (RFC 7296 2.1, 2.3). A request of the peer that was
+//! still being worked on counts as never received: the peer repeats it.
+//!
+//! Ciphers count their messages; a restored SA goes on far ahead of the recorded count, so that no
+//! nonce is used twice whatever was sealed and not recorded.
+
+use std::net::SocketAddr;
+
+pub use crypto::cipher::CipherSpec;
+use ipsec::Instant;
+use ipsec::sa::{Mode, Reqid};
+use wire::esp::Spi;
+use wire::identity::Identity;
+use wire::message::IkeSpi;
+use wire::proposal::{Proposal, Transform};
+use wire::registry::{ExchangeType, Integ};
+use wire::selector::TrafficSelector;
+
+use crate::child_sa::{Child, Stage};
+use crate::config::PeerConfig;
+use crate::context::Context;
+use crate::established::{Established, Own};
+use crate::ike_sa::IkeSa;
+use crate::keys::IkeKeys;
+use crate::nat::NatState;
+use crate::negotiate::{EspSuite, IkeSuite};
+
+/// A restored SA counts on from so far ahead. More messages than are ever sealed between two records.
+pub const COUNTER_LEAP: u64 = 1 << 20;
+
+/// An established IKE SA. Holds its keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SaRecord {
+    /// Initiator's SPI.
+    pub spi_i: IkeSpi,
+    /// Responder's SPI.
+    pub spi_r: IkeSpi,
+    /// Whether this host is its original initiator.
+    pub initiator: bool,
+    /// This host's address and port.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+    /// Who is behind a NAT.
+    pub nat: NatState,
+    /// Child SAs go in UDP.
+    pub encap: bool,
+    /// Whether both ends gather fragments (RFC 7383).
+    pub fragmentation: bool,
+    /// What this host calls itself.
+    pub local_id: Identity,
+    /// The peer's proven identity.
+    pub remote_id: Identity,
+    /// Algorithms.
+    pub suite: IkeSuite,
+    /// Keys; those that prove identities are empty, they have done their work.
+    pub keys: IkeKeys,
+    /// Messages sealed so far.
+    pub sealed: u64,
+    /// The id of this host's next request; `None`: all are used up.
+    pub next_out: Option<u32>,
+    /// The id of the peer's next request.
+    pub expected_in: u32,
+    /// This host's request that has no response yet.
+    pub outstanding: Option<Outstanding>,
+    /// The response to the request before `expected_in`, fragment by fragment; empty if there is none.
+    pub answer: Vec<Vec<u8>>,
+    /// SPIs that the peer sends to, and this host never installed: to be deleted.
+    pub orphans: Vec<Spi>,
+    /// A successor has its child SAs: it only answers repeats until the peer deletes it.
+    pub replaced: bool,
+    /// When it was established.
+    pub since: Instant,
+    /// When it is due for rekeying.
+    pub rekey_at: Instant,
+    /// Its complete child SAs, without their keys: those are in the data plane.
+    pub children: Vec<ChildRecord>,
+}
+
+/// A request without response.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outstanding {
+    /// Its message id.
+    pub id: u32,
+    /// Its bytes, fragment by fragment.
+    pub messages: Vec<Vec<u8>>,
+    /// What it asks for.
+    pub asks: Asks,
+}
+
+/// What a request asks for that only its sender's lost state could finish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asks {
+    /// A child SA.
+    Child {
+        /// The SPI offered.
+        spi_in: Spi,
+        /// Inbound SPI of the child SA that it replaces.
+        replaces: Option<Spi>,
+    },
+    /// A successor of the IKE SA.
+    RekeyIke,
+    /// Nothing that its response could change.
+    Nothing(ExchangeType),
+}
+
+/// A complete child SA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChildRecord {
+    /// Policies that it serves.
+    pub reqid: Reqid,
+    /// SPI of the inbound SA.
+    pub spi_in: Spi,
+    /// SPI of the outbound SA.
+    pub spi_out: Spi,
+    /// Mode agreed.
+    pub mode: Mode,
+    /// Algorithms.
+    pub suite: EspSuite,
+    /// Selectors of this host's side.
+    pub local_ts: Vec<TrafficSelector>,
+    /// Selectors of the peer's side.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// ESP in UDP.
+    pub encap: bool,
+    /// When it was established.
+    pub since: Instant,
+    /// When it is due for rekeying.
+    pub rekey_at: Instant,
+}
+
+/// Why a record cannot be gone on with. A new IKE SA is negotiated then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Its hard lifetime is over.
+    #[error("its lifetime is over")]
+    Expired,
+    /// It is from the future: of another boot, or the clock is not the one it was.
+    #[error("it was established in the future of this host's clock")]
+    Clock,
+    /// Addresses are others than those configured.
+    #[error("it is between other addresses than those configured now")]
+    Addresses,
+    /// The peer must be somebody else now.
+    #[error("the peer was `{0}`, which is not who it must be by the configuration of now")]
+    Identity(Identity),
+    /// Message ids and stored messages do not belong together.
+    #[error("its message ids contradict each other")]
+    MessageIds,
+    /// An SA with this SPI is there.
+    #[error("its SPI is taken")]
+    SpiTaken,
+    /// There are as many as there may be.
+    #[error("this host has as many IKE SAs as it may")]
+    Full,
+    /// The provider does not have the algorithms, or the keys do not fit them.
+    #[error("its algorithms or keys cannot be used: {0}")]
+    Keys(String),
+}
+
+impl SaRecord {
+    /// The SPI by which the peer's messages find it; names the record among those of this host.
+    pub fn local_spi(&self) -> IkeSpi {
+        if self.initiator { self.spi_i } else { self.spi_r }
+    }
+
+    /// Whether it would come out the same of a negotiation under `config`; if not, it may serve until
+    /// it is replaced.
+    pub fn fits(&self, config: &PeerConfig) -> bool {
+        let ike = [Transform::prf(self.suite.prf), Transform::ke(self.suite.ke)];
+        let esp = |c: &ChildRecord| {
+            c.mode == config.child.mode
+                && offered(&config.child.esp_proposals, &cipher(c.suite.cipher))
+        };
+        offered(&config.ike_proposals, &[&cipher(self.suite.cipher)[..], &ike[..]].concat())
+            && self.children.iter().all(esp)
+            && (self.encap || !config.force_encap)
+    }
+
+    /// Of an SA that is established and to stay, or was until it was replaced; else, or in the middle of what cannot be gone on
+    /// with, `None`.
+    pub(crate) fn of(cx: &Context, sa: &IkeSa) -> Option<Self> {
+        let up = sa.up().filter(|up| up.live() || up.replaced())?;
+        let secured = sa.secured.as_ref()?;
+        // The peer has handed the child SAs over to a successor whose keys are not made yet.
+        if matches!(up.own, Some(Own::RekeyAgreeing(_))) {
+            return None;
+        }
+        let (next_out, sent, expected_in, answer) = sa.window.export();
+        let outstanding =
+            sent.map(|(id, messages)| Outstanding { id, messages, asks: up.asks(cx) });
+        Some(Self {
+            spi_i: sa.spi_i,
+            spi_r: sa.spi_r,
+            initiator: sa.initiator,
+            local: sa.local,
+            remote: sa.remote,
+            nat: sa.nat,
+            encap: sa.encap,
+            fragmentation: false,
+            local_id: up.local_id.clone(),
+            remote_id: up.remote_id.clone(),
+            suite: secured.suite,
+            keys: working_keys(&secured.keys),
+            sealed: secured.sealed,
+            next_out,
+            expected_in,
+            outstanding,
+            answer,
+            orphans: up.orphan().into_iter().collect(),
+            replaced: up.replaced(),
+            since: up.since,
+            rekey_at: up.rekey_at,
+            children: children(cx, sa),
+        })
+    }
+
+    /// What can be known to be wrong without looking at other SAs.
+    pub(crate) fn check(&self, now: Instant, config: &PeerConfig) -> Result<(), RestoreError> {
+        if self.since > now {
+            return Err(RestoreError::Clock);
+        }
+        if self.since + config.ike_hard_lifetime <= now {
+            return Err(RestoreError::Expired);
+        }
+        if (self.local.ip(), self.remote.ip()) != (config.local, config.remote) {
+            return Err(RestoreError::Addresses);
+        }
+        if config.remote_id.as_ref().is_some_and(|id| !id.matches(&self.remote_id)) {
+            return Err(RestoreError::Identity(self.remote_id.clone()));
+        }
+        let follows = |sent: &Outstanding| sent.id.checked_add(1) == self.next_out;
+        let sent = self.outstanding.as_ref().is_none_or(|s| follows(s) && !s.messages.is_empty());
+        let answered = self.answer.is_empty() || self.expected_in > 0;
+        let counted = self.sealed.checked_add(COUNTER_LEAP).is_some();
+        (sent && answered && counted).then_some(()).ok_or(RestoreError::MessageIds)
+    }
+}
+
+impl Established {
+    /// What its outstanding request asks for.
+    fn asks(&self, cx: &Context) -> Asks {
+        match &self.own {
+            Some(Own::Create(sent)) => {
+                let replaced = sent.plan.replaces().and_then(|id| cx.children.get(id));
+                Asks::Child { spi_in: sent.plan.spi_in(), replaces: replaced.map(|c| c.spi_in) }
+            }
+            Some(Own::Rekey(_)) => Asks::RekeyIke,
+            Some(Own::Recovered(asks)) => *asks,
+            _ => Asks::Nothing(self.own_exchange().unwrap_or(ExchangeType::INFORMATIONAL)),
+        }
+    }
+
+    /// What the peer made and answered, and this host is still working on.
+    fn orphan(&self) -> Option<Spi> {
+        match &self.own {
+            Some(Own::CreateAgreeing(agreeing)) => Some(agreeing.plan.spi_in()),
+            _ => None,
+        }
+    }
+}
+
+fn children(cx: &Context, sa: &IkeSa) -> Vec<ChildRecord> {
+    let of_sa = cx.children.of(sa.id).into_iter().filter_map(|id| cx.children.get(id));
+    of_sa.filter(|c| c.stage == Stage::Up && !c.redundant).map(child).collect()
+}
+
+fn child(child: &Child) -> ChildRecord {
+    ChildRecord {
+        reqid: child.config.reqid,
+        spi_in: child.spi_in,
+        spi_out: child.spi_out,
+        mode: child.mode,
+        suite: child.suite,
+        local_ts: child.local_ts.to_vec(),
+        remote_ts: child.remote_ts.to_vec(),
+        encap: child.encap,
+        since: child.since,
+        rekey_at: child.rekey_at,
+    }
+}
+
+fn working_keys(keys: &IkeKeys) -> IkeKeys {
+    IkeKeys { sk_pi: Default::default(), sk_pr: Default::default(), ..keys.clone() }
+}
+
+/// Whether one of the proposals has all of these.
+fn offered(proposals: &[Proposal], transforms: &[Transform]) -> bool {
+    proposals.iter().any(|p| transforms.iter().all(|t| p.transforms.contains(t)))
+}
+
+fn cipher(spec: CipherSpec) -> Vec<Transform> {
+    let encr = Transform::encr(spec.encr, (spec.key_bits != 0).then_some(spec.key_bits));
+    let integ = (spec.integ != Integ::NONE).then(|| Transform::integ(spec.integ));
+    [encr].into_iter().chain(integ).collect()
+}
