@@ -9,7 +9,6 @@ use std::time::Duration;
 use crypto::Provider;
 use crypto::native::Native;
 use linux::lock::Lock;
-use mesh::status::DataPlane;
 use mesh::{Identity, Input, Mesh};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -104,7 +103,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         address: site.address(),
         name: loaded.plan.name().map_or_else(host_name, str::to_owned),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        data_plane: DataPlane::Userspace,
+        data_plane: carrier.kind(),
     };
     let mesh = Mesh::new(identity, provider, seed, now());
     let (calls_sender, calls) = mpsc::channel(CALLS);
@@ -120,7 +119,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let ended = driver.run().await?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    let broken = driver.carrier.dataplane.broken();
+    let broken = driver.carrier.broken();
     driver.carrier.close(ended == Ended::Flushed);
     // Whoever asked for the end hears of it now that it has come.
     drop((driver.events, driver.calls, stopping));

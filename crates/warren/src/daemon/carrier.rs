@@ -1,14 +1,18 @@
 //! Who carries the mesh's outputs out: sockets, device, data plane.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crypto::Provider;
 use ike::endpoint::Datagram;
+use ipsec::dataplane::Dataplane;
 use ipsec::esp::{self, Family, Shape};
 use ipsec::pipeline::Pipeline;
+use linux::listener::Listener;
 use linux::udp::Ports;
 use linux::userspace::{self, Config, IkeDatagram, MARK, Networks, PORTS, Upcalls, Userspace};
+use linux::xfrm::{self, Kernel, Missing};
 use mesh::plan::Plan;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
@@ -16,6 +20,8 @@ use tokio::sync::{Notify, mpsc};
 use super::site::Site;
 use crate::args::DataPlane;
 
+/// The port of ESP in UDP (RFC 3948).
+const NAT_TRAVERSAL: u16 = 4500;
 /// IKE datagrams that may wait for the loop; what comes beyond that is dropped, and its sender sends again.
 const DATAGRAMS: usize = 4096;
 
@@ -32,16 +38,20 @@ pub enum CarrierError {
     #[error("the userspace data plane: {0}")]
     Userspace(#[from] userspace::Error),
     /// Asked for by name, and not there.
-    #[error("the kernel's data plane is not available yet; use `--data-plane userspace`")]
-    NoKernel,
+    #[error("the kernel's data plane: {0}; use `--data-plane userspace`")]
+    NoKernel(#[from] Missing),
+    /// The kernel's databases.
+    #[error("the kernel's data plane: {0}")]
+    Kernel(#[from] xfrm::Error),
+    /// The thread that receives IKE.
+    #[error("{0}")]
+    Listener(#[from] linux::listener::Error),
 }
 
 /// Sockets, device, data plane.
 pub struct Carrier {
-    /// The data plane.
-    pub dataplane: Userspace,
-    /// Woken when it has events.
-    pub wake: Arc<Notify>,
+    plane: Plane,
+    wake: Arc<Notify>,
     /// IKE datagrams from the wire.
     pub datagrams: mpsc::Receiver<Datagram>,
     ports: Arc<Ports>,
@@ -49,28 +59,60 @@ pub struct Carrier {
     said: BTreeSet<String>,
 }
 
+enum Plane {
+    Userspace(Userspace),
+    Kernel { kernel: Kernel, _listener: Listener },
+}
+
 impl Carrier {
-    /// Opens everything and leads the protected networks into the device: from here on nothing
-    /// leaves in the clear, and nothing passes before there are policies.
+    /// Opens everything. With the userspace data plane the protected networks are led into the device:
+    /// from here on nothing leaves in the clear, and nothing passes before there are policies.
     pub fn open(
         site: &Site,
         provider: Arc<dyn Provider>,
-        kind: DataPlane,
+        wanted: DataPlane,
     ) -> Result<Self, CarrierError> {
-        if kind == DataPlane::Kernel {
-            return Err(CarrierError::NoKernel);
-        }
+        let in_kernel = match wanted {
+            DataPlane::Userspace => false,
+            DataPlane::Kernel => xfrm::probe().map(|()| true)?,
+            DataPlane::Auto => is_there(xfrm::probe()),
+        };
         let ports = Arc::new(Ports::open(&PORTS, MARK)?);
         let (sender, datagrams) = mpsc::channel(DATAGRAMS);
         let wake = Arc::new(Notify::new());
         let upcalls = Box::new(ToLoop { datagrams: sender, wake: wake.clone() });
-        let mut config = Config::new(vec![site.address()]);
-        config.overhead = overhead(site.current());
-        let pipeline = Arc::new(Pipeline::new(provider));
-        let dataplane = Userspace::start(config, pipeline, ports.clone(), upcalls)?;
-        let mut carrier = Self { dataplane, wake, datagrams, ports, said: BTreeSet::new() };
+        let plane = if in_kernel {
+            kernel(ports.clone(), upcalls)?
+        } else {
+            userspace(site, provider, ports.clone(), upcalls)?
+        };
+        let mut carrier = Self { plane, wake, datagrams, ports, said: BTreeSet::new() };
         carrier.follow(site.current());
         Ok(carrier)
+    }
+
+    /// Which data plane carries the packets.
+    pub fn kind(&self) -> mesh::status::DataPlane {
+        match self.plane {
+            Plane::Userspace(_) => mesh::status::DataPlane::Userspace,
+            Plane::Kernel { .. } => mesh::status::DataPlane::Kernel,
+        }
+    }
+
+    /// The data plane.
+    pub fn dataplane(&mut self) -> &mut dyn Dataplane {
+        match &mut self.plane {
+            Plane::Userspace(userspace) => userspace,
+            Plane::Kernel { kernel, .. } => kernel,
+        }
+    }
+
+    /// Why packets are not carried any more, if so: nothing but a new start helps then.
+    pub fn broken(&self) -> Option<String> {
+        match &self.plane {
+            Plane::Userspace(userspace) => userspace.broken(),
+            Plane::Kernel { .. } => None,
+        }
     }
 
     /// Sends an IKE datagram. One that the kernel refuses is sent again by IKE.
@@ -80,9 +122,18 @@ impl Carrier {
         }
     }
 
-    /// The networks of this plan are routed into the device.
+    /// What the loop waits for: an IKE datagram, or that the data plane has events.
+    pub async fn next(&mut self) -> Arrival {
+        tokio::select! {
+            Some(datagram) = self.datagrams.recv() => Arrival::Datagram(datagram),
+            () = self.wake.notified() => Arrival::Events,
+        }
+    }
+
+    /// The networks of this plan are routed into the device; a kernel needs only the policies.
     pub fn follow(&mut self, plan: &Plan) {
-        self.dataplane.route(Networks {
+        let Plane::Userspace(userspace) = &mut self.plane else { return };
+        userspace.route(Networks {
             protected: plan.protected().to_vec(),
             clear: plan.clear().to_vec(),
             optional: plan.optional(),
@@ -92,7 +143,8 @@ impl Carrier {
 
     /// Says what is not as it should be: once, and again when it has come back.
     pub fn look_after(&mut self) {
-        let holds = BTreeSet::from_iter(self.dataplane.status().warnings);
+        let Plane::Userspace(userspace) = &self.plane else { return };
+        let holds = BTreeSet::from_iter(userspace.status().warnings);
         for warning in holds.difference(&self.said) {
             tracing::warn!("{warning}");
         }
@@ -101,10 +153,46 @@ impl Carrier {
 
     /// Ends; with `flush` nothing of it stays, and packets pass in the clear from then on.
     pub fn close(self, flush: bool) {
-        if flush {
-            self.dataplane.flush();
+        if let (Plane::Userspace(userspace), true) = (self.plane, flush) {
+            userspace.flush();
         }
     }
+}
+
+/// What came from outside.
+pub enum Arrival {
+    /// From the wire.
+    Datagram(Datagram),
+    /// The data plane has some.
+    Events,
+}
+
+fn is_there(probed: Result<(), Missing>) -> bool {
+    if let Err(missing) = &probed {
+        tracing::info!("userspace data plane: {missing}");
+    }
+    probed.is_ok()
+}
+
+fn kernel(ports: Arc<Ports>, upcalls: Box<ToLoop>) -> Result<Plane, CarrierError> {
+    for socket in ports.sockets().iter().filter(|socket| socket.port() == NAT_TRAVERSAL) {
+        xfrm::decapsulate(socket)?;
+    }
+    let kernel = Kernel::open()?;
+    let _listener = Listener::start(ports, kernel.as_fd(), upcalls)?;
+    Ok(Plane::Kernel { kernel, _listener })
+}
+
+fn userspace(
+    site: &Site,
+    provider: Arc<dyn Provider>,
+    ports: Arc<Ports>,
+    upcalls: Box<ToLoop>,
+) -> Result<Plane, CarrierError> {
+    let mut config = Config::new(vec![site.address()]);
+    config.overhead = overhead(site.current());
+    let pipeline = Arc::new(Pipeline::new(provider));
+    Ok(Plane::Userspace(Userspace::start(config, pipeline, ports, upcalls)?))
 }
 
 /// The most bytes by which a packet can grow with the plan's suites, in UDP if need be.

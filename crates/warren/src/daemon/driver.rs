@@ -7,13 +7,13 @@ use std::time::Duration;
 use ike::endpoint::Datagram;
 use ike::{Done, JobId, Now};
 use ipsec::Instant;
-use ipsec::dataplane::{Dataplane, PacketInfo};
+use ipsec::dataplane::PacketInfo;
 use mesh::{Event, Input, Mesh, Output};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
-use super::carrier::Carrier;
+use super::carrier::{Arrival, Carrier};
 use super::control::{Answer, Call, ExplainQuery, Refused, Request};
 use super::jobs::Jobs;
 use super::log;
@@ -61,7 +61,7 @@ impl Driver {
         let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
             let until = self.carry_out();
-            if self.carrier.dataplane.broken().is_some() {
+            if self.carrier.broken().is_some() {
                 return Ok(Ended::Broken);
             }
             if let Some(ended) = self.wait(until, &mut hangup, &mut terminate, &mut interrupt).await
@@ -86,7 +86,7 @@ impl Driver {
         loop {
             match self.mesh.poll() {
                 Output::Apply(batch) => {
-                    let refusals = self.carrier.dataplane.apply(now().at, &batch);
+                    let refusals = self.carrier.dataplane().apply(now().at, &batch);
                     if !refusals.is_empty() {
                         self.again.push_back(Input::Applied(batch, refusals));
                     }
@@ -95,7 +95,8 @@ impl Driver {
                 Output::Job(job) => self.jobs.submit(job),
                 Output::Inspect => {
                     self.carrier.look_after();
-                    self.again.push_back(Input::Snapshot(self.carrier.dataplane.snapshot(now().at)))
+                    let snapshot = self.carrier.dataplane().snapshot(now().at);
+                    self.again.push_back(Input::Snapshot(snapshot));
                 }
                 Output::Report(event) => self.report(event),
                 Output::Sleep(until, _) => return until,
@@ -111,10 +112,12 @@ impl Driver {
         interrupt: &mut Signal,
     ) -> Option<Ended> {
         tokio::select! {
-            Some(datagram) = self.carrier.datagrams.recv() => self.take_datagrams(datagram),
+            arrival = self.carrier.next() => match arrival {
+                Arrival::Datagram(datagram) => self.take_datagrams(datagram),
+                Arrival::Events => self.take_dataplane_events(),
+            },
             Some((id, done)) = self.done.recv() => self.take_done(id, done),
             Some(request) = self.calls.recv() => return self.take_call(request),
-            () = self.carrier.wake.notified() => self.take_dataplane_events(),
             () = sleep_until(until) => self.mesh.handle(now(), Input::Tick),
             _ = hangup.recv() => if let Err(refused) = self.reload() { tracing::error!("{}", refused.error) },
             _ = terminate.recv() => return Some(Ended::Stopped),
@@ -142,7 +145,7 @@ impl Driver {
     }
 
     fn take_dataplane_events(&mut self) {
-        while let Some(event) = self.carrier.dataplane.poll_event() {
+        while let Some(event) = self.carrier.dataplane().poll_event() {
             self.mesh.handle(now(), Input::Kernel(event));
             self.carry_out();
         }
