@@ -61,7 +61,7 @@ pub struct Carrier {
 
 enum Plane {
     Userspace(Userspace),
-    Kernel { kernel: Kernel, _listener: Listener },
+    Kernel { kernel: Box<Kernel>, _listener: Listener },
 }
 
 impl Carrier {
@@ -103,7 +103,7 @@ impl Carrier {
     pub fn dataplane(&mut self) -> &mut dyn Dataplane {
         match &mut self.plane {
             Plane::Userspace(userspace) => userspace,
-            Plane::Kernel { kernel, .. } => kernel,
+            Plane::Kernel { kernel, .. } => &mut **kernel,
         }
     }
 
@@ -178,7 +178,7 @@ fn kernel(ports: Arc<Ports>, upcalls: Box<ToLoop>) -> Result<Plane, CarrierError
     for socket in ports.sockets().iter().filter(|socket| socket.port() == NAT_TRAVERSAL) {
         xfrm::decapsulate(socket)?;
     }
-    let kernel = Kernel::open()?;
+    let kernel = Box::new(Kernel::open()?);
     let _listener = Listener::start(ports, kernel.as_fd(), upcalls)?;
     Ok(Plane::Kernel { kernel, _listener })
 }
