@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crypto::Provider;
 use ike::endpoint::Datagram;
@@ -57,6 +58,8 @@ pub struct Carrier {
     ports: Arc<Ports>,
     /// Warnings that hold and were given.
     said: BTreeSet<String>,
+    refused: Arc<AtomicU64>,
+    refused_before: u64,
 }
 
 enum Plane {
@@ -79,14 +82,16 @@ impl Carrier {
         };
         let ports = Arc::new(Ports::open(&PORTS, MARK)?);
         let (sender, datagrams) = mpsc::channel(DATAGRAMS);
-        let wake = Arc::new(Notify::new());
-        let upcalls = Box::new(ToLoop { datagrams: sender, wake: wake.clone() });
+        let (wake, refused) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
+        let upcalls =
+            Box::new(ToLoop { datagrams: sender, wake: wake.clone(), refused: refused.clone() });
         let plane = if in_kernel {
             kernel(ports.clone(), upcalls)?
         } else {
             userspace(site, provider, ports.clone(), upcalls)?
         };
-        let mut carrier = Self { plane, wake, datagrams, ports, said: BTreeSet::new() };
+        let said = BTreeSet::new();
+        let mut carrier = Self { plane, wake, datagrams, ports, said, refused, refused_before: 0 };
         carrier.follow(site.current());
         Ok(carrier)
     }
@@ -143,12 +148,25 @@ impl Carrier {
 
     /// Says what is not as it should be: once, and again when it has come back.
     pub fn look_after(&mut self) {
-        let Plane::Userspace(userspace) = &self.plane else { return };
-        let holds = BTreeSet::from_iter(userspace.status().warnings);
+        let holds = match &self.plane {
+            Plane::Userspace(userspace) => BTreeSet::from_iter(userspace.status().warnings),
+            Plane::Kernel { .. } => BTreeSet::new(),
+        };
         for warning in holds.difference(&self.said) {
             tracing::warn!("{warning}");
         }
         self.said = holds;
+        let refused = self.refused();
+        if refused > self.refused_before {
+            let fresh = refused - self.refused_before;
+            tracing::warn!("{fresh} IKE datagrams were dropped: too many at once, or too long");
+        }
+        self.refused_before = refused;
+    }
+
+    /// IKE datagrams that were dropped before anybody looked at them.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
     }
 
     /// Ends; with `flush` nothing of it stays, and packets pass in the clear from then on.
@@ -213,19 +231,20 @@ fn overhead(plan: &Plan) -> u32 {
 struct ToLoop {
     datagrams: mpsc::Sender<Datagram>,
     wake: Arc<Notify>,
+    refused: Arc<AtomicU64>,
 }
 
 impl Upcalls for ToLoop {
     fn ike(&self, datagram: IkeDatagram) {
         let IkeDatagram { local, remote, bytes } = datagram;
         if bytes.len() > LONGEST_IKE {
-            tracing::debug!("an IKE datagram of {} bytes from {remote} is dropped", bytes.len());
+            self.refused.fetch_add(1, Relaxed);
             return;
         }
         if let Err(TrySendError::Full(_)) =
             self.datagrams.try_send(Datagram { local, remote, bytes })
         {
-            tracing::debug!("no room for an IKE datagram from {remote}; it is dropped");
+            self.refused.fetch_add(1, Relaxed);
         }
     }
 

@@ -179,7 +179,7 @@ impl Driver {
                 tracing::warn!("the keys of all SAs are given out on the control socket");
                 self.site.keys(&self.mesh)
             }
-            Call::Metrics => Ok(metrics(&self.mesh)),
+            Call::Metrics => Ok(metrics(&self.mesh, self.carrier.refused())),
             Call::Stop { .. } => Ok(Value::Null),
         }
     }
@@ -234,8 +234,15 @@ fn packet(query: &ExplainQuery) -> PacketInfo {
     }
 }
 
-fn metrics(mesh: &Mesh) -> Value {
-    let samples = mesh.metrics(now());
+fn metrics(mesh: &Mesh, refused: u64) -> Value {
+    let mut samples = mesh.metrics(now());
+    samples.push(mesh::metrics::Sample {
+        name: "warren_ike_datagrams_refused_total",
+        help: "IKE datagrams dropped because too many came at once, or too long ones",
+        counter: true,
+        labels: Vec::new(),
+        value: refused as f64,
+    });
     Value::Array(
         samples
             .iter()
