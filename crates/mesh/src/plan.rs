@@ -7,6 +7,7 @@ mod build;
 mod decide;
 mod describe;
 mod diff;
+mod guard;
 mod order;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::manifest::{
 pub use decide::{Decision, Trace};
 pub use describe::{PolicyRow, line as describe_policy};
 pub use diff::{PlanDiff, SettingsDiff};
+pub use guard::{FIRST_PRIORITY as GUARD_PRIORITY, guard};
 
 /// Warren's own reqids: whatever carries another one belongs to somebody else and is left alone.
 pub const REQIDS: std::ops::RangeInclusive<u32> = 0x5741_0000..=0x5741_ffff;
