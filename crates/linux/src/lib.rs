@@ -10,6 +10,7 @@ pub mod capture;
 pub mod clock;
 pub mod datagram;
 pub mod errno;
+pub mod guard;
 pub mod listener;
 pub mod lock;
 pub mod netlink;

@@ -5,6 +5,7 @@
 //! In that table each protected network has a blackhole behind the route to the device: when the device is gone, with this
 //! process or otherwise, nothing leaks. Cleartext that a policy wants protected is refused by the kernel ([`guard`]).
 
+mod barrier;
 pub mod guard;
 mod steering;
 mod threads;
@@ -21,11 +22,13 @@ use ipsec::dataplane::{Dataplane, DataplaneEvent, Snapshot};
 use ipsec::esp::{self, Family, Shape};
 use ipsec::pipeline::Pipeline;
 use ipsec::sa::Mode;
+use ipsec::spd;
 use rustix::event::EventfdFlags;
 
 use crate::errno::{Errno, explain, of};
 use crate::udp::Ports;
 use crate::{netns, raw, route, tun};
+pub(crate) use barrier::remove_leftovers;
 use guard::Guard;
 use steering::Steering;
 use wires::Wires;
@@ -149,9 +152,12 @@ pub struct Status {
 }
 
 /// The running data plane. Dropping it stops its threads and takes the device away; rules, blackholes and the guard
-/// stay, so that nothing leaks until the next start: [`Userspace::flush`] takes these away too.
+/// stay, so that nothing leaks until the next start. [`Userspace::hand_over`] lets exceptions pass as well;
+/// [`Userspace::flush`] takes everything away.
 pub struct Userspace {
     shared: Arc<Shared>,
+    /// What holds when it ends, see [`Userspace::stand`].
+    standing: Vec<spd::Policy>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -195,7 +201,7 @@ impl Userspace {
             stop,
         });
         let threads = threads::start(&shared)?;
-        Ok(Self { shared, threads })
+        Ok(Self { shared, standing: Vec::new(), threads })
     }
 
     /// Routes these networks into the device, instead of those of the last call.
@@ -203,6 +209,22 @@ impl Userspace {
         let mut steering = locked(&self.shared.steering);
         steering.route(networks);
         steering.sync(&self.shared.pipeline);
+    }
+
+    /// Which rules of the leak guard hold when this ends. Those that agree with the device hold from now on, for
+    /// packets that do not come to it: from sockets that are bound to an interface.
+    pub fn stand(&mut self, rules: Vec<spd::Policy>) {
+        locked(&self.shared.guard).stand(&rules);
+        self.standing = rules;
+    }
+
+    /// The policies are in place: what a guard or a former process has left, and they do not want, goes.
+    ///
+    /// # Errors
+    /// If policies of a kernel's data plane stay.
+    pub fn take_over(&mut self) -> Result<(), crate::guard::Error> {
+        locked(&self.shared.guard).prune();
+        crate::guard::replace_kernel_plane()
     }
 
     /// For operators.
@@ -225,6 +247,17 @@ impl Userspace {
     /// The pipeline: for captures and explanations.
     pub fn pipeline(&self) -> &Arc<Pipeline> {
         &self.shared.pipeline
+    }
+
+    /// Stops, and leaves the rules of the leak guard in the kernel in place of everything of its own.
+    ///
+    /// # Errors
+    /// Then everything stays that drops packets, as after a crash.
+    pub fn hand_over(mut self) -> Result<(), crate::guard::Error> {
+        self.stop();
+        crate::guard::install(&mut crate::xfrm::Xfrm::open()?, &self.standing)?;
+        locked(&self.shared.steering).remove();
+        Ok(())
     }
 
     /// Stops, and takes away everything that would outlive this process. From then on packets pass in the clear.

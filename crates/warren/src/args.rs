@@ -47,6 +47,8 @@ pub enum Command {
     Explain(Explain),
     /// What would change with this manifest, before anything does
     Plan(Plan),
+    /// The leak guard: drops cleartext to and from the IPsec subnets while no daemon runs
+    Guard(Guard),
     /// Decryption keys for analysis
     Keys(Keys),
     /// Certificates: a CA, leaves under it, and their inspection
@@ -150,6 +152,39 @@ pub struct Plan {
     /// Judge as the host with this address.
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,
+}
+
+/// `warren guard`
+#[derive(Args, Debug)]
+pub struct Guard {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: GuardCommand,
+}
+
+/// `warren guard …`
+#[derive(Subcommand, Debug)]
+pub enum GuardCommand {
+    /// From now on only the manifest's exceptions pass, until a daemon has its policies
+    On(GuardOn),
+    /// Take everything away that guard or daemon has left: packets go in the clear from then on
+    Off,
+    /// Whether cleartext to the IPsec subnets is dropped: ends with 0 if it is, with 1 if not
+    Status,
+}
+
+/// `warren guard on`
+#[derive(Args, Debug)]
+pub struct GuardOn {
+    /// The manifest. If it is refused, the rules of the last one that was accepted are used.
+    #[arg(short, long, value_name = "FILE")]
+    pub manifest: PathBuf,
+    /// An address that this host has or will have: it may speak with itself.
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Where the rules of the last accepted manifest are kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/warren")]
+    pub state_dir: PathBuf,
 }
 
 /// `warren keys`

@@ -80,6 +80,14 @@ pub fn load(
     })
 }
 
+/// Reads a manifest for what it says of packets alone: credentials are not looked at, they may not be there yet.
+pub fn rules_only(path: &Path) -> Result<Manifest, Rejected> {
+    let text = read(path).map_err(|error| Rejected(format!("{}: {error}", path.display())))?;
+    let options = Options { ignore_credentials: true };
+    let read = Manifest::parse_with(&path.display().to_string(), &text, &Files, options);
+    read.map(|(manifest, _)| manifest).map_err(|found| refused(&found))
+}
+
 impl Accepted {
     /// For the mesh of the host with this address; `own` are all addresses of the host.
     pub fn for_host(&self, me: IpAddr, own: &[IpAddr]) -> Result<Loaded, Rejected> {

@@ -58,6 +58,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Monitor => commands::tunnel::monitor(control, json),
         Command::Explain(explain) => commands::explain::run(control, explain, json),
         Command::Plan(plan) => commands::plan::run(control, plan, json),
+        Command::Guard(guard) => commands::guard::run(control, &guard.command, json),
         Command::Keys(keys) => match &keys.command {
             KeysCommand::Export { wireshark } => commands::keys::export(control, wireshark, json),
         },

@@ -16,6 +16,10 @@ pub enum RuleAction {
     Table(u32),
     /// Drops silently.
     Blackhole,
+    /// Goes on with the rules from this priority on; if there is none of exactly this one, with the next rule.
+    Goto(u32),
+    /// Goes on with the next rule.
+    Nothing,
     /// Another one, by its number (`FR_ACT_*`).
     Other(u8),
 }
@@ -39,6 +43,8 @@ pub struct Rule {
     pub invert: bool,
     /// What it does.
     pub action: RuleAction,
+    /// Who made it (`RTPROT_*`), 0 if nobody says.
+    pub protocol: u8,
 }
 
 impl Rule {
@@ -54,6 +60,7 @@ impl Rule {
             mark: Some((mark, u32::MAX)),
             invert: true,
             action,
+            protocol: 0,
         }
     }
 }
@@ -83,11 +90,15 @@ const GETRULE: u16 = 34;
 const FRA_DST: u16 = 1;
 const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
+const FRA_GOTO: u16 = 4;
 const FRA_PRIORITY: u16 = 6;
 const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
+const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
+const FR_ACT_GOTO: u8 = 2;
+const FR_ACT_NOP: u8 = 3;
 const FR_ACT_BLACKHOLE: u8 = 6;
 const FIB_RULE_INVERT: u32 = 2;
 const RT_TABLE_COMPAT: u8 = 252;
@@ -104,12 +115,14 @@ fn body(rule: &Rule) -> Body {
     header[2] = rule.src.map_or(0, |net| net.prefix_len());
     let table = match rule.action {
         RuleAction::Table(table) => table,
-        RuleAction::Blackhole | RuleAction::Other(_) => 0,
+        _ => 0,
     };
     header[4] = u8::try_from(table).unwrap_or(RT_TABLE_COMPAT);
     header[7] = match rule.action {
         RuleAction::Table(_) => FR_ACT_TO_TBL,
         RuleAction::Blackhole => FR_ACT_BLACKHOLE,
+        RuleAction::Goto(_) => FR_ACT_GOTO,
+        RuleAction::Nothing => FR_ACT_NOP,
         RuleAction::Other(number) => number,
     };
     header[8..12].copy_from_slice(&(if rule.invert { FIB_RULE_INVERT } else { 0 }).to_ne_bytes());
@@ -122,6 +135,12 @@ fn body(rule: &Rule) -> Body {
     }
     if let Some(name) = &rule.iif {
         body = body.str(FRA_IIFNAME, name);
+    }
+    if let RuleAction::Goto(target) = rule.action {
+        body = body.u32(FRA_GOTO, target);
+    }
+    if rule.protocol != 0 {
+        body = body.attr(FRA_PROTOCOL, &[rule.protocol]);
     }
     if let Some((mark, mask)) = rule.mark {
         body = body.u32(FRA_FWMARK, mark).u32(FRA_FWMASK, mask);
@@ -138,6 +157,7 @@ fn decode(body: &[u8]) -> Option<Rule> {
     };
     let (mut priority, mut table, mut mark, mut mask) = (0, u32::from(body[4]), None, u32::MAX);
     let (mut src, mut dst, mut iif) = (None, None, None);
+    let (mut target, mut protocol) = (0, 0);
     let net = |address: Option<IpAddr>, len| address.and_then(|a| IpNet::new(a, len).ok());
     for (kind, value) in Attributes::new(attributes) {
         match kind {
@@ -147,6 +167,8 @@ fn decode(body: &[u8]) -> Option<Rule> {
             FRA_FWMASK => mask = u32_at(value, 0)?,
             FRA_DST => dst = net(address(value), body[1]),
             FRA_SRC => src = net(address(value), body[2]),
+            FRA_GOTO => target = u32_at(value, 0)?,
+            FRA_PROTOCOL => protocol = *value.first()?,
             FRA_IIFNAME => iif = Some(text(value)),
             _ => {}
         }
@@ -154,8 +176,11 @@ fn decode(body: &[u8]) -> Option<Rule> {
     let action = match body[7] {
         FR_ACT_TO_TBL => RuleAction::Table(table),
         FR_ACT_BLACKHOLE => RuleAction::Blackhole,
+        FR_ACT_GOTO => RuleAction::Goto(target),
+        FR_ACT_NOP => RuleAction::Nothing,
         other => RuleAction::Other(other),
     };
     let invert = u32_at(body, 8)? & FIB_RULE_INVERT != 0;
-    Some(Rule { ip, priority, src, dst, iif, mark: mark.map(|mark| (mark, mask)), invert, action })
+    let mark = mark.map(|mark| (mark, mask));
+    Some(Rule { ip, priority, src, dst, iif, mark, invert, action, protocol })
 }

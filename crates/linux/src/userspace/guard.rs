@@ -15,6 +15,7 @@ use ipsec::change::{Batch, Change};
 use ipsec::packet::proto;
 use ipsec::spd::{Action as SpdAction, Flow, Policy as SpdPolicy, PolicyKey};
 
+use crate::guard::{counterparts as standing, ours};
 use crate::raw::Ip;
 use crate::xfrm::{Action, Direction, Error, Policy, PortMask, Selector, Xfrm, everything};
 
@@ -26,6 +27,8 @@ pub struct Guard {
     wanted: BTreeMap<Slot, BTreeSet<(u32, Action)>>,
     /// What each policy of the SPD asked for.
     origins: BTreeMap<PolicyKey, Vec<Policy>>,
+    /// Rules of the leak guard that the device does not get in the way of.
+    standing: BTreeSet<Policy>,
     /// Ours from a former process that nobody has asked for again.
     stale: Vec<Policy>,
     failure: Option<Error>,
@@ -46,16 +49,12 @@ impl Guard {
             mark,
             wanted: BTreeMap::new(),
             origins: BTreeMap::new(),
+            standing: BTreeSet::new(),
             stale: Vec::new(),
             failure: None,
         };
-        match guard.xfrm.as_mut().map(Xfrm::policies) {
-            Ok(Ok(all)) => {
-                guard.stale = all
-                    .into_iter()
-                    .filter(|p| p.mark == (0, mark) && p.templates.is_empty())
-                    .collect()
-            }
+        match guard.xfrm.as_mut().map(|xfrm| ours(xfrm, mark)) {
+            Ok(Ok(all)) => guard.stale = all,
             Ok(Err(error)) => guard.failure = Some(error),
             Err(_) => {}
         }
@@ -91,7 +90,23 @@ impl Guard {
         }
     }
 
-    /// Takes away what a former process left and this one does not want; not before it wants anything.
+    /// Follows the leak guard's rules. Of those for packets that leave only the ones of IPv4: packets into the device are
+    /// exempt from them there, and in IPv6 they are not.
+    pub(super) fn stand(&mut self, rules: &[SpdPolicy]) {
+        let leaves =
+            |rule: &&SpdPolicy| rule.flow == Flow::Out && rule.selector.local.addr().is_ipv4();
+        let mut all: Vec<Policy> =
+            rules.iter().filter(leaves).filter_map(standing).flatten().collect();
+        all.iter_mut().for_each(|policy| policy.mark = (0, self.mark));
+        all.iter().for_each(|policy| self.want(policy.clone()));
+        let all = all.into_iter().collect();
+        let before = std::mem::replace(&mut self.standing, all);
+        let gone: Vec<Policy> = before.difference(&self.standing).cloned().collect();
+        gone.iter().for_each(|policy| self.unwant(policy));
+    }
+
+    /// Takes away what a former process left and this one does not want, not before it wants anything; and puts back
+    /// what is missing.
     pub(super) fn prune(&mut self) {
         if self.origins.is_empty() {
             return;
@@ -101,6 +116,17 @@ impl Guard {
                 self.change(|xfrm| xfrm.remove_policy(&policy));
             }
         }
+        self.repair();
+    }
+
+    /// Puts back what somebody else took away.
+    fn repair(&mut self) {
+        let mark = self.mark;
+        let Ok(Ok(there)) = self.xfrm.as_mut().map(|xfrm| ours(xfrm, mark)) else { return };
+        let there: BTreeSet<Slot> = there.iter().map(|p| (p.direction, p.selector)).collect();
+        let lost: Vec<Slot> =
+            self.wanted.keys().filter(|slot| !there.contains(slot)).copied().collect();
+        lost.into_iter().for_each(|slot| self.install(slot));
     }
 
     /// Takes all of ours away.
@@ -115,6 +141,7 @@ impl Guard {
             self.change(|xfrm| xfrm.remove_policy(&policy));
         }
         self.origins.clear();
+        self.standing.clear();
     }
 
     /// How many policies there are, or why there are none.

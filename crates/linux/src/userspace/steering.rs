@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use ipsec::pipeline::Pipeline;
 
+use super::barrier::{self, PROTOCOL};
 use super::{Config, Error, Networks, Status};
 use crate::netns::{get_sysctl, set_sysctl};
 use crate::raw::Ip;
@@ -26,8 +27,6 @@ pub(super) struct Steering {
     loosened: BTreeMap<String, String>,
 }
 
-/// `RTPROT_*` number of our routes; free for use in `/etc/iproute2/rt_protos`.
-const PROTOCOL: u8 = 141;
 const DEVICE_METRIC: u32 = 10;
 const BLACKHOLE_METRIC: u32 = 1000;
 /// Packets that wait for the outbound thread.
@@ -97,6 +96,7 @@ impl Steering {
         for ip in [Ip::V4, Ip::V6] {
             let _ = self.rtnl.delete_rule(&self.rule(ip));
         }
+        let _ = barrier::remove(&mut self.rtnl, self.config.rule_priority);
         for route in self.rtnl.routes(Some(self.config.table)).unwrap_or_default() {
             let _ = self.rtnl.delete_route(&route);
         }
@@ -209,6 +209,7 @@ impl Steering {
                 self.warnings.push(format!("{error}; until then its packets are dropped"));
             }
         }
+        barrier::sync(&mut self.rtnl, &self.config, &networks)?;
         let rules = self.rtnl.rules()?;
         for ip in [Ip::V4, Ip::V6] {
             let rule = self.rule(ip);

@@ -12,7 +12,7 @@ mod event;
 mod policy;
 mod probe;
 mod settings;
-mod split;
+pub(crate) mod split;
 mod state;
 mod uapi;
 

@@ -14,7 +14,7 @@ use super::{MOST_POLICIES, PlanError, is_usable};
 use crate::manifest::{Exception, ExceptionAction, ExceptionDirection, Manifest};
 
 /// Priority of the first rule; every policy of a plan comes before it.
-pub const FIRST_PRIORITY: u32 = 0x4000_0000;
+pub const FIRST_PRIORITY: u32 = 0x6000_0000;
 
 /// Neighbour and multicast listener discovery, and the errors that tell path MTUs (RFC 4443, 4861, 2710, 3810).
 const ICMPV6: [u16; 10] = [2, 130, 131, 132, 133, 134, 135, 136, 137, 143];

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod explain;
+pub mod guard;
 pub mod keys;
 mod layout;
 pub mod pki;

@@ -115,6 +115,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         Driver { mesh, carrier, jobs, done, calls, events, site, again: Default::default() };
     driver.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
     driver.carry_out();
+    driver.carrier.take_over();
     // Only a service manager listens; without one this is nothing.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let ended = driver.run().await?;

@@ -18,7 +18,7 @@ use mesh::plan::Plan;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
-use super::site::Site;
+use super::site::{Site, own_addresses};
 use crate::args::DataPlane;
 
 /// The port of ESP in UDP (RFC 3948).
@@ -143,6 +143,10 @@ impl Carrier {
             clear: plan.clear().to_vec(),
             optional: plan.optional(),
         });
+        match mesh::plan::guard(plan.manifest(), &own_addresses()) {
+            Ok(rules) => userspace.stand(rules),
+            Err(error) => tracing::warn!("the leak guard stays as it was: {error}"),
+        }
         self.look_after();
     }
 
@@ -169,10 +173,24 @@ impl Carrier {
         self.refused.load(Relaxed)
     }
 
-    /// Ends; with `flush` nothing of it stays, and packets pass in the clear from then on.
+    /// The first policies are in place: what held until then, a guard or a former process, goes.
+    pub fn take_over(&mut self) {
+        let taken = match &mut self.plane {
+            Plane::Userspace(userspace) => userspace.take_over(),
+            Plane::Kernel { .. } => linux::guard::lift(),
+        };
+        if let Err(error) = taken {
+            tracing::warn!("the leak guard stays beside the policies: {error}");
+        }
+    }
+
+    /// Ends, and leaves policies behind; with `flush` nothing stays, and packets pass in the clear from then on.
     pub fn close(self, flush: bool) {
-        if let (Plane::Userspace(userspace), true) = (self.plane, flush) {
+        let Plane::Userspace(userspace) = self.plane else { return };
+        if flush {
             userspace.flush();
+        } else if let Err(error) = userspace.hand_over() {
+            tracing::warn!("nothing passes to the IPsec subnets, exceptions included: {error}");
         }
     }
 }
