@@ -393,7 +393,7 @@ fn nothing_leaks_when_the_plane_is_gone() {
     for v6 in [false, true] {
         let setup = Setup { v6, ..PLAIN };
         let (pair, a, b) = protected(setup);
-        assert!(datagram(&pair, setup, 9000, 10));
+        assert!(datagram(&pair, setup, 9000, 10), "v6 {v6}");
         let mut capture = pair.b.run(|| Capture::open("eth0").unwrap());
         drop(a);
         let from = pair.a.run(|| UdpSocket::bind((setup.address(1), 9000)).unwrap());
@@ -405,7 +405,7 @@ fn nothing_leaks_when_the_plane_is_gone() {
         let (mut a, mut b) = (start(&pair.a, setup, 1), start(&pair.b, setup, 2));
         install(&mut a, setup.sas(1));
         install(&mut b, setup.sas(2));
-        assert!(datagram(&pair, setup, 9000, 10));
+        assert!(datagram(&pair, setup, 9000, 10), "v6 {v6}");
         for (netns, host) in [(&pair.a, a), (&pair.b, b)] {
             netns.run(|| {
                 host.plane.flush();
