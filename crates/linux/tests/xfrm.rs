@@ -337,6 +337,34 @@ fn a_first_packet_is_an_acquire() {
 }
 
 #[test]
+fn lost_events_are_made_up_for() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new();
+    let mut kernel = pair.a.run(Kernel::open).unwrap();
+    let trap = protect(9, Flow::Out, between("10.9.0.1/32", "10.9.0.0/24"));
+    done(&mut kernel, vec![Change::PutPolicy(trap)]);
+    // More news than the socket holds, and among what is lost a packet that wants an SA.
+    for _ in 0..4000 {
+        let other = protect(5, Flow::Out, between("10.9.0.1/32", "192.0.2.0/24"));
+        done(&mut kernel, vec![Change::PutPolicy(other), Change::RemovePolicy(other.key())]);
+    }
+    // If nobody at all hears of it the kernel asks again with the next packet.
+    let _other = pair.a.run(Kernel::open).unwrap();
+    let socket = pair.a.run(|| UdpSocket::bind("10.9.0.1:7000").unwrap());
+    let _ = socket.send_to(b"x", "10.9.0.2:9");
+    let peer: IpAddr = "10.9.0.2".parse().unwrap();
+    let events = drain(&mut kernel);
+    let acquired = |event: &DataplaneEvent| match event {
+        DataplaneEvent::Acquire { packet, .. } => packet.dst == peer && packet.dst_port == Some(9),
+        _ => false,
+    };
+    assert!(events.iter().any(acquired), "{events:?}");
+    assert!(kernel.take_drift(), "all is to be looked at");
+}
+
+#[test]
 fn icmp_types_are_where_the_kernel_looks_for_them() {
     if !can_run() {
         return;

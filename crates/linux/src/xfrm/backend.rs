@@ -4,7 +4,7 @@ mod events;
 mod policies;
 mod sas;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +43,8 @@ pub struct Kernel {
     counters: Counters,
     policies: Policies,
     sas: Sas,
+    /// Packets of each SA at the last look, and when it was used.
+    seen: BTreeMap<SaKey, (u64, Option<Instant>)>,
     waiting: VecDeque<DataplaneEvent>,
     drifted: bool,
     _settings: Vec<Setting>,
@@ -64,6 +66,7 @@ impl Kernel {
             counters: Counters::open(),
             policies,
             sas: Sas::default(),
+            seen: BTreeMap::new(),
             waiting: VecDeque::new(),
             drifted: false,
             _settings: acquire.into_iter().collect(),
@@ -103,15 +106,30 @@ impl Kernel {
     }
 
     fn look(&mut self, now: Instant) -> Result<Snapshot, Error> {
-        let states = self.xfrm.states(None)?;
+        let mut states = self.xfrm.states(None)?;
         let policies = self.observe_policies()?;
-        let mut sas: Vec<_> = states
-            .iter()
-            .filter(|state| state.is_ours() && !state.is_larval())
-            .map(|state| usage(now, state))
-            .collect();
-        sas.sort_by_key(|usage| usage.key);
+        states.retain(|state| state.is_ours() && !state.is_larval());
+        states.sort_by_key(|state| state.key);
+        let mut sas = Vec::with_capacity(states.len());
+        let mut seen = BTreeMap::new();
+        for state in &states {
+            let last_used = self.last_used(now, state);
+            seen.insert(state.key, (state.packets, last_used));
+            sas.push(usage(state, last_used));
+        }
+        self.seen = seen;
         Ok(Snapshot { sas, policies, counters: self.counters.read() })
+    }
+}
+
+impl Kernel {
+    /// Linux tells since 6.2; before that, packets more than at the last look were carried by now at the latest.
+    fn last_used(&self, now: Instant, state: &State) -> Option<Instant> {
+        let told = state.last_used.map(|seconds| instant_of(now, seconds));
+        told.or_else(|| match self.seen.get(&state.key) {
+            Some((packets, last_used)) if *packets == state.packets => *last_used,
+            _ => (state.packets > 0).then_some(now),
+        })
     }
 }
 
@@ -146,12 +164,12 @@ impl AsFd for Kernel {
     }
 }
 
-fn usage(now: Instant, state: &State) -> SaUsage {
+fn usage(state: &State, last_used: Option<Instant>) -> SaUsage {
     SaUsage {
         key: state.key,
         bytes: state.bytes,
         packets: state.packets,
-        last_used: state.last_used.map(|seconds| instant_of(now, seconds)),
+        last_used,
         replays: state.replays,
         bad_icv: state.bad_icv,
     }
