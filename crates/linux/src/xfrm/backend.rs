@@ -32,6 +32,10 @@ const ACQUIRE_SECONDS: &str = "6";
 /// is listed, changed or removed; where one has the name of one of ours, the change is refused. What an earlier process
 /// left is taken over when it is asked for again, and listed until then.
 ///
+/// The packet that asks for an SA is lost and has to be sent again. The kernel could hold it
+/// (`net.core.xfrm_larval_drop` 0), but in one queue for each policy, whose first packet all others wait for: behind a
+/// packet to a host that is down, connections to all other hosts of its network time out.
+///
 /// The kernel does not report ESP for unknown SPIs, nor cleartext that it refused: both only count
 /// ([`Snapshot::counters`]).
 ///
