@@ -8,6 +8,7 @@ mod certificates;
 mod files;
 mod full_disk;
 mod manifests;
+mod socket;
 mod start;
 
 use world::daemon::Daemon;

@@ -94,3 +94,33 @@ fn line_ends_marks_and_tabs() {
     ));
     judge.refuses("ipsec_subnets:\n\t- 10.77.0.0/24\n", &["warren.yml:2", "tab"]);
 }
+
+#[test]
+fn a_list_mark_missing_in_any_way() {
+    if !root() {
+        return;
+    }
+    let judge = Judge::new();
+    let good = format!("ipsec_subnets: [10.77.0.0/24]\n{}", pki::good());
+    let (before, pem) = good.split_once("ca_certificates:\n- |\n").unwrap();
+    let flat: String = pem.lines().map(|line| format!("{}\n", line.trim())).collect();
+    for (form, pem) in [
+        ("ca_certificates:\n", pem),
+        ("ca_certificates:\n", &*flat),
+        ("ca_certificates: |\n", pem),
+        ("ca_certificates:\n  |\n", pem),
+        ("ca_certificates: >\n", pem),
+        ("ca_certificates:\n- \n", &*flat),
+        ("ca_certificates:\n-\n", pem),
+        ("ca_certificates:\n- >\n", pem),
+    ] {
+        judge.refuses(format!("{before}{form}{pem}"), &["warren.yml:", "- |"]);
+    }
+    // In the shape of a runtime config it is the same.
+    let text = format!("{before}ca_certificates: |\n{pem}");
+    let inner: String = text.lines().map(|line| format!("      {line}\n")).collect();
+    let bosh = format!(
+        "releases:\n- {{name: ipsec, version: 1.8.0}}\naddons:\n- name: ipsec\n  jobs:\n  - name: ipsec\n    release: ipsec\n  properties:\n    ipsec:\n{inner}"
+    );
+    judge.refuses(bosh, &["warren.yml:", "ca_certificates", "- |"]);
+}

@@ -17,6 +17,11 @@ fn talk(mesh: &Mesh) -> Vec<Packet> {
     let much = TEXT.repeat(20_000);
     mesh.net.tcp_echo(0, 1, 7000, &much).unwrap();
     mesh.net.tcp_echo(1, 0, 7000, &much).unwrap();
+    // Larger than any packet on the wire, around the edges too.
+    for length in [1300, 1400, 1450, 1466, 1472, 1480, 1500, 2000, 9000, 60_000] {
+        mesh.passes(0, 1, &much[..length]);
+        mesh.passes(1, 0, &much[..length]);
+    }
     mesh.connect(0, 1);
     let seen = wire.seen();
     assert!(in_clear(&seen, TEXT).is_empty(), "leaked");
@@ -136,25 +141,4 @@ fn one_rsa_certificate_for_all() {
     );
     let mesh = pair(V4, 24, &format!("ipsec_subnets: [10.77.0.0/24]\n{properties}"));
     talk(&mesh);
-}
-
-#[test]
-fn a_leaf_of_a_ca_that_the_peer_does_not_trust() {
-    if !root() {
-        return;
-    }
-    let mut mesh = Mesh::of(&V4, 24, 0, "");
-    for daemon in &mut mesh.daemons {
-        // Two CAs of one name.
-        let manifest = format!("ipsec_subnets: [10.77.0.0/24]\n{}", pki::good());
-        daemon.start(&manifest);
-    }
-    mesh.daemons[0].warren(&["up", "10.77.0.2"]).ok();
-    for (here, there) in [(0, 1), (1, 0)] {
-        let row = mesh.daemons[here]
-            .until(mesh.address(there), "a verdict", |row| row["verdict"] == "ipsec_broken");
-        assert_ne!(row["state"], "up");
-        let text = format!("{}{}", row["reason"], row["last_error"]);
-        assert!(text.contains("authentication"), "{row:#}");
-    }
 }

@@ -4,6 +4,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod disagreements;
 mod exceptions;
 mod families;
 mod reloads;

@@ -76,7 +76,7 @@ impl Net {
         let (sender, listener) = (self.udp(from, 0), self.udp(to, 0));
         listener.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let end = std::time::Instant::now() + limit;
-        let mut buffer = [0; 2048];
+        let mut buffer = vec![0; 65_536];
         while std::time::Instant::now() < end {
             // Refused by a blackhole: it does not arrive.
             let _ = sender.send_to(text.as_bytes(), listener.local_addr().unwrap());
