@@ -58,6 +58,16 @@ pub enum Failure {
         /// What the peer offered; unknown if it refused ours.
         theirs: Vec<Proposal>,
     },
+    /// One has transport mode, the other tunnel mode.
+    #[error(
+        "{ours} mode is configured here, {theirs} mode at the peer (`mode` of the two manifests differs)"
+    )]
+    OtherMode {
+        /// "transport" or "tunnel".
+        ours: &'static str,
+        /// The other.
+        theirs: &'static str,
+    },
     /// Selectors do not overlap.
     #[error(
         "no common traffic selectors: ours {} === {}; theirs {} === {}",

@@ -1,4 +1,4 @@
-//! What a refusal tells the peer: the proposals that would have been taken.
+//! What a refusal tells the peer: the proposals, or the mode, that would have been taken.
 //!
 //! They stand, in strongSwan's syntax, in the data of NO_PROPOSAL_CHOSEN, for which RFC 7296 3.10.1 has no use:
 //! the operator at the other end then sees both lists. Other daemons neither send nor read them.
@@ -29,6 +29,19 @@ pub(crate) fn no_proposal_chosen(ours: &[Proposal], room: usize) -> Notify {
         kind: NotifyType::NO_PROPOSAL_CHOSEN,
         data,
     }
+}
+
+/// What stands in place of proposals where only the mode is wrong.
+const TRANSPORT: &[u8] = b"transport";
+
+/// NO_PROPOSAL_CHOSEN because tunnel mode was asked for where transport mode is configured.
+pub(crate) fn transport_wanted() -> Notify {
+    Notify { data: TRANSPORT.to_vec(), ..no_proposal_chosen(&[], 0) }
+}
+
+/// Whether the peer refused for that reason.
+pub(crate) fn wants_transport(notify: &Notify) -> bool {
+    notify.data == TRANSPORT
 }
 
 /// What the peer would have taken; nothing if it does not say so in words that are known here.

@@ -48,6 +48,7 @@ impl Refusal {
     pub(crate) fn told(&self) -> Notify {
         match &self.reason {
             Failure::NoProposalChosen { ours, .. } => told::no_proposal_chosen(ours, told::MAX),
+            Failure::OtherMode { .. } => told::transport_wanted(),
             _ => plain_notify(self.notify),
         }
     }
@@ -86,10 +87,7 @@ impl Offer {
         narrow::check_narrowed(&self.selectors, &answered).map_err(Failure::Misbehaved)?;
         let mode = mode_in(payloads);
         if mode != self.config.mode {
-            let (want, got) = (name(self.config.mode), name(mode));
-            return Err(Failure::Local(format!(
-                "the peer answered {got} mode where {want} mode is configured"
-            )));
+            return Err(other_mode(self.config.mode, mode));
         }
         Ok(Agreed {
             config: self.config.clone(),
@@ -106,6 +104,9 @@ impl Offer {
     /// Why the peer refused.
     pub(crate) fn refused(&self, error: &Notify) -> Failure {
         match error.kind {
+            NotifyType::NO_PROPOSAL_CHOSEN if told::wants_transport(error) => {
+                other_mode(self.config.mode, Mode::Transport)
+            }
             NotifyType::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen {
                 protocol: "ESP",
                 by: "the peer",
@@ -292,9 +293,7 @@ fn choose_mode(configured: Mode, asked: Mode) -> Result<Mode, Refusal> {
     match (configured, asked) {
         (Mode::Transport, Mode::Tunnel) => Err(Refusal {
             notify: NotifyType::NO_PROPOSAL_CHOSEN,
-            reason: Failure::Local(
-                "the peer asks for tunnel mode where transport mode is configured".into(),
-            ),
+            reason: other_mode(configured, asked),
         }),
         (configured, _) => Ok(configured),
     }
@@ -356,11 +355,12 @@ fn mode_in(payloads: &[Payload]) -> Mode {
     }
 }
 
-fn name(mode: Mode) -> &'static str {
-    match mode {
+fn other_mode(ours: Mode, theirs: Mode) -> Failure {
+    let name = |mode| match mode {
         Mode::Transport => "transport",
         Mode::Tunnel => "tunnel",
-    }
+    };
+    Failure::OtherMode { ours: name(ours), theirs: name(theirs) }
 }
 
 /// A Delete of inbound ESP SAs of this host.
