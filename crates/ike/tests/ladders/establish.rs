@@ -241,7 +241,7 @@ fn a_peer_that_declines_transport_mode() {
     world.initiate(0);
     world.run_secs(10);
     let story = world.story();
-    assert!(matches!(child_failed(&world, 0), Some(Failure::Local(_))), "{story}");
+    assert!(matches!(child_failed(&world, 0), Some(Failure::OtherMode { .. })), "{story}");
     for host in &world.hosts {
         assert!(host.endpoint.children().is_empty() && host.inbound().is_empty(), "{story}");
         assert_eq!(host.endpoint.ike_sas().len(), 1, "{story}");
