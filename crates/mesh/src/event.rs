@@ -104,6 +104,8 @@ pub enum Kind {
     CertExpires,
     /// A certificate is past its end.
     CertExpired,
+    /// SAs of this host's last process were taken over, or not.
+    Adopted,
     /// A table is full.
     Full,
 }

@@ -4,6 +4,7 @@
 //! [`Output::Sleep`]. Outputs are carried out in the order in which they were polled; that order is
 //! part of the meaning: an inbound SA is applied before the message that lets the peer use it is sent.
 
+mod adoption;
 mod commands;
 mod data_plane;
 mod ike_events;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use ike::endpoint::{Datagram, EndpointConfig};
 use ike::rng::Rng;
-use ike::{Done, Endpoint, IkeSaId, Job, JobId, Now, Provider};
+use ike::{Done, Endpoint, IkeSaId, Job, JobId, Now, Provider, Secret};
 use ipsec::Instant;
 use ipsec::change::{Batch, Change, Refusal};
 use ipsec::dataplane::{DataplaneEvent, Snapshot};
@@ -30,6 +31,7 @@ use crate::budget::Budget;
 use crate::directory::View;
 use crate::event::{Event, Kind, Level};
 use crate::fleet::Fleet;
+use crate::journal::{self, Journal};
 use crate::loaded::Loaded;
 use crate::metrics::Counters;
 use crate::peers::Peers;
@@ -58,6 +60,9 @@ pub struct Identity {
 pub enum Input {
     /// An IKE datagram arrived on port 500 or 4500.
     Datagram(Datagram),
+    /// What `Output::Journal` left when this host's last process ended, in any order; given before the first
+    /// manifest. Without it nothing is recorded.
+    Journal(Vec<(journal::Key, Secret)>),
     /// A manifest was accepted.
     Manifest(Box<Loaded>),
     /// The data plane refused some changes of this batch. Not needed where it refused none.
@@ -76,6 +81,9 @@ pub enum Input {
 pub enum Output {
     /// Make these changes, and give what is refused to `Input::Applied`.
     Apply(Batch),
+    /// Keep this record, instead of an earlier one of the same key; or forget that one. It must be done
+    /// before the next `Transmit` is.
+    Journal(journal::Key, Option<Secret>),
     /// Send this.
     Transmit(Datagram),
     /// Do this off the loop, and give the result to `Input::JobDone`.
@@ -133,6 +141,7 @@ pub struct Mesh {
     look_at: Instant,
     reminders: reminders::Reminders,
     counters: Counters,
+    journal: Journal,
     /// Peers that lost a child SA in what is being drained, and whether it is to be restored.
     torn: BTreeMap<IpAddr, bool>,
     /// Tunnels that are begun because of packets that anybody can send.
@@ -170,6 +179,7 @@ impl Mesh {
             look_at: Instant::NEVER,
             reminders: reminders::Reminders::default(),
             counters: Counters::default(),
+            journal: Journal::default(),
             torn: BTreeMap::new(),
             strays: Bucket::new(128, 32),
             complaints: Bucket::new(32, 4),
@@ -181,6 +191,7 @@ impl Mesh {
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
             Input::Datagram(datagram) => self.on_datagram(now, datagram),
+            Input::Journal(found) => self.on_journal(found),
             Input::Manifest(loaded) => self.on_manifest(now, *loaded),
             Input::Applied(batch, refusals) => self.on_refusals(now, &batch, &refusals),
             Input::Snapshot(snapshot) => self.on_snapshot(now, &snapshot),
@@ -231,6 +242,18 @@ impl Mesh {
             self.drain(now);
         }
         self.peers.arm();
+        if !self.adopts() {
+            self.peers_due(now);
+        }
+        self.remind(now);
+        if self.look_at <= now.at {
+            self.look_at = now.at + LOOK_EVERY;
+            self.reconciler.begin_look();
+            self.push(Output::Inspect);
+        }
+    }
+
+    fn peers_due(&mut self, now: Now) {
         while let Some((_, address)) = self.peers.first().filter(|(at, _)| *at <= now.at) {
             self.peer_due(now, address);
             self.drain(now);
@@ -241,17 +264,17 @@ impl Mesh {
             self.drain(now);
         }
         self.peers.arm();
-        self.remind(now);
-        if self.look_at <= now.at {
-            self.look_at = now.at + LOOK_EVERY;
-            self.reconciler.begin_look();
-            self.push(Output::Inspect);
-        }
+    }
+
+    /// What the endpoint says next; records come before it.
+    fn next_output(&mut self) -> Option<ike::Output> {
+        self.write_journal();
+        self.endpoint.poll()
     }
 
     /// Takes what the endpoint has to say, in its order.
     fn drain(&mut self, now: Now) {
-        while let Some(output) = self.endpoint.poll() {
+        while let Some(output) = self.next_output() {
             match output {
                 ike::Output::Transmit(datagram) => {
                     self.counters.datagrams_out += 1;
@@ -275,8 +298,9 @@ impl Mesh {
     }
 
     fn push(&mut self, output: Output) {
-        // A report waits for nothing and nothing waits for it: it does not cut a batch in two.
-        let orders = !matches!(output, Output::Report(_));
+        // A report waits for nothing and nothing waits for it: it does not cut a batch in two. A record is
+        // waited for by what is sent, and not by the data plane.
+        let orders = !matches!(output, Output::Report(_) | Output::Journal(..));
         if orders && !self.changes.is_empty() {
             let batch = Batch(std::mem::take(&mut self.changes));
             self.outbox.push_back(Output::Apply(batch));

@@ -41,7 +41,8 @@ pub struct Reconciler {
 struct Desired {
     owner: Owner,
     since_look: u64,
-    sa: Box<Sa>,
+    /// Not there for one that was taken over: only the data plane has its keys.
+    sa: Option<Box<Sa>>,
 }
 
 /// What a snapshot showed.
@@ -73,10 +74,15 @@ impl Reconciler {
     /// An SA is to be there.
     pub fn add_sa(&mut self, sa: Box<Sa>, peer: IpAddr, child: ChildId) -> Change {
         let owner = Owner { peer, child, direction: sa.direction };
-        let desired = Desired { owner, since_look: self.look, sa: sa.clone() };
+        let desired = Desired { owner, since_look: self.look, sa: Some(sa.clone()) };
         self.sas.insert(sa.key(), desired);
         self.removed_since_look.remove(&sa.key());
         Change::AddSa(sa)
+    }
+
+    /// An SA that the data plane has already.
+    pub fn adopt(&mut self, key: SaKey, owner: Owner) {
+        self.sas.insert(key, Desired { owner, since_look: self.look, sa: None });
     }
 
     /// An SA is not to be there any more.
@@ -91,9 +97,9 @@ impl Reconciler {
         self.sas.get(&key).map(|d| d.owner)
     }
 
-    /// The SAs that are to be there, keys included, by destination and SPI.
+    /// The SAs that are to be there and were made by this process, keys included, by destination and SPI.
     pub fn sas(&self) -> impl Iterator<Item = &Sa> {
-        self.sas.values().map(|d| &*d.sa)
+        self.sas.values().filter_map(|d| d.sa.as_deref())
     }
 
     /// The policies in force.

@@ -270,6 +270,8 @@ impl Host {
             let Some(live) = &mut self.live else { return };
             match live.mesh.poll() {
                 Output::Apply(batch) => self.apply(at, batch, out),
+                // These hosts lose everything in a crash.
+                Output::Journal(..) => {}
                 Output::Transmit(datagram) => out.push(Effect::Send(Packet::from_ike(datagram))),
                 Output::Job(job) => {
                     let done = job.work.run(&*self.provider);

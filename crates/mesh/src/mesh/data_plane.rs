@@ -50,6 +50,7 @@ impl Mesh {
 
     /// Counters, and what is not as it should be.
     pub(super) fn on_snapshot(&mut self, now: Now, snapshot: &Snapshot) {
+        self.adopt(now, snapshot);
         for usage in &snapshot.sas {
             let Some(owner) = self.reconciler.owner(usage.key) else { continue };
             let Some(peer) = self.peers.get_mut(owner.peer) else { continue };

@@ -88,6 +88,8 @@ impl Mesh {
             None => peer.ikes.push(ike),
         }
         peer.stale = false;
+        self.supplant(now, address, info.id);
+        let peer = self.peers.entry(self.identity.address, address, now.at);
         if !wanted || peer.wanted == Wanted::Down {
             self.close_all(now, address);
             return;
@@ -105,6 +107,7 @@ impl Mesh {
     fn ike_rekeyed(&mut self, now: Now, old: IkeSaId, new: &IkeInfo) {
         let address = self.ikes.get(&old).copied().unwrap_or(new.remote.ip());
         self.ikes.insert(new.id, address);
+        self.journal.unsaved.insert(new.id);
         self.counters.ike_rekeyed += 1;
         let peer = self.peers.entry(self.identity.address, address, now.at);
         let (mut initiated, mut since, mut child_due) = (new.initiator, Some(now.at), None);
@@ -126,6 +129,7 @@ impl Mesh {
 
     fn ike_down(&mut self, now: Now, id: IkeSaId, remote: IpAddr, reason: &Failure) {
         let address = self.ikes.remove(&id).unwrap_or(remote);
+        self.proven(address, id);
         let ike = self.peers.get_mut(address).and_then(|peer| {
             let at = peer.ikes.iter().position(|i| i.id == id)?;
             Some(peer.ikes.remove(at))
@@ -259,6 +263,7 @@ impl Mesh {
             child.superseded |= Some(child.id) == info.replaces;
         }
         peer.succeed(now.at);
+        self.console(now, address, info.ike);
         self.heard(now, address);
         self.expect_tidy(now, address);
         let text = format!("child SA {} in, {} out, {}", info.spi_in, info.spi_out, info.suite);
@@ -359,6 +364,7 @@ impl Mesh {
 
     fn alive(&mut self, now: Now, id: IkeSaId) {
         if let Some(address) = self.ikes.get(&id).copied() {
+            self.proven(address, id);
             self.heard(now, address);
         }
     }
@@ -368,6 +374,7 @@ impl Mesh {
         let address = self.ikes.get(&id).copied().unwrap_or(remote);
         // Who is silent does not keep others waiting.
         self.budget.release(address);
+        self.doubt(now, address, id, attempt);
         let text = format!("no answer yet, sent for the {attempt}. time");
         self.report(now, Level::Debug, Some(address), Kind::RetransmitSend, text);
     }

@@ -15,6 +15,7 @@ use ipsec::change::{Change, Refusal, RefusalReason};
 use ipsec::dataplane::Dataplane;
 use ipsec::memory::Memory;
 use ipsec::pipeline::{Emit, OuterInfo, OuterPacket};
+use mesh::journal::Key;
 use mesh::manifest::{Manifest, NoFiles};
 use mesh::plan::Plan;
 use mesh::status::{DataPlane, PeerStatus, State};
@@ -49,6 +50,8 @@ pub struct Host {
     pub events: Vec<(Instant, Event)>,
     /// Every new SA is refused.
     pub refuses: bool,
+    /// What its process wrote for the next one.
+    pub journal: BTreeMap<Key, Secret>,
     boot: u32,
     wake: Instant,
 }
@@ -121,6 +124,7 @@ impl World {
             got: Vec::new(),
             events: Vec::new(),
             refuses: false,
+            journal: BTreeMap::new(),
             boot,
             wake: Instant::NEVER,
         };
@@ -161,6 +165,19 @@ impl World {
         self.hosts[host].boot = boot;
         self.hosts[host].mesh = new_mesh(host, boot, self.clock());
         self.hosts[host].plane = Memory::new(Arc::new(Toy));
+        self.load(host, loaded(manifest, host));
+    }
+
+    /// Another process takes over; the data plane loses its SAs, or lives on.
+    pub fn restart(&mut self, host: usize, manifest: &str, data_plane_lives: bool) {
+        let boot = self.hosts[host].boot + 1000;
+        self.hosts[host].boot = boot;
+        self.hosts[host].mesh = new_mesh(host, boot, self.clock());
+        if !data_plane_lives {
+            self.hosts[host].plane = Memory::new(Arc::new(Toy));
+        }
+        let found = self.hosts[host].journal.clone().into_iter().collect();
+        self.input(host, Input::Journal(found));
         self.load(host, loaded(manifest, host));
     }
 
@@ -286,6 +303,12 @@ impl World {
                         let now = self.clock();
                         self.hosts[host].mesh.handle(now, Input::Applied(batch, refusals));
                     }
+                }
+                Output::Journal(key, Some(record)) => {
+                    self.hosts[host].journal.insert(key, record);
+                }
+                Output::Journal(key, None) => {
+                    self.hosts[host].journal.remove(&key).expect("what is forgotten was written");
                 }
                 Output::Transmit(d) => self.transmit(host, d),
                 Output::Job(job) => {

@@ -254,6 +254,7 @@ impl World {
 
 fn kind_of(input: &Input) -> u64 {
     match input {
+        Input::Journal(found) => 8 + ((found.len() as u64) << 4),
         Input::Datagram(_) => 1,
         Input::Manifest(_) => 2,
         Input::Applied(..) => 3,

@@ -91,6 +91,7 @@ impl Driver {
                         self.again.push_back(Input::Applied(batch, refusals));
                     }
                 }
+                Output::Journal(..) => {}
                 Output::Transmit(datagram) => self.carrier.transmit(&datagram),
                 Output::Job(job) => self.jobs.submit(job),
                 Output::Inspect => {
