@@ -197,7 +197,10 @@ fn bytes_and_time_are_limits_too() {
     let limits = Limits { hard_bytes: Some(100), ..Limits::default() };
     let setup = Setup { limits, ..Setup::new(Mode::Transport) };
     let one = setup.host(1);
+    // 48 bytes each with the UDP header: what ESP protects is counted, as at the receiver.
     assert_eq!(send(&one, NOW, &setup.udp(1, 2, &[0; 40])).len(), 1);
+    assert_eq!(send(&one, NOW, &setup.udp(1, 2, &[0; 40])).len(), 1);
+    assert_eq!(one.snapshot(NOW).sas.iter().map(|sa| sa.bytes).max(), Some(96));
     assert_eq!(send(&one, NOW, &setup.udp(1, 2, &[0; 40])).len(), 0);
     let limits = Limits { hard_time: Some(Duration::from_secs(60)), ..Limits::default() };
     let setup = Setup { limits, ..Setup::new(Mode::Transport) };

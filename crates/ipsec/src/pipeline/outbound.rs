@@ -183,7 +183,9 @@ impl Pipeline {
         let sa = &entry.sa;
         let Some(may_fragment) = self.fits(now, entry, &out, emit) else { return };
         let Outgoing { packet, headers, .. } = out;
-        let charge = entry.charge(now, packet.len());
+        // As the receiver counts: what ESP protects.
+        let clear = if sa.mode == Mode::Transport { headers.esp_at } else { 0 };
+        let charge = entry.charge(now, packet.len().saturating_sub(clear));
         let seq = match charge {
             Charge::Over => None,
             Charge::Within | Charge::Soft => entry.next_seq(),
