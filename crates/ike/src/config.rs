@@ -7,9 +7,14 @@ use std::time::Duration;
 use crypto::Credentials;
 use crypto::Secret;
 use ipsec::sa::{Limits, Mode, Reqid};
+use wire::datagram::NON_ESP_MARKER;
 use wire::identity::Identity;
 use wire::proposal::Proposal;
 use wire::selector::TrafficSelector;
+
+/// The `fragment_size` for networks that are not known: what every IPv6 link carries (RFC 8200 5), and
+/// few IPv4 paths do not. strongSwan's default too.
+pub const FRAGMENT_SIZE: u16 = 1280;
 
 /// How both sides prove who they are.
 #[derive(Clone)]
@@ -51,6 +56,9 @@ pub struct PeerConfig {
     pub retransmit: Retransmit,
     /// Whether INITIAL_CONTACT is sent in IKE_AUTH.
     pub initial_contact: bool,
+    /// Largest IP packet in bytes that an encrypted message may make before it is sent in fragments, if
+    /// the peer can gather them (RFC 7383); `None`: fragmentation is neither announced nor used.
+    pub fragment_size: Option<u16>,
     /// Name of this host's fleet: a peer that says it is of another one is refused.
     pub cluster: Option<String>,
 }
@@ -88,6 +96,19 @@ pub struct ChildConfig {
     /// Byte, packet and hard time limits put into the SAs.
     pub limits: Limits,
 }
+
+impl PeerConfig {
+    /// Bytes of an IKE message that makes an IP packet of `fragment_size`. The non-ESP marker always
+    /// counts: a request may be repeated on port 4500 as it is.
+    pub(crate) fn message_limit(&self) -> Option<usize> {
+        let ip = if self.remote.is_ipv6() { 40 } else { 20 };
+        let headers = ip + UDP_HEADER + NON_ESP_MARKER.len();
+        self.fragment_size.map(|size| usize::from(size).saturating_sub(headers))
+    }
+}
+
+/// RFC 768.
+const UDP_HEADER: usize = 8;
 
 /// Where an endpoint looks up who may talk to it. Implemented by `mesh`.
 pub trait Directory {

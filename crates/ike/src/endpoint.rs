@@ -85,6 +85,8 @@ pub enum Why {
     Retransmit,
     /// A half-open SA of a peer that went silent.
     HalfOpen,
+    /// A request of a peer that came in part.
+    Fragments,
     /// An IKE SA is due for rekeying.
     RekeyIke,
     /// A child SA is due for rekeying.

@@ -165,6 +165,12 @@ pub enum Misbehaviour {
     /// Asked for a cookie again and again.
     #[error("COOKIE without end")]
     CookieLoop,
+    /// A fragment that contradicts those that came before it (RFC 7383 2.6).
+    #[error("fragment that fits no message")]
+    Fragment,
+    /// More fragments, or more inside them, than is gathered for one message.
+    #[error("fragment limit")]
+    FragmentLimit,
     /// A message id outside the window.
     #[error("message id outside the window")]
     MessageId,

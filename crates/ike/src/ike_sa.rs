@@ -5,7 +5,7 @@ mod receive;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use wire::message::{Flags, Header, IkeSpi, ParseError};
+use wire::message::{Flags, Header, IkeSpi, ParseError, SkFrame, encode_payloads};
 use wire::payload::{Notify, Payload};
 use wire::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
 
@@ -17,6 +17,7 @@ use crate::established::{self, Established, Task};
 use crate::event::{Event, IkeSaId};
 use crate::exchange::init::HALF_OPEN;
 use crate::exchange::{auth, init};
+use crate::fragment::{self, Fragment, Gather};
 use crate::job::{Done, JobId};
 use crate::keys::IkeKeys;
 use crate::nat::NatState;
@@ -46,9 +47,13 @@ pub(crate) struct IkeSa {
     /// Its end is, or was, nobody's business any more: already reported, or never reported as up.
     pub(crate) silent: bool,
     pub(crate) window: Window,
+    /// Both can gather fragments (RFC 7383 2.3).
+    pub(crate) fragmentation: bool,
     pub(crate) secured: Option<Box<Secured>>,
     pub(crate) state: State,
     reply_to: Option<ReplyTo>,
+    gather_request: Gather,
+    gather_response: Gather,
 }
 
 /// Algorithms and keys, once there are any. Ciphers are keyed for each message: an idle SA has none, which
@@ -132,9 +137,12 @@ impl IkeSa {
             encap: false,
             silent: false,
             window: Window::new(),
+            fragmentation: false,
             secured: None,
             state,
             reply_to: None,
+            gather_request: Gather::default(),
+            gather_response: Gather::default(),
         }
     }
 
@@ -184,8 +192,10 @@ impl IkeSa {
 
     /// A timer of this SA fired.
     pub(crate) fn timer(&mut self, cx: &mut Context, now: Now, timer: Timer) {
-        if timer == Timer::Retransmit {
-            return self.retransmit(cx, now);
+        match timer {
+            Timer::Retransmit => return self.retransmit(cx, now),
+            Timer::Fragments => return self.gather_request.clear(),
+            _ => {}
         }
         match std::mem::replace(&mut self.state, State::Gone) {
             State::Up(up) => self.state = established::timer(up, cx, self, now, timer),
@@ -286,18 +296,22 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         let Some(message_id) = self.window.next_id() else { return };
-        let bytes = self.seal(cx, exchange, message_id, false, payloads);
-        cx.transmit(self.local, self.remote, &bytes);
-        self.window.sent(now.at, vec![bytes], self.config.retransmit);
+        let messages = self.seal(cx, exchange, message_id, false, payloads);
+        for bytes in &messages {
+            cx.transmit(self.local, self.remote, bytes);
+        }
+        self.window.sent(now.at, messages, self.config.retransmit);
         self.arm_retransmit(cx);
     }
 
     /// Answers the request in hand, and stores the answer for its repeats.
     pub(crate) fn respond(&mut self, cx: &mut Context, payloads: Vec<Payload>) {
         let Some(to) = self.reply_to.take() else { return };
-        let bytes = self.seal(cx, to.exchange, to.message_id, true, &payloads);
-        cx.transmit(to.local, to.remote, &bytes);
-        self.window.responded(vec![bytes]);
+        let messages = self.seal(cx, to.exchange, to.message_id, true, &payloads);
+        for bytes in &messages {
+            cx.transmit(to.local, to.remote, bytes);
+        }
+        self.window.responded(messages);
     }
 
     fn seal(
@@ -307,12 +321,16 @@ impl IkeSa {
         message_id: u32,
         response: bool,
         payloads: &[Payload],
-    ) -> Vec<u8> {
+    ) -> Vec<Vec<u8>> {
         let header = self.header(exchange, message_id, response);
+        let limit = self.config.message_limit().filter(|_| self.fragmentation);
         let Some(secured) = &mut self.secured else { return Vec::new() };
-        secured.sealed += 1;
         let Some(ciphers) = secured.ciphers(cx, self.initiator) else { return Vec::new() };
-        sk::seal(&header, payloads, &*ciphers.out, secured.sealed)
+        let (first, plain) = encode_payloads(payloads);
+        fragment::seal(&header, first, &plain, &*ciphers.out, limit, || {
+            secured.sealed += 1;
+            secured.sealed
+        })
     }
 
     /// A header of this SA.
@@ -380,6 +398,8 @@ impl IkeSa {
         self.report_down(cx, reason);
         cx.timers.cancel_all(self.id);
         self.window.forget();
+        self.gather_request.clear();
+        self.gather_response.clear();
         if self.secured.is_none() {
             return State::Gone;
         }

@@ -16,6 +16,7 @@ pub mod error;
 mod established;
 pub mod event;
 mod exchange;
+pub mod fragment;
 mod ike_sa;
 pub mod job;
 pub mod keys;

@@ -87,6 +87,14 @@ pub fn overhead(plain_len: usize, fragmented: bool, cipher: &dyn Cipher) -> usiz
     headers + cipher.iv_len() + usize::from(pad_len(plain_len, cipher)) + 1 + cipher.icv_len()
 }
 
+/// Bytes that fit into a fragment whose whole message has at most `limit` bytes; at least 1.
+pub fn fragment_room(limit: usize, cipher: &dyn Cipher) -> usize {
+    let block = block_len(cipher);
+    // Of nothing, padding and its length byte are one block.
+    let blocks = limit.saturating_sub(overhead(0, true, cipher) - block) / block;
+    (blocks * block).saturating_sub(1).max(1)
+}
+
 /// Verifies and reads an SK payload.
 pub fn open(frame: &SkFrame<'_>, cipher: &dyn Cipher) -> Result<Vec<Payload>, SkError> {
     let plain = open_bytes(frame, cipher)?;
@@ -112,7 +120,11 @@ const FRAGMENT_NUMBERS: usize = 4;
 
 /// The least padding that, with the pad length byte, fills up the last block.
 fn pad_len(plain_len: usize, cipher: &dyn Cipher) -> u8 {
-    let block = cipher.block_len().clamp(1, 256);
+    let block = block_len(cipher);
     let over = (plain_len + 1) % block;
     u8::try_from(if over == 0 { 0 } else { block - over }).unwrap_or(0)
+}
+
+fn block_len(cipher: &dyn Cipher) -> usize {
+    cipher.block_len().clamp(1, 256)
 }

@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Retransmit,
     /// A peer that began an IKE SA did not finish it.
     HalfOpen,
+    /// The peer sent a part of a request.
+    Fragments,
     /// The IKE SA reached its soft lifetime.
     RekeyIke,
     /// The IKE SA reached its hard lifetime.
@@ -120,6 +122,7 @@ impl Timer {
         match self {
             Self::Retransmit => Why::Retransmit,
             Self::HalfOpen => Why::HalfOpen,
+            Self::Fragments => Why::Fragments,
             Self::RekeyIke => Why::RekeyIke,
             Self::RekeyChild(_) => Why::RekeyChild,
             Self::ExpireIke | Self::ExpireChild(_) => Why::Expire,

@@ -137,6 +137,7 @@ impl Fleet {
             keepalive: KEEPALIVE,
             retransmit: RETRANSMIT,
             initial_contact,
+            fragment_size: Some(ike::config::FRAGMENT_SIZE),
             cluster: manifest.cluster.clone(),
         }))
     }

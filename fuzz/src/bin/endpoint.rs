@@ -1,7 +1,7 @@
 //! A peer that says anything, with right keys and without, in every phase of an IKE SA.
 //!
 //! The input is a list of messages: two bytes of what it is, one of its length, then its body, which
-//! goes raw into a datagram, or as payloads into an encrypted message with the peer's own keys.
+//! goes raw into a datagram, or as payloads into an encrypted message, or a fragment of one, with the peer's own keys.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -209,8 +209,13 @@ fn sealed(pair: &mut Pair, n: usize, kind: u8, detail: u8, body: &[u8]) -> Optio
         sk_pr: Secret::default(),
     };
     let ciphers = SkCiphers::new(&Toy, &suite, &keys, initiator).ok()?;
-    let (first, plain) = body.split_first()?;
-    let bytes = sk::seal_bytes(&header, PayloadType(*first), None, plain, &*ciphers.out, 1 << 40);
+    let (first, mut plain) = body.split_first()?;
+    let mut fragment = None;
+    if let ([number, total, rest @ ..], 6 | 7) = (plain, kind >> 1 & 7) {
+        fragment = Some((u16::from(*number), u16::from(*total)));
+        plain = rest;
+    }
+    let bytes = sk::seal_bytes(&header, PayloadType(*first), fragment, plain, &*ciphers.out, 1 << 40);
     let datagram = Datagram { local: (HOSTS[n], 500).into(), remote: (HOSTS[1 - n], 500).into(), bytes };
     pair.deliver(n, datagram);
     Some(())
@@ -242,6 +247,8 @@ fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
         keepalive: Duration::from_secs(20),
         retransmit: Retransmit::default(),
         initial_contact: true,
+        // So small that honest messages come in fragments too.
+        fragment_size: Some(200),
         cluster: None,
     }
 }

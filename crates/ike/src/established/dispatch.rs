@@ -290,7 +290,7 @@ pub(crate) fn timer(
         Timer::Redundant => return close(up, cx, sa, now, EndReason::Redundant),
         Timer::Outbound(child) => outbound_due(&mut up, cx, child),
         Timer::RemoveChild(child) => child_sa::remove_retired(cx, child),
-        Timer::Retransmit | Timer::HalfOpen => {}
+        Timer::Retransmit | Timer::HalfOpen | Timer::Fragments => {}
     }
     proceed(up, cx, sa, now)
 }

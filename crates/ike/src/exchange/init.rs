@@ -162,6 +162,7 @@ impl Sent {
         payloads.push(Payload::Nonce(opening.nonce.clone()));
         payloads.extend(nat_payloads(cx, sa)?);
         payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
+        payloads.extend(fragmentation_payload(&sa.config));
         payloads.extend(cluster::payload(&*cx.provider, sa.config.cluster.as_deref()));
         Ok(payloads)
     }
@@ -334,6 +335,7 @@ impl Sent {
         cx.timers.cancel(sa.id, Timer::Retransmit);
         cx.timers.cancel(sa.id, Timer::HalfOpen);
         sa.spi_r = answer.spi_r;
+        sa.fragmentation = fragmentation(&sa.config, &answer.payloads);
         if let Some(nat) = natt {
             sa.nat = nat;
             sa.encap = nat.any() || sa.config.force_encap;
@@ -410,6 +412,18 @@ fn nat_payloads(cx: &Context, sa: &IkeSa) -> Result<[Payload; 2], Failure> {
     nat::notifies(&*cx.provider, sa.spi_i, sa.spi_r, sa.local, sa.remote, sa.config.force_encap)
         .map(|pair| pair.map(Payload::Notify))
         .map_err(|e| Failure::Local(e.to_string()))
+}
+
+/// Announces that fragments are gathered here (RFC 7383 2.3).
+fn fragmentation_payload(config: &PeerConfig) -> Option<Payload> {
+    let kind = NotifyType::IKEV2_FRAGMENTATION_SUPPORTED;
+    config.fragment_size.map(|_| Payload::Notify(plain_notify(kind)))
+}
+
+/// Whether both sides announce it.
+fn fragmentation(config: &PeerConfig, theirs: &[Payload]) -> bool {
+    let announced = find_notify(theirs, NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some();
+    announced && config.fragment_size.is_some()
 }
 
 fn peer_hashes(payloads: &[Payload]) -> Option<Vec<HashAlg>> {

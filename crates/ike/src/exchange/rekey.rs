@@ -402,6 +402,7 @@ fn spawn(
     let mut sa = IkeSa::new(new.id, old.config.clone(), new.ends, State::Gone);
     sa.nat = old.nat;
     sa.encap = old.encap;
+    sa.fragmentation = old.fragmentation;
     // Not reported before it inherits; then its end is.
     sa.silent = true;
     sa.secure(cx, new.suite, keys)?;

@@ -1,5 +1,7 @@
 //! Messages for one IKE SA: window, integrity, and the state that takes them.
 
+use wire::message::parse_payloads;
+
 use super::*;
 
 impl IkeSa {
@@ -42,29 +44,16 @@ impl IkeSa {
         arrived: Arrived<'_>,
     ) -> Result<(), Misbehaviour> {
         let header = arrived.header;
-        let opened = self.open(cx, arrived)?;
-        match self.window.classify(header.message_id) {
-            Inbound::New => {}
-            Inbound::Repeat(messages) => {
-                for bytes in messages {
-                    cx.transmit(arrived.local, arrived.remote, bytes);
-                }
-                return Ok(());
-            }
-            Inbound::InProgress => return Ok(()),
-            Inbound::OutOfWindow => return Err(Misbehaviour::MessageId),
+        let message = wire::message::parse(arrived.bytes).map_err(|_| Misbehaviour::Malformed)?;
+        let frame = self.frame(message.sk)?;
+        let new = self.window.classify(header.message_id) == Inbound::New;
+        if !new || !self.expects(header.exchange) {
+            drop(self.verify(cx, &frame)?);
+            return self.repeated(cx, arrived, &frame);
         }
-        let expected = match self.state {
-            State::AuthAwait(_) => header.exchange == ExchangeType::IKE_AUTH,
-            State::Up(_) => matches!(
-                header.exchange,
-                ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL
-            ),
-            _ => false,
-        };
-        if !expected {
-            return Err(Misbehaviour::OutOfOrder);
-        }
+        let Some(opened) = self.open(cx, now, header, &frame)? else { return Ok(()) };
+        self.gather_request.clear();
+        cx.timers.cancel(self.id, Timer::Fragments);
         self.window.begin();
         self.reply_to = Some(ReplyTo {
             message_id: header.message_id,
@@ -76,6 +65,39 @@ impl IkeSa {
         match opened {
             Ok(payloads) => self.request(cx, now, header.exchange, payloads),
             Err(error) => return self.refuse_syntax(cx, now, &error),
+        }
+        Ok(())
+    }
+
+    /// Whether a request of this exchange may come now.
+    fn expects(&self, exchange: ExchangeType) -> bool {
+        match self.state {
+            State::AuthAwait(_) => exchange == ExchangeType::IKE_AUTH,
+            State::Up(_) => {
+                matches!(exchange, ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL)
+            }
+            _ => false,
+        }
+    }
+
+    /// A verified request that is not the next one: its stored response, if it is the last one again.
+    fn repeated(
+        &self,
+        cx: &mut Context,
+        arrived: Arrived<'_>,
+        frame: &SkFrame<'_>,
+    ) -> Result<(), Misbehaviour> {
+        match self.window.classify(arrived.header.message_id) {
+            Inbound::New => return Err(Misbehaviour::OutOfOrder),
+            Inbound::OutOfWindow => return Err(Misbehaviour::MessageId),
+            Inbound::InProgress => {}
+            // Once for all its fragments (RFC 7383 2.6.1).
+            Inbound::Repeat(_) if frame.fragment.is_some_and(|(number, _)| number != 1) => {}
+            Inbound::Repeat(messages) => {
+                for bytes in messages {
+                    cx.transmit(arrived.local, arrived.remote, bytes);
+                }
+            }
         }
         Ok(())
     }
@@ -103,13 +125,15 @@ impl IkeSa {
         arrived: Arrived<'_>,
     ) -> Result<(), Misbehaviour> {
         let header = arrived.header;
-        let opened = self.open(cx, arrived)?;
-        if self.window.outstanding() != Some(header.message_id) {
-            return Err(Misbehaviour::MessageId);
+        let message = wire::message::parse(arrived.bytes).map_err(|_| Misbehaviour::Malformed)?;
+        let frame = self.frame(message.sk)?;
+        let awaited = self.window.outstanding() == Some(header.message_id);
+        if !awaited || !self.awaits(header.exchange) {
+            drop(self.verify(cx, &frame)?);
+            return Err(if awaited { Misbehaviour::OutOfOrder } else { Misbehaviour::MessageId });
         }
-        if !self.awaits(header.exchange) {
-            return Err(Misbehaviour::OutOfOrder);
-        }
+        let Some(opened) = self.open(cx, now, header, &frame)? else { return Ok(()) };
+        self.gather_response.clear();
         let Some(answered) = self.window.answered(now.at, header.message_id) else {
             return Err(Misbehaviour::MessageId);
         };
@@ -143,26 +167,73 @@ impl IkeSa {
         }
     }
 
-    /// Verifies and reads the SK payload. The outer error means: no word of the peer, drop it.
-    fn open(
+    /// The SK payload, or the SKF payload if fragments may come.
+    fn frame<'a>(&self, sk: Option<SkFrame<'a>>) -> Result<SkFrame<'a>, Misbehaviour> {
+        match sk {
+            None => Err(Misbehaviour::MissingPayload),
+            Some(frame) if frame.fragment.is_some() && !self.fragmentation => {
+                Err(Misbehaviour::UnexpectedPayload)
+            }
+            Some(frame) => Ok(frame),
+        }
+    }
+
+    /// What is inside, if it is a word of the peer; the outer error means that it is not: drop it.
+    fn verify(
         &self,
         cx: &Context,
-        arrived: Arrived<'_>,
-    ) -> Result<Result<Vec<Payload>, ParseError>, Misbehaviour> {
-        let message = wire::message::parse(arrived.bytes).map_err(|_| Misbehaviour::Malformed)?;
-        let (Some(frame), Some(secured)) = (message.sk, &self.secured) else {
-            return Err(Misbehaviour::MissingPayload);
-        };
-        if frame.fragment.is_some() {
-            return Err(Misbehaviour::UnexpectedPayload);
-        }
+        frame: &SkFrame<'_>,
+    ) -> Result<Result<Vec<u8>, ParseError>, Misbehaviour> {
+        let secured = self.secured.as_ref().ok_or(Misbehaviour::BadIcv)?;
         let ciphers = secured.ciphers(cx, self.initiator).ok_or(Misbehaviour::BadIcv)?;
-        match sk::open(&frame, &*ciphers.r#in) {
-            Ok(payloads) => Ok(Ok(payloads)),
+        match sk::open_bytes(frame, &*ciphers.r#in) {
+            Ok(plain) => Ok(Ok(plain)),
             Err(SkError::BadIcv) => Err(Misbehaviour::BadIcv),
             Err(SkError::BadPadding) => Ok(Err(ParseError::BadLength("padding"))),
             Err(SkError::Parse(error)) => Ok(Err(error)),
         }
+    }
+
+    /// Verifies and reads an awaited message; `None`: a fragment, others are missing.
+    fn open(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        header: Header,
+        frame: &SkFrame<'_>,
+    ) -> Result<Option<Result<Vec<Payload>, ParseError>>, Misbehaviour> {
+        let Some((number, total)) = frame.fragment else {
+            let plain = self.verify(cx, frame)?;
+            return Ok(Some(plain.and_then(|plain| parse_payloads(frame.first, &plain))));
+        };
+        let Header { message_id, exchange, .. } = header;
+        let of = Fragment { message_id, exchange, number, total };
+        let whole = self.gather(cx, now, of, header.flags.response, frame)?;
+        Ok(whole.map(|(first, plain)| parse_payloads(first, &plain)))
+    }
+
+    /// Keeps a fragment once it is verified; the whole message if it was the last one that was missing.
+    fn gather(
+        &mut self,
+        cx: &mut Context,
+        now: Now,
+        of: Fragment,
+        response: bool,
+        frame: &SkFrame<'_>,
+    ) -> Result<Option<(PayloadType, Vec<u8>)>, Misbehaviour> {
+        let gather = if response { &self.gather_response } else { &self.gather_request };
+        if !gather.wants(of)? {
+            return Ok(None);
+        }
+        let plain = self.verify(cx, frame)?.map_err(|_| Misbehaviour::Malformed)?;
+        if response {
+            // It is waited for as long as its request is repeated.
+            return self.gather_response.add(of, frame.first, plain);
+        }
+        if self.gather_request.is_empty() {
+            cx.timers.set(self.id, Timer::Fragments, now.at + fragment::PATIENCE);
+        }
+        self.gather_request.add(of, frame.first, plain)
     }
 
     /// A verified request that cannot be read (RFC 7296 2.21.3, 2.5): the first ends the SA, the second does not.

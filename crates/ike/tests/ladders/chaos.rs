@@ -28,6 +28,9 @@ fn make(seed: u8) -> World {
         if seed.is_multiple_of(3) {
             edit_child(p, |c| c.esp_proposals = esp_suites(&["aes128gcm16-ecp256"]));
         }
+        if seed.is_multiple_of(5) {
+            p.fragment_size = Some(200);
+        }
         if seed.is_multiple_of(4) {
             p.auth = ike::Auth::Certificate(std::sync::Arc::new(crypto::toy::credentials("host")));
         }

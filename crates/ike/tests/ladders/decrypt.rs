@@ -11,9 +11,11 @@ use wire::payload::Payload;
 use wire::registry::{Ke, Prf};
 
 pub fn describe(sender: &Endpoint, provider: &dyn Provider, datagram: &Datagram) -> String {
-    match open(sender, provider, datagram) {
-        Some((header, payloads)) => wire::pretty::line(&header, &payloads),
-        None => format!("{} bytes", datagram.bytes.len()),
+    let bytes = datagram.bytes.strip_prefix(&[0, 0, 0, 0]).unwrap_or(&datagram.bytes);
+    match (open(sender, provider, datagram), wire::message::parse(bytes)) {
+        (Some((header, payloads)), _) => wire::pretty::line(&header, &payloads),
+        (None, Ok(message)) => message.to_string(),
+        (None, Err(_)) => format!("{} bytes", bytes.len()),
     }
 }
 
@@ -47,8 +49,20 @@ pub fn reseal(
             .ok()?;
     change(&mut plain);
     let ciphers = ciphers(sender, provider, &header, header.flags.initiator)?;
-    let sealed = sk::seal_bytes(&header, frame.first, None, &plain, &*ciphers.out, 77);
+    let sealed = sk::seal_bytes(&header, frame.first, frame.fragment, &plain, &*ciphers.out, 77);
     Some([&datagram.bytes[..datagram.bytes.len() - bytes.len()], &sealed].concat())
+}
+
+/// A datagram that `sender` could have sent.
+pub fn forge(
+    sender: &Endpoint,
+    provider: &dyn Provider,
+    header: &Header,
+    fragment: Option<(u16, u16)>,
+    (first, plain): (wire::registry::PayloadType, &[u8]),
+) -> Vec<u8> {
+    let ciphers = ciphers(sender, provider, header, header.flags.initiator).expect("its keys");
+    sk::seal_bytes(header, first, fragment, plain, &*ciphers.out, 1 << 40)
 }
 
 fn ciphers(

@@ -15,7 +15,7 @@ const FATES: [Fate; 5] = [
 ];
 
 /// Runs a story once undisturbed, then with each message in turn disturbed.
-fn disturb(make: impl Fn() -> World, story: impl Fn(&mut World), lossless: bool) {
+pub fn disturb(make: impl Fn() -> World, story: impl Fn(&mut World), lossless: bool) {
     let mut plain = make();
     let first = plain.sent;
     story(&mut plain);
@@ -37,7 +37,7 @@ fn disturb(make: impl Fn() -> World, story: impl Fn(&mut World), lossless: bool)
     }
 }
 
-fn fresh() -> World {
+pub fn fresh() -> World {
     let mut world = toy(3, |p| p.dpd_delay = None);
     world.traffic = true;
     world

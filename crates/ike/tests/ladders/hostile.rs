@@ -42,7 +42,7 @@ fn recorded(seed: u8) -> (World, Vec<(usize, Datagram)>) {
     (world, recorded)
 }
 
-fn untouched(world: &mut World, before: usize) {
+pub fn untouched(world: &mut World, before: usize) {
     world.settle();
     world.assert_settled();
     world.assert_no_loss();
@@ -117,6 +117,7 @@ fn random_bytes() {
 fn tampering_on_the_way() {
     for seed in 0..60 {
         let mut world = toy(seed, |p| {
+            p.fragment_size = (seed % 3 == 0).then_some(200);
             if seed % 2 == 0 {
                 p.auth =
                     ike::Auth::Certificate(std::sync::Arc::new(crypto::toy::credentials("host")));
@@ -149,6 +150,7 @@ fn lies_inside_verified_messages() {
         let mut world = toy(seed, |p| {
             p.auth = ike::Auth::Certificate(std::sync::Arc::new(crypto::toy::credentials("host")));
             edit_child(p, |c| c.esp_proposals = esp_suites(&["aes128gcm16-ecp256"]));
+            p.fragment_size = (seed % 3 == 0).then_some(200);
         });
         let mut rng = Rng::new([seed; 32]);
         world.lie = Some(Box::new(move |plain| {

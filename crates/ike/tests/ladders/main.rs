@@ -10,6 +10,7 @@ mod collide;
 mod delete;
 mod establish;
 mod faults;
+mod fragments;
 mod hostile;
 mod nat;
 mod native;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crypto::Secret;
 use crypto::toy::Toy;
-use ike::config::Retransmit;
+use ike::config::{FRAGMENT_SIZE, Retransmit};
 use ike::{Auth, ChildConfig, PeerConfig};
 use ipsec::sa::{Limits, Mode, Reqid};
 use wire::proposal::Proposal;
@@ -55,6 +55,7 @@ pub fn peer(local: IpAddr, remote: IpAddr) -> PeerConfig {
         keepalive: Duration::from_secs(20),
         retransmit: Retransmit::default(),
         initial_contact: true,
+        fragment_size: Some(FRAGMENT_SIZE),
         cluster: None,
     }
 }

@@ -76,6 +76,10 @@ pub struct World {
     pub packets: u64,
     pub lost: u64,
     pub fates: BTreeMap<usize, Fate>,
+    /// Longer IP packets are lost.
+    pub mtu: usize,
+    /// How many were.
+    pub too_long: usize,
     pub delay: Duration,
     pub job_time: Duration,
     /// Whether data flows all the time, and the data planes report first use.
@@ -135,6 +139,8 @@ impl World {
             packets: 0,
             lost: 0,
             fates: BTreeMap::new(),
+            mtu: usize::MAX,
+            too_long: 0,
             delay: Duration::from_millis(10),
             job_time: Duration::from_millis(1),
             traffic: false,
@@ -346,7 +352,12 @@ impl World {
         if let Some(tamper) = &mut self.tamper {
             tamper(index, &mut datagram);
         }
-        let fate = self.fates.get(&index).copied().unwrap_or(Fate::Deliver);
+        let mut fate = self.fates.get(&index).copied().unwrap_or(Fate::Deliver);
+        let headers = if datagram.remote.is_ipv6() { 48 } else { 28 };
+        if headers + datagram.bytes.len() > self.mtu {
+            self.too_long += 1;
+            fate = Fate::Lose;
+        }
         let text = self.describe(n, &datagram);
         self.ladder.push(format!(
             "{} #{index} {} {text} {fate:?}",

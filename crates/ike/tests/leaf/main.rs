@@ -3,6 +3,7 @@
 mod auth;
 mod collide;
 mod cookie;
+mod fragment;
 mod kdf;
 mod narrow;
 mod nat;

@@ -78,6 +78,7 @@ impl Setup {
             keepalive: Duration::from_secs(20),
             retransmit: Retransmit::default(),
             initial_contact: true,
+            fragment_size: Some(ike::config::FRAGMENT_SIZE),
             cluster: None,
         }
     }

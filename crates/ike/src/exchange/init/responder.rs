@@ -109,6 +109,7 @@ impl Request {
             sa.nat = nat;
             sa.encap = nat.any() || force;
         }
+        sa.fragmentation = fragmentation(&sa.config, &self.payloads);
         sa.window.begin();
         cx.timers.set(id, Timer::HalfOpen, now.at + HALF_OPEN);
         let handshake = Handshake {
@@ -170,6 +171,9 @@ impl Answering {
         }
         if self.handshake.hashes.is_some() {
             payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
+        }
+        if sa.fragmentation {
+            payloads.extend(fragmentation_payload(&sa.config));
         }
         payloads.extend(cluster::payload(&*cx.provider, sa.config.cluster.as_deref()));
         let header = sa.header(ExchangeType::IKE_SA_INIT, 0, true);
