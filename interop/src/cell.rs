@@ -100,8 +100,9 @@ fn play(
     let theirs = StrongSwan::start(&hosts, auth, suite)?;
     let ours = Warren::start(&hosts, auth, suite)?;
     let cell = Cell { hosts: &hosts, ours, theirs };
-    let steps: [(&str, Step<'_>); 8] = [
+    let steps: [(&str, Step<'_>); 9] = [
         ("up", &|| cell.up(initiator)),
+        ("fragments", &|| cell.fragments(auth)),
         ("ping", &|| cell.ping()),
         ("100 MB of TCP", &|| cell.tcp()),
         ("child rekey by strongSwan", &|| cell.their_rekey("--child", "c")),
@@ -170,6 +171,24 @@ impl Cell<'_> {
             Ok(String::new())
         } else {
             Err(format!("not one IKE SA and one child SA on both sides: {seen}"))
+        }
+    }
+
+    /// Certificates make IKE_AUTH longer than a packet should be: it went in pieces, both ways.
+    fn fragments(&self, auth: Auth) -> Result<String, String> {
+        if auth == Auth::Psk {
+            return Ok("none".into());
+        }
+        let log = self.theirs.whole_log();
+        let shown = |verb: &str| {
+            let mut lines = log.lines().filter(|line| line.contains(verb));
+            lines.find(|line| line.contains("IKE_AUTH") && line.contains("EF(2/")).is_some()
+        };
+        match (shown("parsed"), shown("generating")) {
+            (true, true) => Ok("both ways".into()),
+            (from_us, from_them) => Err(format!(
+                "IKE_AUTH in pieces: from Warren {from_us}, from strongSwan {from_them}"
+            )),
         }
     }
 

@@ -89,9 +89,14 @@ impl<'a> StrongSwan<'a> {
             .collect())
     }
 
+    /// Its log.
+    pub fn whole_log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
     /// The end of its log.
     pub fn log(&self) -> String {
-        let text = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let text = self.whole_log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
     }

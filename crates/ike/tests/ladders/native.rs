@@ -39,6 +39,19 @@ fn ca(name: &str) -> Ca {
     Ca { params, key, pem }
 }
 
+fn rsa_ca(name: &str, parent: Option<&Ca>) -> Ca {
+    let mut params = params(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let certificate = match parent {
+        None => params.self_signed(&key),
+        Some(ca) => params.signed_by(&key, &Issuer::from_params(&ca.params, &ca.key)),
+    };
+    let pem = certificate.unwrap().pem();
+    Ca { params, key, pem }
+}
+
 fn credentials(ca: &Ca, trusted: &Ca, name: &str, algorithm: &'static SignatureAlgorithm) -> Auth {
     let key = KeyPair::generate_for(algorithm).unwrap();
     let leaf = params(name).signed_by(&key, &Issuer::from_params(&ca.params, &ca.key)).unwrap();
@@ -88,6 +101,38 @@ fn certificates_of_every_kind() {
         world.run_secs(3);
         world.assert_settled();
         world.assert_no_loss();
+    }
+}
+
+/// RSA all the way up, and an intermediate that goes with the leaf: some 2,000 bytes either way, over a link
+/// that carries 1280.
+#[test]
+fn a_chain_over_a_narrow_link() {
+    let root = rsa_ca("root", None);
+    let middle = rsa_ca("middle", Some(&root));
+    let trust = format!("{}{}", root.pem, middle.pem);
+    for suite in ["aes128-sha256-curve25519", "aes256gcm16-prfsha384-ecp384"] {
+        let (mut a, mut b) = peers(|p| p.ike_proposals = ike_suites(&[suite]));
+        for (peer, name) in [(&mut a, "a.example"), (&mut b, "b.example")] {
+            let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+            let issuer = Issuer::from_params(&middle.params, &middle.key);
+            let leaf = params(name).signed_by(&key, &issuer).unwrap();
+            let loaded =
+                Credentials::load(&Native, &leaf.pem(), &key.serialize_pem(), &[&trust]).unwrap();
+            peer.auth = Auth::Certificate(Arc::new(loaded));
+        }
+        let mut world = World::new(Arc::new(Native), 1, a, b);
+        world.mtu = 1280;
+        world.traffic = true;
+        world.initiate(0);
+        world.run_secs(1);
+        world.assert_settled();
+        world.assert_no_loss();
+        assert_eq!(world.too_long, 0, "{}", world.story());
+        for direction in ["request", "response"] {
+            let piece = format!("IKE_AUTH {direction} 1 [ EF(2/2) ]");
+            assert!(world.story().contains(&piece), "{}", world.story());
+        }
     }
 }
 
