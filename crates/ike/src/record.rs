@@ -203,7 +203,7 @@ impl SaRecord {
             remote: sa.remote,
             nat: sa.nat,
             encap: sa.encap,
-            fragmentation: false,
+            fragmentation: sa.fragmentation,
             local_id: up.local_id.clone(),
             remote_id: up.remote_id.clone(),
             suite: secured.suite,

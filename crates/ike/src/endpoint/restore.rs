@@ -92,6 +92,7 @@ fn revive(
     let schedule = config.retransmit;
     let mut sa = IkeSa::new(id, config, ends, State::Gone);
     (sa.nat, sa.encap) = (record.nat, record.encap);
+    sa.fragmentation = record.fragmentation;
     let keys = record.keys.clone();
     sa.secure(cx, record.suite, keys).map_err(|e| RestoreError::Keys(e.to_string()))?;
     if let Some(secured) = &mut sa.secured {

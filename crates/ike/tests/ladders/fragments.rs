@@ -218,6 +218,24 @@ fn a_response_is_repeated_for_the_first_fragment_alone() {
 }
 
 #[test]
+fn the_next_process_knows_that_the_peer_gathers_fragments() {
+    for side in [0, 1] {
+        let mut world = quiet();
+        world.restart(side, true);
+        world.run_secs(6);
+        let count = |world: &World| [0, 1].map(|n| fragments_to(world, n).len());
+        let before = count(&world);
+        rekey_ike(&mut world, side);
+        world.run_secs(3);
+        let after = count(&world);
+        assert!(after[0] > before[0] && after[1] > before[1], "{}", world.story());
+        world.settle();
+        world.assert_settled();
+        world.assert_no_loss();
+    }
+}
+
+#[test]
 fn half_a_request_is_forgotten() {
     let mut world = quiet();
     let (header, before) = (request(&world, NEXT), world.sent);
