@@ -249,7 +249,8 @@ fn credential(name: &str) -> Result<PathBuf, String> {
     Ok(Path::new(&folder).join(name))
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
+/// A whole text file, if it is not too large for a manifest, a certificate or a key.
+pub fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     // Neither the size of a file nor its kind says how much there is to read.
     fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;

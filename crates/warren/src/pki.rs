@@ -43,6 +43,9 @@ pub enum PkiError {
         /// Why it failed.
         source: rcgen::Error,
     },
+    /// A key could not be written as text.
+    #[error("writing the key: {0}")]
+    Encoding(String),
     /// No serial number.
     #[error("{0}")]
     Random(#[from] linux::random::Error),
@@ -72,7 +75,7 @@ pub fn make_ca(request: &Request<'_>) -> Result<Issued, PkiError> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).map_err(library("signing the CA certificate"))?;
-    Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem().into() })
+    Ok(Issued { certificate: certificate.pem(), key: key_text(&key)? })
 }
 
 /// A certificate for hosts, signed by a CA.
@@ -91,7 +94,7 @@ pub fn make_leaf(ca: &Issued, request: &Request<'_>) -> Result<Issued, PkiError>
     ];
     let certificate =
         params.signed_by(&key, &issuer).map_err(library("signing the certificate"))?;
-    Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem().into() })
+    Ok(Issued { certificate: certificate.pem(), key: key_text(&key)? })
 }
 
 /// Reads `NAME.pem` and `NAME.key`.
@@ -132,8 +135,11 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
         .mode(mode)
         .open(&fresh)
         .map_err(file)?;
-    out.write_all(text.as_bytes()).map_err(file)?;
-    fs::rename(&fresh, path).map_err(file)
+    let written = out.write_all(text.as_bytes()).and_then(|()| fs::rename(&fresh, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    written.map_err(file)
 }
 
 fn params(request: &Request<'_>) -> Result<CertificateParams, PkiError> {
@@ -188,6 +194,23 @@ fn generate(kind: KeyType) -> Result<KeyPair, PkiError> {
         KeyType::Ed25519 => &rcgen::PKCS_ED25519,
     };
     KeyPair::generate_for(algorithm).map_err(library("making a key"))
+}
+
+/// PKCS#8, version 1: OpenSSL, and with it much else, reads no Ed25519 key of version 2 (RFC 8410 7, RFC 5958).
+fn key_text(key: &KeyPair) -> Result<zeroize::Zeroizing<String>, PkiError> {
+    /// Version 1, Ed25519, and a string of 32 bytes within a string.
+    const V1: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    const SEED: usize = 32;
+    let der = zeroize::Zeroizing::new(key.serialize_der());
+    // Version 2 begins with the same fields, but for the length and the number of the version.
+    let same = der.get(5..V1.len()) == Some(&V1[5..]);
+    let Some(seed) = der.get(V1.len()..V1.len() + SEED).filter(|_| same) else {
+        return Ok(key.serialize_pem().into());
+    };
+    let v1 = zeroize::Zeroizing::new([&V1[..], seed].concat());
+    der::pem::encode_string("PRIVATE KEY", der::pem::LineEnding::LF, &v1)
+        .map(Into::into)
+        .map_err(|error| PkiError::Encoding(error.to_string()))
 }
 
 fn library(what: &'static str) -> impl Fn(rcgen::Error) -> PkiError {

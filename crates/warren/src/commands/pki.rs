@@ -1,14 +1,15 @@
 //! `warren pki init|issue|inspect`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crypto::chain::Certificate;
 use serde::Serialize;
 
+use super::layout::{hanging, wrapped};
 use crate::args::{PkiCommand, PkiInit, PkiIssue};
 use crate::exit::Failure;
 use crate::pki::{self, Request};
+use crate::print::println;
 
 /// Runs it.
 pub fn run(command: &PkiCommand, json: bool) -> Result<(), Failure> {
@@ -38,6 +39,14 @@ fn issue(args: &PkiIssue, json: bool) -> Result<(), Failure> {
     }
     let ca = pki::load(&args.dir, "ca")
         .map_err(|error| Failure::No(format!("{error}; `warren pki init` makes a CA")))?;
+    if Certificate::from_pem_all(&ca.certificate)
+        .is_ok_and(|found| found.iter().any(|ca| ca.subject_text == format!("CN={}", args.name)))
+    {
+        return Err(Failure::No(format!(
+            "`{}` is the CA's own name, and a certificate with the same subject is refused; take another name",
+            args.name
+        )));
+    }
     let request = Request {
         name: &args.name,
         key: args.key,
@@ -77,7 +86,7 @@ fn inspect(files: &[PathBuf], json: bool) -> Result<(), Failure> {
     let now = linux::clock::unix_now();
     let mut rows = Vec::new();
     for file in files {
-        let text = fs::read_to_string(file)
+        let text = crate::load::read(file)
             .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
         let found = Certificate::from_pem_all(&unindent(&text))
             .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
@@ -124,10 +133,14 @@ fn row(file: &Path, certificate: &Certificate, now: u64) -> Row {
 
 fn print_rows(rows: &[Row]) {
     for row in rows {
-        println!(
-            "{:<4}  {:<40}  until {}  {} days left",
-            row.role, row.subject, row.not_after, row.days_left
+        hanging(&format!("{:<4}  ", row.role), &row.subject);
+        wrapped(
+            6,
+            &format!(
+                "until {}, {} days left, from {}",
+                row.not_after, row.days_left, row.not_before
+            ),
         );
-        println!("      serial {}  from {}  {}", row.serial, row.not_before, row.file.display());
+        wrapped(6, &format!("serial {}, in {}", row.serial, row.file.display()));
     }
 }

@@ -125,13 +125,19 @@ fn p256_certificates_of_each_host() {
 }
 
 #[test]
-fn one_rsa_certificate_for_all() {
+fn one_certificate_for_all() {
     if !root() {
         return;
     }
+    for kind in ["rsa3072", "p384", "ed25519"] {
+        talk(&pair(V4, 24, &common_certificate(kind)));
+    }
+}
+
+fn common_certificate(kind: &str) -> String {
     let folder = Folder::new();
     for what in ["init", "issue"] {
-        finish(warren().args(["pki", what, "--dir"]).arg(&*folder)).ok();
+        finish(warren().args(["pki", what, "--key", kind, "--dir"]).arg(&*folder)).ok();
     }
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let properties = pki::properties(
@@ -139,6 +145,5 @@ fn one_rsa_certificate_for_all() {
         &read("warren-instance.key"),
         &read("ca.pem"),
     );
-    let mesh = pair(V4, 24, &format!("ipsec_subnets: [10.77.0.0/24]\n{properties}"));
-    talk(&mesh);
+    format!("ipsec_subnets: [10.77.0.0/24]\n{properties}")
 }
