@@ -34,6 +34,9 @@ const UP: &str = "warren-lab";
 /// Everything that a lab leaves on the machine lies in a folder of its name, and goes with it.
 const RUN: &str = "/run";
 
+/// Addresses of a subnet that are looked at for protected ones.
+const LOOKED_AT: usize = 1 << 20;
+
 /// Runs it.
 pub fn run(command: &LabCommand, json: bool) -> Result<(), Failure> {
     linux::sandbox::privileges()
@@ -77,13 +80,18 @@ impl Lab {
         if dir.join("lab.json").exists() {
             return Err(Failure::No("a lab is up; `warren lab down` takes it away".into()));
         }
+        Self::furnish(shape, name, &dir, lock).inspect_err(|_| drop(fs::remove_dir_all(&dir)))
+    }
+
+    fn furnish(shape: &LabShape, name: &str, dir: &Path, lock: Lock) -> Result<Self, Failure> {
         let (manifest, credentials, subnet, excluded) = match &shape.manifest {
-            Some(file) => given(&dir, file)?,
-            None => (write_own(&dir)?, None, own_subnet(), None),
+            Some(file) => given(dir, file)?,
+            None => (write_own(dir)?, None, own_subnet(), None),
         };
         let hosts = addresses(name, subnet, shape.hosts, excluded.as_ref())?;
         net::build(&hosts).map_err(Failure::No)?;
-        Ok(Self { dir, hosts, manifest, credentials, data_plane: shape.data_plane, _lock: lock })
+        let (dir, data_plane) = (dir.to_owned(), shape.data_plane);
+        Ok(Self { dir, hosts, manifest, credentials, data_plane, _lock: lock })
     }
 
     /// Starts a daemon on every host and waits until all answer.
@@ -124,8 +132,9 @@ impl Lab {
 }
 
 fn up(shape: &LabShape, json: bool) -> Result<(), Failure> {
+    let stop = stop::Stop::on_signals().map_err(Failure::no)?;
     let lab = Lab::build(shape, UP)?;
-    let children = match lab.start(&|| false) {
+    let children = match lab.start(&|| stop.wanted()) {
         Ok(children) => children,
         Err(failure) => {
             lab.remove(shape.keep.as_deref());
@@ -273,6 +282,7 @@ fn addresses(
     };
     let hosts: Vec<Host> = subnet
         .hosts()
+        .take(LOOKED_AT)
         .filter(protected)
         .take(usize::from(count))
         .enumerate()
