@@ -26,11 +26,15 @@ pub struct Setup {
     pub encap: bool,
     /// `None`: a pre-shared key.
     pub certificate: Option<&'static SignatureAlgorithm>,
+    /// Longest IP packet of an encrypted IKE message.
+    pub fragment_size: u16,
 }
 
 impl Setup {
     pub fn new(ike: &'static str, esp: &'static str) -> Self {
-        Self { ike, esp, mode: Mode::Transport, v6: false, encap: false, certificate: None }
+        let fragment_size = ike::config::FRAGMENT_SIZE;
+        let (mode, certificate) = (Mode::Transport, None);
+        Self { ike, esp, mode, v6: false, encap: false, certificate, fragment_size }
     }
 
     /// Both hosts' configurations.
@@ -78,7 +82,7 @@ impl Setup {
             keepalive: Duration::from_secs(20),
             retransmit: Retransmit::default(),
             initial_contact: true,
-            fragment_size: Some(ike::config::FRAGMENT_SIZE),
+            fragment_size: Some(self.fragment_size),
             cluster: None,
         }
     }

@@ -26,6 +26,7 @@ const DELETE: u8 = 42;
 const TS_I: u8 = 44;
 const TS_R: u8 = 45;
 const SK: u8 = 46;
+const SKF: u8 = 53;
 
 #[test]
 fn default_suite_with_a_pre_shared_key() {
@@ -218,4 +219,25 @@ fn certificates_are_decoded() {
         assert!(reading.text.contains(&format!("id-at-commonName={name}")), "{name}");
     }
     assert!(reading.text.contains("Authentication Method: Digital Signature (14)"));
+}
+
+/// RFC 7383: what is inside is shown with the last piece.
+#[test]
+fn fragments_are_decoded() {
+    for suite in ["aes256-sha256-curve25519", "aes256gcm16-prfsha384-curve25519"] {
+        let setup = Setup {
+            certificate: Some(&PKCS_RSA_SHA256),
+            fragment_size: 600,
+            ..Setup::new(suite, "aes128gcm16")
+        };
+        let Some((reading, _)) = read(&setup) else { return };
+        reading.assert_clean(&[]);
+        let auth: Vec<&Frame> =
+            reading.frames.iter().filter(|f| f.exchange == Some(IKE_AUTH)).collect();
+        assert!(auth.len() >= 4 && auth.iter().all(|f| f.decrypted && f.payloads[0] == SKF));
+        let whole: Vec<&&Frame> = auth.iter().filter(|f| f.payloads.len() > 1).collect();
+        assert_eq!(whole.len(), 2);
+        assert!(in_order(&[SKF, ID_I, CERT, AUTH, SA, TS_I, TS_R], &whole[0].payloads));
+        assert!(in_order(&[SKF, ID_R, CERT, AUTH, SA, TS_I, TS_R], &whole[1].payloads));
+    }
 }
