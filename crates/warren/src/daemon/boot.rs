@@ -16,6 +16,7 @@ use super::carrier::{Carrier, CarrierError};
 use super::control;
 use super::driver::{Driver, Ended, now};
 use super::jobs::Jobs;
+use super::journal::Journal;
 use super::site::Site;
 use crate::args::Run;
 use crate::exit::Failure;
@@ -111,8 +112,18 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let (stopping, stopped) = oneshot::channel();
     let server = control::serve(listener, calls_sender, events.downgrade(), stopped);
     let server = tokio::spawn(server);
-    let mut driver =
-        Driver { mesh, carrier, jobs, done, calls, events, site, again: Default::default() };
+    let mut driver = Driver {
+        mesh,
+        carrier,
+        jobs,
+        done,
+        calls,
+        events,
+        site,
+        journal: None,
+        again: Default::default(),
+    };
+    find_journal(&mut driver, &args.state_dir);
     driver.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
     driver.carry_out();
     driver.carrier.take_over();
@@ -121,6 +132,11 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let ended = driver.run().await?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let broken = driver.carrier.broken();
+    if ended == Ended::Flushed
+        && let Some(journal) = driver.journal
+    {
+        journal.forget();
+    }
     driver.carrier.close(ended == Ended::Flushed);
     // Whoever asked for the end hears of it now that it has come.
     drop((driver.events, driver.calls, stopping));
@@ -128,6 +144,18 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     match broken {
         Some(why) if ended == Ended::Broken => Err(BootError::Broken(why)),
         _ => Ok(()),
+    }
+}
+
+/// What the last process left, and where this one leaves its own.
+fn find_journal(driver: &mut Driver, dir: &Path) {
+    match Journal::open(dir, Arc::new(Native)) {
+        Ok((journal, found)) => {
+            driver.journal = Some(journal);
+            driver.mesh.handle(now(), Input::Journal(found));
+            driver.carry_out();
+        }
+        Err(reason) => tracing::warn!("SAs will end with this process: {reason}"),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::carrier::{Arrival, Carrier};
 use super::control::{Answer, Call, ExplainQuery, Refused, Request};
 use super::jobs::Jobs;
+use super::journal::Journal;
 use super::log;
 use super::site::Site;
 
@@ -38,6 +39,8 @@ pub struct Driver {
     pub events: broadcast::Sender<Event>,
     /// The manifest, its file, and what depends on them outside the mesh.
     pub site: Site,
+    /// What the next process is to find, where that is possible.
+    pub journal: Option<Journal>,
     /// What came of the outputs that are being carried out: handed in when the mesh sleeps.
     pub again: VecDeque<Input>,
 }
@@ -77,8 +80,17 @@ impl Driver {
             let until = self.carry_out_once();
             match self.again.pop_front() {
                 Some(input) => self.mesh.handle(now(), input),
-                None => return until,
+                None => {
+                    self.tidy_journal();
+                    return until;
+                }
             }
+        }
+    }
+
+    fn tidy_journal(&mut self) {
+        if let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_long()) {
+            journal.rewrite(&self.mesh.journal());
         }
     }
 
@@ -91,7 +103,11 @@ impl Driver {
                         self.again.push_back(Input::Applied(batch, refusals));
                     }
                 }
-                Output::Journal(..) => {}
+                Output::Journal(key, record) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.put(key, record.as_ref());
+                    }
+                }
                 Output::Transmit(datagram) => self.carrier.transmit(&datagram),
                 Output::Job(job) => self.jobs.submit(job),
                 Output::Inspect => {

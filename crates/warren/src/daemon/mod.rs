@@ -5,5 +5,6 @@ pub mod carrier;
 pub mod control;
 pub mod driver;
 pub mod jobs;
+pub mod journal;
 pub mod log;
 pub mod site;

@@ -10,6 +10,7 @@ mod families;
 mod reloads;
 mod restarts;
 mod stops;
+mod successors;
 mod telling;
 mod tunnels;
 mod usage;
