@@ -75,7 +75,7 @@ fn leak(host: &Netns, over: &AtomicBool) {
                 for (text, bound) in [("leak-unbound", false), ("leak-bound", true)] {
                     let socket = UdpSocket::bind((any, 0)).unwrap();
                     if bound {
-                        rustix_bind(&socket);
+                        bind_to_device(&socket);
                     }
                     let _ = socket.send_to(text.as_bytes(), (ip(to), 9999));
                 }
@@ -85,7 +85,7 @@ fn leak(host: &Netns, over: &AtomicBool) {
     });
 }
 
-fn rustix_bind(socket: &UdpSocket) {
+fn bind_to_device(socket: &UdpSocket) {
     nix::sys::socket::setsockopt(
         &socket.as_fd(),
         nix::sys::socket::sockopt::BindToDevice,
@@ -426,4 +426,78 @@ fn a_refused_manifest_leaves_the_rules_of_the_last_one() {
     assert!(reaches());
     assert_eq!(host.warren(&["guard", "status"]).code, Some(1));
     assert_eq!(net.traces(0), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_forwarded_does_not_pass_either() {
+    if !root() {
+        return;
+    }
+    let net = Net::new(&V4, 24);
+    let (router, far) = (&net.hosts[0], &net.hosts[1]);
+    let inside = world::net::namespace();
+    router.sysctl("net/ipv4/ip_forward", "1").unwrap();
+    let via = |at: &str, of: &Netns, gateway: &str, to: &str| {
+        of.run(|| {
+            let route = Route::unicast(to.parse().unwrap(), linux::route::MAIN_TABLE, at);
+            let gateway = Some(ip(gateway));
+            Rtnl::open().unwrap().add_route(&Route { gateway, ..route }).unwrap();
+        });
+    };
+    let up = |of: &Netns, device: &str, address: &str| {
+        of.run(|| {
+            let mut rtnl = Rtnl::open().unwrap();
+            rtnl.add_address(device, address.parse().unwrap(), false).unwrap();
+            rtnl.set_up(device, true).unwrap();
+        });
+    };
+    router.run(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        rtnl.create_link("pod0", linux::route::NewLink::Veth { peer: "pod1" }).unwrap();
+        rtnl.move_link("pod1", &*inside, "eth0").unwrap();
+    });
+    up(router, "pod0", "172.20.0.1/24");
+    up(&inside, "eth0", "172.20.0.2/24");
+    via("eth0", &inside, "172.20.0.1", "10.9.0.0/24");
+    via("eth0", far, V4[0], "172.20.0.0/24");
+    let sender = inside.run(|| UdpSocket::bind("172.20.0.2:0").unwrap());
+    let listener = net.udp(1, 9000);
+    let reaches = || {
+        let _ = sender.send_to(b"pod", (ip(V4[1]), 9000));
+        listener.recv_from(&mut [0; 8]).ok()
+    };
+    eventually("the pod's packet without a guard", reaches);
+    let host = Daemon::new(router, ip(V4[0]));
+    host.folder.put("warren.yml", manifest());
+    let guarded = Guarded { net: &net, host, v4: true };
+    guarded.on();
+    while listener.recv_from(&mut [0; 8]).is_ok() {}
+    assert!((0..10).all(|_| reaches().is_none()), "it was forwarded in clear");
+    guarded.host.warren(&["guard", "off"]).ok();
+    eventually("the pod's packet after the guard", reaches);
+}
+
+#[test]
+fn what_others_flush_comes_back() {
+    if !root() {
+        return;
+    }
+    let net = both_families();
+    let mut guarded = Guarded { net: &net, host: Daemon::new(&net.hosts[0], ip(V4[0])), v4: true };
+    guarded.host.folder.put("warren.yml", manifest());
+    guarded.start();
+    let policies = || net.hosts[0].run(|| Xfrm::open().unwrap().policies().unwrap());
+    let before = policies();
+    let blocks = |p: &Policy| p.direction == xfrm::Direction::Out && p.action == Action::Block;
+    assert!(before.iter().any(blocks));
+    net.hosts[0].run(|| {
+        let mut xfrm = Xfrm::open().unwrap();
+        before.iter().for_each(|policy| xfrm.remove_policy(policy).unwrap());
+    });
+    eventually("all policies again", || (policies().len() == before.len()).then_some(()));
+    let sorted = |mut all: Vec<Policy>| {
+        all.sort();
+        all
+    };
+    assert_eq!(sorted(policies()), sorted(before));
 }
