@@ -298,7 +298,6 @@ fn boot_gap(v4: bool) {
 
         guarded.host.warren(&["guard", "off"]).ok();
         same(&before, &state(a));
-        drop(quiet);
         // The flood was real, and so was the watch.
         let mut missing = vec![(0x0800, "leak-unbound"), (0x0800, "leak-bound")];
         missing.extend([(0x86dd, "leak-unbound"), (0x86dd, "leak-bound")]);
