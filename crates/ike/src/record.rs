@@ -17,7 +17,7 @@ use ipsec::Instant;
 use ipsec::sa::{Mode, Reqid};
 use wire::esp::Spi;
 use wire::identity::Identity;
-use wire::message::IkeSpi;
+pub use wire::message::{IkeSpi, ParseError};
 use wire::proposal::{Proposal, Transform};
 use wire::registry::{ExchangeType, Integ};
 use wire::selector::TrafficSelector;

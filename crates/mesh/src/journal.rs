@@ -9,14 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use ike::keys::IkeKeys;
 use ike::nat::NatState;
 use ike::negotiate::{EspSuite, IkeSuite};
-use ike::record::{Asks, ChildRecord, CipherSpec, Outstanding, SaRecord};
+use ike::record::{Asks, ChildRecord, CipherSpec, IkeSpi, Outstanding, ParseError, SaRecord};
 use ike::{IkeSaId, Secret};
 use ipsec::Instant;
 use ipsec::sa::{Mode, Reqid};
 use wire::bytes::{Put, Reader};
 use wire::esp::Spi;
 use wire::identity::Identity;
-use wire::message::{IkeSpi, ParseError};
 use wire::registry::{Encr, ExchangeType, Integ, Ke, Prf};
 use wire::selector::TrafficSelector;
 

@@ -125,8 +125,11 @@ pub fn read(
     Ok(records)
 }
 
-/// A frame's body and what comes after it; `None` where the file ends before the frame does.
-fn next_frame(rest: &[u8]) -> Result<Option<(&[u8], &[u8])>, ()> {
+/// A frame's body, and what comes after it.
+type Frame<'a> = (&'a [u8], &'a [u8]);
+
+/// The next frame; `None` where the file ends before it does.
+fn next_frame(rest: &[u8]) -> Result<Option<Frame<'_>>, ()> {
     let Some((lengths, rest)) = rest.split_at_checked(LENGTHS) else { return Ok(None) };
     let mut lengths = Reader::new(lengths, "lengths");
     let (len, complement) = (lengths.u32().map_err(drop)?, lengths.u32().map_err(drop)?);
