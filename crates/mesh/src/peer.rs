@@ -235,7 +235,10 @@ impl Peer {
     pub fn succeed(&mut self, now: Instant) {
         self.up_since.get_or_insert(now);
         self.trouble = None;
-        self.start_at = None;
+        // The tunnel may stand, and still be one that is to be replaced.
+        if !self.stale {
+            self.start_at = None;
+        }
         self.urgent = false;
         self.yields = 0;
     }

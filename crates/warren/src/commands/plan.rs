@@ -63,8 +63,8 @@ pub fn changes(old: &Plan, new: &Plan) -> Value {
     let settings = [
         ("identity: used at the next authentication", diff.settings.identity),
         ("cluster", diff.settings.cluster),
-        ("IKE proposals: used at the next negotiation", diff.settings.ike),
-        ("ESP proposals: used at the next negotiation", diff.settings.esp),
+        ("IKE proposals: tunnels are replaced, without a gap", diff.settings.ike),
+        ("ESP proposals: tunnels are replaced, without a gap", diff.settings.esp),
         ("timers", diff.settings.timers),
         ("optional", diff.settings.optional),
         ("settings of this host", diff.settings.local),

@@ -111,3 +111,62 @@ fn without_optional_a_peer_that_has_none_is_not_spoken_to() {
     assert!(mesh.net.udp_arrives(0, 1, SECRET, PATIENCE));
     assert!(mesh.net.udp_arrives(1, 0, SECRET, PATIENCE));
 }
+
+#[test]
+fn enforcing_ends_what_was_optional_and_the_way_back() {
+    if !root() {
+        return;
+    }
+    let optional = format!("{BASE}optional: true\n");
+    let mesh = Mesh::of(&["10.77.0.1", "10.77.0.2", "10.77.0.3"], 24, 2, &optional);
+    mesh.connect(0, 1);
+    mesh.passes(0, 2, CLEAR);
+    let spis = mesh.daemons[0].spis(mesh.address(1));
+    let adopt = |manifest: &str| {
+        for daemon in &mesh.daemons[..2] {
+            daemon.folder.put("warren.yml", manifest);
+            daemon.warren(&["reload"]).ok();
+        }
+    };
+    adopt(BASE);
+    let mut wire = mesh.net.watch(0);
+    for (from, to) in [(0, 2), (2, 0)] {
+        assert!(!mesh.net.udp_arrives(from, to, SECRET, Duration::from_millis(400)));
+    }
+    mesh.passes(0, 1, SECRET);
+    let seen = wire.seen();
+    let leaks = in_clear(&seen, SECRET);
+    assert!(leaks.iter().all(|p| p.direction == Direction::Incoming), "leaked after enforcing");
+    assert_eq!(mesh.daemons[0].spis(mesh.address(1)), spis, "a tunnel was rebuilt for it");
+    adopt(&optional);
+    mesh.passes(0, 2, CLEAR);
+    mesh.passes(2, 0, CLEAR);
+    mesh.passes(0, 1, CLEAR);
+    assert_eq!(mesh.daemons[0].spis(mesh.address(1)), spis);
+}
+
+#[test]
+fn a_protocol_passes_in_the_clear() {
+    if !root() {
+        return;
+    }
+    let ping = |mesh: &Mesh, from: usize, to: usize| {
+        let mut ping = std::process::Command::new("ping");
+        ping.args(["-c", "3", "-i", "0.2", "-W", "5", &mesh.address(to).to_string()]);
+        mesh.net.hosts[from].confine(&mut ping, &[]).unwrap();
+        ping.output().map(|output| assert!(output.status.success(), "{output:?}"))
+    };
+    for (policies, in_clear) in [("policies: [{action: pass, proto: icmp}]\n", true), ("", false)] {
+        let mesh = Mesh::start(2, &format!("{BASE}{policies}"));
+        let mut wire = mesh.net.watch(0);
+        if ping(&mesh, 0, 1).is_err() {
+            assert!(std::env::var_os("CI").is_none(), "ping is not installed");
+            eprintln!("SKIPPED: no ping");
+            return;
+        }
+        ping(&mesh, 1, 0).unwrap();
+        let seen = wire.seen();
+        let of = |number| Vec::from_iter(seen.iter().filter(|p| protocol(p) == number));
+        assert_eq!((both_ways(&of(1)), both_ways(&of(50))), (in_clear, !in_clear));
+    }
+}

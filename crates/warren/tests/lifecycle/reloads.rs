@@ -111,3 +111,76 @@ fn plan_says_what_would_change_and_changes_nothing() {
     assert_eq!(one.spis(mesh.address(1)), spis);
     assert!(mesh.net.udp_arrives(0, 1, "as before", Duration::from_secs(5)));
 }
+
+#[test]
+fn what_the_operator_took_down_stays_down() {
+    if !root() {
+        return;
+    }
+    let mesh = Mesh::pair(BASE);
+    let one = &mesh.daemons[0];
+    one.warren(&["down", "10.77.0.2"]).ok();
+    one.folder.put("warren.yml", format!("{BASE}{SSH}"));
+    one.warren(&["reload"]).ok();
+    assert!(!mesh.net.udp_arrives(0, 1, "knock", Duration::from_millis(400)));
+    assert_eq!(one.peer(mesh.address(1))["state"], "down");
+    one.warren(&["up", "10.77.0.2"]).ok();
+    mesh.connect(0, 1);
+}
+
+#[test]
+fn another_secret_is_for_the_next_tunnel() {
+    if !root() {
+        return;
+    }
+    let other = BASE.replace("correct horse", "another horse");
+    let mesh = Mesh::pair(BASE);
+    let [one, two] = [&mesh.daemons[0], &mesh.daemons[1]];
+    let spis = one.spis(two.address);
+    one.folder.put("warren.yml", &other);
+    one.warren(&["reload"]).ok();
+    mesh.passes(0, 1, "as before");
+    assert_eq!(one.spis(two.address), spis);
+    // Child and IKE SAs are rekeyed without it; a new tunnel needs it.
+    one.warren(&["rekey", "10.77.0.2"]).ok();
+    one.until(two.address, "new SAs", |row| {
+        crate::settled(row) && row["child_sas"][0]["spi_in"].as_str() != Some(&spis.0)
+    });
+    one.warren(&["restart", "10.77.0.2"]).ok();
+    one.until(two.address, "a refusal", |row| row["verdict"] == "ipsec_broken");
+    two.folder.put("warren.yml", &other);
+    two.warren(&["reload"]).ok();
+    one.warren(&["restart", "10.77.0.2"]).ok();
+    mesh.connect(0, 1);
+}
+
+#[test]
+fn other_proposals_replace_the_tunnel_without_a_gap() {
+    if !root() {
+        return;
+    }
+    for rekey in [false, true] {
+        let mesh = Mesh::pair(BASE);
+        let one = &mesh.daemons[0];
+        let other =
+            format!("{BASE}ike_proposals: aes256-sha384-ecp384\nesp_proposals: aes256gcm16\n");
+        let lost = mesh.net.lost(0, 1, 600, |number| {
+            if number == 50 {
+                for daemon in &mesh.daemons {
+                    daemon.folder.put("warren.yml", &other);
+                    daemon.warren(&["reload"]).ok();
+                }
+                // A rekey of the old tunnel does not keep it.
+                if rekey {
+                    one.warren(&["rekey", "10.77.0.2"]).ok();
+                }
+            }
+        });
+        assert_eq!(lost, 0);
+        let row = one.until(mesh.address(1), "the new suites", |row| {
+            crate::settled(row) && row["child_sas"][0]["suite"] == "aes256gcm16"
+        });
+        assert_eq!(row["ike_sas"][0]["suite"], "aes256-sha384-ecp384");
+        mesh.passes(1, 0, "under new keys");
+    }
+}

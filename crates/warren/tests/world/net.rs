@@ -87,6 +87,29 @@ impl Net {
         false
     }
 
+    /// How many of so many numbered datagrams do not arrive; `between` is called before each.
+    pub fn lost(&self, from: usize, to: usize, count: u32, between: impl Fn(u32)) -> usize {
+        let (sender, listener) = (self.udp(from, 0), self.udp(to, 0));
+        listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::scope(|scope| {
+            let received = scope.spawn(|| {
+                let mut seen = std::collections::BTreeSet::new();
+                let mut buffer = [0; 4];
+                while seen.len() < count as usize && listener.recv_from(&mut buffer).is_ok() {
+                    seen.insert(u32::from_be_bytes(buffer));
+                }
+                seen.len()
+            });
+            for number in 0..count {
+                between(number);
+                let _ = sender.send_to(&number.to_be_bytes(), address);
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            count as usize - received.join().unwrap()
+        })
+    }
+
     /// A text there and back over TCP, from one host to a port of another.
     pub fn tcp_echo(&self, from: usize, to: usize, port: u16, text: &str) -> std::io::Result<()> {
         use std::io::{Read, Write};
