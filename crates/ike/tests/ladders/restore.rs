@@ -37,6 +37,8 @@ fn everything_goes_on_after_a_restart_of_either_side() {
         );
         assert_eq!((after.next_out, after.expected_in), (before.next_out, before.expected_in));
         assert_eq!(after.children, before.children);
+        assert_eq!((after.nat, after.encap), (before.nat, before.encap));
+        assert!(before.fragmentation && after.fragmentation);
         assert!(after.sealed >= before.sealed + COUNTER_LEAP);
         world.run_secs(6);
         world.assert_settled();

@@ -15,8 +15,10 @@ use crate::journal::{Key, Record};
 use crate::peer::{Child, Ike};
 use crate::reconcile::Owner;
 
-/// A restored IKE SA whose peer was silent for so many sends of one request gets a rival.
+/// A restored IKE SA whose peer was silent for so many sends of one request gets a rival …
 const SILENT_SENDS: u32 = 2;
+/// … or so many where child SAs go on: the peer itself may be starting anew.
+const SILENT_SENDS_FLOWING: u32 = 4;
 
 impl Mesh {
     /// The records of an earlier process; from here on records are written. They are looked at once
@@ -183,11 +185,12 @@ impl Mesh {
     /// retransmissions, another one is begun.
     pub(super) fn doubt(&mut self, now: Now, address: IpAddr, id: IkeSaId, attempt: u32) {
         let Some((unproven, missed)) = self.journal.unproven.get_mut(&address) else { return };
-        if *unproven != id || *missed || attempt < SILENT_SENDS {
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        let sends = if peer.flowing() { SILENT_SENDS_FLOWING } else { SILENT_SENDS };
+        if *unproven != id || *missed || attempt < sends {
             return;
         }
         *missed = true;
-        let Some(peer) = self.peers.get_mut(address) else { return };
         peer.stale = true;
         for ike in peer.ikes.iter_mut().filter(|i| i.id == id) {
             ike.child_due = None;
