@@ -50,7 +50,8 @@ fetch_kernel() {
     local package version work
     command -v apt-get >/dev/null || die "the kernel comes from a Debian mirror, and this is not a Debian system"
     package=$(kernel_package)
-    if [ -z "$package" ] && [ "$(id -u)" = 0 ]; then
+    # What an old list names may be gone from the mirror.
+    if [ ! -e "$cache/${package#linux-image-}/base.cpio" ] && [ "$(id -u)" = 0 ]; then
         apt-get update -qq
         package=$(kernel_package)
     fi
