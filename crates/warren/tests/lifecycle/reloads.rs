@@ -153,34 +153,3 @@ fn another_secret_is_for_the_next_tunnel() {
     one.warren(&["restart", "10.77.0.2"]).ok();
     mesh.connect(0, 1);
 }
-
-#[test]
-fn other_proposals_replace_the_tunnel_without_a_gap() {
-    if !root() {
-        return;
-    }
-    for rekey in [false, true] {
-        let mesh = Mesh::pair(BASE);
-        let one = &mesh.daemons[0];
-        let other =
-            format!("{BASE}ike_proposals: aes256-sha384-ecp384\nesp_proposals: aes256gcm16\n");
-        let lost = mesh.net.lost(0, 1, 600, |number| {
-            if number == 50 {
-                for daemon in &mesh.daemons {
-                    daemon.folder.put("warren.yml", &other);
-                    daemon.warren(&["reload"]).ok();
-                }
-                // A rekey of the old tunnel does not keep it.
-                if rekey {
-                    one.warren(&["rekey", "10.77.0.2"]).ok();
-                }
-            }
-        });
-        assert_eq!(lost, 0);
-        let row = one.until(mesh.address(1), "the new suites", |row| {
-            crate::settled(row) && row["child_sas"][0]["suite"] == "aes256gcm16"
-        });
-        assert_eq!(row["ike_sas"][0]["suite"], "aes256-sha384-ecp384");
-        mesh.passes(1, 0, "under new keys");
-    }
-}
