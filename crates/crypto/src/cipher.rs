@@ -117,6 +117,23 @@ impl CipherSpec {
         bits_known.then_some(icv_len)
     }
 
+    /// As a host keeps it for its own next process; not on the wire.
+    pub fn to_bytes(&self) -> [u8; 6] {
+        let [a, b] = self.encr.0.to_be_bytes();
+        let [c, d] = self.key_bits.to_be_bytes();
+        let [e, f] = self.integ.0.to_be_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) made.
+    pub fn from_bytes([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self {
+            encr: Encr(u16::from_be_bytes([a, b])),
+            key_bits: u16::from_be_bytes([c, d]),
+            integ: Integ(u16::from_be_bytes([e, f])),
+        }
+    }
+
     /// Encryption key length in bytes, salt or nonce included (RFC 4106 8.1: 4 bytes, RFC 7634 2: 4 bytes, RFC 3686: 4 bytes).
     pub fn encr_key_len(&self) -> usize {
         let key = usize::from(self.key_bits) / 8;

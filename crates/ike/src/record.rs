@@ -10,14 +10,17 @@
 //! Ciphers count their messages; a restored SA goes on far ahead of the recorded count, so that no
 //! nonce is used twice whatever was sealed and not recorded.
 
+mod codec;
+
 use std::net::SocketAddr;
 
+pub use codec::{DecodeError, VERSION};
 pub use crypto::cipher::CipherSpec;
 use ipsec::Instant;
 use ipsec::sa::{Mode, Reqid};
 use wire::esp::Spi;
 use wire::identity::Identity;
-pub use wire::message::{IkeSpi, ParseError};
+pub use wire::message::IkeSpi;
 use wire::proposal::{Proposal, Transform};
 use wire::registry::{ExchangeType, Integ};
 use wire::selector::TrafficSelector;

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod dataplane;
 pub mod ecn;
 pub mod esp;
+pub mod handover;
 pub mod icmp;
 pub mod memory;
 pub mod packet;

@@ -8,6 +8,7 @@ pub mod datagram;
 pub mod dn;
 pub mod esp;
 pub mod identity;
+pub mod kept;
 pub mod message;
 pub mod notify;
 pub mod payload;

@@ -8,6 +8,7 @@ mod kdf;
 mod narrow;
 mod nat;
 mod negotiate;
+mod record;
 mod recorded;
 mod sk;
 mod suite;
