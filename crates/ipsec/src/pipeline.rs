@@ -17,6 +17,7 @@ use crypto::Provider;
 use crate::Instant;
 use crate::change::{Batch, Change, Refusal, RefusalReason};
 use crate::dataplane::{DataplaneEvent, PacketInfo, Snapshot};
+use crate::handover::{Held, Path, Running};
 use crate::packet::{HeaderFields, UDP_HEADER, proto};
 use crate::reassembly::Reassembler;
 use crate::sad::{Entry, Sad};
@@ -122,6 +123,51 @@ impl Pipeline {
             fragments: Mutex::default(),
             events: Mutex::default(),
             counters: Counters::default(),
+        }
+    }
+
+    /// Goes on where another process has stopped for good; what waited there is in `emit`, or waits here. The other
+    /// one's state must not be used any more, here or there.
+    ///
+    /// # Errors
+    /// If it is not what a pipeline can hold: nothing was used then.
+    pub fn resume(
+        provider: Arc<dyn Provider>,
+        now: Instant,
+        running: Running,
+        emit: &mut Vec<Emit>,
+    ) -> Result<Self, RefusalReason> {
+        let pipeline = Self::new(provider);
+        for live in running.sas {
+            writing(&pipeline.sad).restore(now, live, &*pipeline.provider)?;
+        }
+        for policy in running.policies {
+            if !writing(&pipeline.spd).put(policy) {
+                return Err(RefusalReason::Full("policies".into()));
+            }
+        }
+        for Path { dst, mtu, since } in running.paths {
+            pipeline.set_path_mtu(since.min(now), dst, mtu);
+        }
+        pipeline.release(now, running.waiting, emit);
+        Ok(pipeline)
+    }
+
+    /// What is needed to go on elsewhere. Exact only while nobody uses this one.
+    pub fn export(&self, now: Instant) -> Running {
+        let waiting = {
+            let (queue, fragments) = (locked(&self.queue), locked(&self.fragments));
+            let whole = queue.waiting();
+            let whole = whole.map(|w| Held { fragmented: w.fragmented, packet: w.packet.clone() });
+            let pieces = fragments.waiting();
+            let pieces = pieces.map(|piece| Held { fragmented: true, packet: piece.to_vec() });
+            whole.chain(pieces).collect()
+        };
+        Running {
+            sas: reading(&self.sad).export(now),
+            policies: reading(&self.spd).policies().copied().collect(),
+            paths: reading(&self.paths).export(),
+            waiting,
         }
     }
 

@@ -107,6 +107,12 @@ impl Reassembler {
         }
     }
 
+    /// Fragments that wait for others.
+    pub fn waiting(&self) -> impl Iterator<Item = &[u8]> {
+        let pieces = self.partial.values().flat_map(|partial| partial.pieces.values());
+        pieces.map(|piece| piece.packet.as_slice())
+    }
+
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes

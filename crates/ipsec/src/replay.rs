@@ -62,6 +62,18 @@ impl ReplayWindow {
         Ok(newest)
     }
 
+    /// The highest sequence number, and which of the last ones were seen: for [`restore`](Self::restore).
+    pub fn parts(&self) -> (u64, &[u64]) {
+        (self.top, &self.seen)
+    }
+
+    /// A window as it was; `None` if there can be none of this size.
+    pub fn restore(esn: bool, top: u64, seen: Vec<u64>) -> Option<Self> {
+        let size = 64 * u64::try_from(seen.len()).ok()?;
+        let lawful = size == 0 || (MIN_WINDOW.into()..=MAX_WINDOW.into()).contains(&size);
+        lawful.then(|| Self { seen: seen.into_boxed_slice(), size, top, esn })
+    }
+
     /// Highest sequence number that verified; 0 before the first.
     pub fn top(&self) -> u64 {
         self.top

@@ -13,6 +13,7 @@ use crate::Instant;
 use crate::change::RefusalReason;
 use crate::dataplane::{PacketInfo, SaUsage};
 use crate::esp::{MAX_IV, Shape};
+use crate::handover::LiveSa;
 use crate::pipeline::locked;
 use crate::replay::ReplayWindow;
 use crate::sa::{Direction, Limits, Mode, Reqid, Sa, SaKey};
@@ -91,6 +92,47 @@ impl Sad {
             _ => Arc::new(Live::new(now, &sa, provider)?),
         };
         self.insert(sa, live);
+        Ok(())
+    }
+
+    /// All that is in use, with what they have done: the oldest first, to be given to [`restore`](Self::restore) in
+    /// this order. Exact as long as nobody uses them meanwhile.
+    pub fn export(&self, now: Instant) -> Vec<LiveSa> {
+        let mut entries: Vec<_> = self.entries().filter(|e| !e.is_expired(now)).collect();
+        entries.sort_by_key(|entry| entry.serial);
+        entries.into_iter().map(|entry| entry.export()).collect()
+    }
+
+    /// Goes on with an SA where another process has stopped.
+    pub fn restore(
+        &mut self,
+        now: Instant,
+        live: LiveSa,
+        provider: &dyn Provider,
+    ) -> Result<(), RefusalReason> {
+        check(&live.sa)?;
+        if live.installed > now {
+            return Err(RefusalReason::Other(format!("SA {}: of another clock", live.sa.spi)));
+        }
+        if self.contains(live.sa.direction, live.sa.key()) {
+            return Err(RefusalReason::Conflict(format!("SA {}", live.sa.spi)));
+        }
+        if self.len >= MAX_SAS {
+            return Err(RefusalReason::Full(format!("{MAX_SAS} SAs")));
+        }
+        let fresh = Live::new(live.installed, &live.sa, provider)?;
+        // Events that nobody may have heard are told again: `used` and `soft` begin anew.
+        let state = Live {
+            seq: live.seq.into(),
+            replay: Mutex::new(live.replay),
+            bytes: live.bytes.into(),
+            packets: live.packets.into(),
+            last_used: live.last_used.map_or(0, |at| at.as_nanos().saturating_add(1)).into(),
+            replays: live.replays.into(),
+            bad_icv: live.bad_icv.into(),
+            ..fresh
+        };
+        self.insert(live.sa, Arc::new(state));
         Ok(())
     }
 
@@ -343,6 +385,21 @@ impl Entry {
     /// Counts a packet that did not verify.
     pub fn count_bad_icv(&self) {
         self.live.bad_icv.fetch_add(1, Relaxed);
+    }
+
+    fn export(&self) -> LiveSa {
+        let (live, usage) = (&self.live, self.usage());
+        LiveSa {
+            sa: self.sa.clone(),
+            installed: live.installed,
+            seq: live.seq.load(Relaxed),
+            replay: locked(&live.replay).clone(),
+            bytes: usage.bytes,
+            packets: usage.packets,
+            last_used: usage.last_used,
+            replays: usage.replays,
+            bad_icv: usage.bad_icv,
+        }
     }
 
     /// Marks it as used; `true` the first time.

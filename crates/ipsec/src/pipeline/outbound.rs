@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::dataplane::{DataplaneEvent, PacketInfo};
 use crate::esp::{self, SealAs, Shape};
+use crate::handover::Held;
 use crate::packet::{self, Headers, UDP_HEADER, proto};
 use crate::reassembly::Reassembly;
 use crate::sa::{Mode, Reqid, Sa};
@@ -53,6 +54,23 @@ impl Pipeline {
             return self.outbound_fragment(now, packet, headers, emit);
         }
         self.decide(now, Outgoing::new(packet, headers), emit);
+    }
+
+    /// Packets that waited elsewhere.
+    pub(super) fn release(&self, now: Instant, held: Vec<Held>, emit: &mut Vec<Emit>) {
+        for Held { fragmented, mut packet } in held {
+            match packet::parse(&packet) {
+                Ok(headers) if headers.fragment.is_none() => {
+                    packet.truncate(headers.total_len);
+                    self.decide(
+                        now,
+                        Outgoing { fragmented, ..Outgoing::new(packet, headers) },
+                        emit,
+                    );
+                }
+                _ => self.outbound(now, &mut packet, emit),
+            }
+        }
     }
 
     fn outbound_fragment(

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::Instant;
+use crate::handover::Path;
 use crate::icmp::IPV6_MIN_MTU;
 
 /// Destinations remembered.
@@ -44,6 +45,12 @@ impl Paths {
         }
         let lowest = if dst.is_ipv4() { IPV4_MIN_MTU } else { IPV6_MIN_MTU };
         self.known.insert(dst, ((mtu as usize).max(lowest), now));
+    }
+
+    pub fn export(&self) -> Vec<Path> {
+        let mtu = |mtu: usize| u32::try_from(mtu).unwrap_or(u32::MAX);
+        let known = self.known.iter();
+        known.map(|(dst, (of, since))| Path { dst: *dst, mtu: mtu(*of), since: *since }).collect()
     }
 
     pub fn get(&self, now: Instant, dst: IpAddr) -> Option<usize> {

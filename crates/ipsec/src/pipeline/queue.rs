@@ -67,6 +67,11 @@ impl Queue {
         queue.packets
     }
 
+    /// All that waits.
+    pub fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.peers.values().flat_map(|queue| &queue.packets)
+    }
+
     /// Drops what has waited too long; how many.
     pub fn expire(&mut self, now: Instant) -> usize {
         let mut expired = 0;
