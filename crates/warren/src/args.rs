@@ -313,6 +313,52 @@ pub enum LabCommand {
     Down,
     /// Make a mesh, drive traffic between all pairs, watch the wire, show the result, clean up
     Demo(LabShape),
+    /// Play an incident on real daemons, measure, and say whether what is promised holds
+    Scenario(LabScenario),
+}
+
+/// `warren lab scenario`
+#[derive(Args, Debug, Clone)]
+pub struct LabScenario {
+    /// Which: `--list` shows them.
+    #[arg(required_unless_present_any = ["all", "list"], conflicts_with_all = ["all", "list"])]
+    pub name: Option<String>,
+    /// All of them, one after the other; with --json one object a line.
+    #[arg(long, conflicts_with = "list")]
+    pub all: bool,
+    /// Show the names, and what each requires.
+    #[arg(long)]
+    pub list: bool,
+    /// How many hosts, where the scenario leaves a choice.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=120))]
+    pub hosts: Option<u16>,
+    /// The operator's own manifest; what the scenario changes is laid over it.
+    #[arg(short, long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// Who carries the packets.
+    #[arg(long, value_enum, default_value_t)]
+    pub data_plane: DataPlane,
+    /// Addresses of the hosts, where no manifest says it.
+    #[arg(long, value_enum, default_value_t)]
+    pub family: Family,
+    /// The program that takes the place of the running one where a scenario replaces it; a copy of this one if not given.
+    #[arg(long, value_name = "PATH")]
+    pub replacement: Option<PathBuf>,
+    /// Keep logs and manifests in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// Families of addresses.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Family {
+    /// IPv4.
+    #[default]
+    #[value(name = "4")]
+    V4,
+    /// IPv6.
+    #[value(name = "6")]
+    V6,
 }
 
 /// What the lab looks like.
@@ -327,6 +373,9 @@ pub struct LabShape {
     /// Who carries the packets.
     #[arg(long, value_enum, default_value_t)]
     pub data_plane: DataPlane,
+    /// Addresses of the hosts, where no manifest says it.
+    #[arg(long, value_enum, default_value_t)]
+    pub family: Family,
     /// Keep captures, logs and manifests in this folder.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,

@@ -23,29 +23,46 @@ pub fn control(dir: &Path, host: &Host) -> PathBuf {
     folder(dir, host).join("control.sock")
 }
 
+/// How a daemon is started.
+#[derive(Clone, Debug)]
+pub struct Start<'a> {
+    /// Which program.
+    pub program: &'a Path,
+    /// Its manifest.
+    pub manifest: &'a Path,
+    /// Stand in for the manifest's own.
+    pub credentials: Option<&'a Path>,
+    /// Who carries the packets.
+    pub data_plane: DataPlane,
+    /// It is told its address, rather than left to find it.
+    pub address: bool,
+    /// Where it keeps its state.
+    pub state: &'a Path,
+    /// What else it is given.
+    pub more: &'a [String],
+}
+
 /// Starts the daemon of a host, in a process group of its own: an interrupt of the lab is the lab's to handle.
-pub fn start(
-    dir: &Path,
-    host: &Host,
-    manifest: &Path,
-    credentials: Option<&Path>,
-    data_plane: DataPlane,
-) -> Result<Child, String> {
+pub fn start(dir: &Path, host: &Host, how: &Start<'_>) -> Result<Child, String> {
     let folder = folder(dir, host);
     let text = |error: std::io::Error| format!("{}: {error}", host.name);
     fs::create_dir_all(&folder).map_err(text)?;
-    let log = File::create(folder.join("log")).map_err(text)?;
-    let mut command = Command::new(std::env::current_exe().map_err(text)?);
-    command.arg("--control").arg(control(dir, host)).arg("run").arg("-m").arg(manifest);
-    command.arg("--state-dir").arg(&folder).arg("--address").arg(host.address.to_string());
-    command.arg("--data-plane").arg(match data_plane {
+    let log = File::options().create(true).append(true).open(folder.join("log")).map_err(text)?;
+    let mut command = Command::new(how.program);
+    command.arg("--control").arg(control(dir, host)).arg("run").arg("-m").arg(how.manifest);
+    command.arg("--state-dir").arg(how.state);
+    if how.address {
+        command.arg("--address").arg(host.address.to_string());
+    }
+    command.arg("--data-plane").arg(match how.data_plane {
         DataPlane::Auto => "auto",
         DataPlane::Kernel => "kernel",
         DataPlane::Userspace => "userspace",
     });
-    if let Some(credentials) = credentials {
+    if let Some(credentials) = how.credentials {
         command.arg("--rehearsal-credentials").arg(credentials);
     }
+    command.args(how.more);
     command
         .stdin(Stdio::null())
         .stderr(log.try_clone().map_err(text)?)

@@ -13,16 +13,23 @@ use linux::netns::Netns;
 use mesh::manifest::{Manifest, Place};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{DataPlane, KeyType, LabCommand, LabShape};
+use crate::args::{DataPlane, Family, KeyType, LabCommand, LabShape};
 use crate::exit::Failure;
 use crate::load;
 use crate::pki::{self, Request};
 
 pub mod daemons;
 mod demo;
+mod findings;
 pub mod net;
+mod recipe;
 mod report;
+mod scenario;
+// The stage offers what a scenario may need; not each is needed yet.
+#[allow(dead_code)]
+mod stage;
 mod stop;
+mod streams;
 mod traffic;
 mod watch;
 mod wire;
@@ -46,6 +53,7 @@ pub fn run(command: &LabCommand, json: bool) -> Result<(), Failure> {
         LabCommand::Down => down(),
         LabCommand::Exec { host, command } => exec(host, command),
         LabCommand::Demo(shape) => demo::run(shape, json),
+        LabCommand::Scenario(wanted) => scenario::run(wanted, json),
     }
 }
 
@@ -71,6 +79,15 @@ pub struct Lab {
 impl Lab {
     /// Addresses, certificates, manifest, namespaces: everything but the daemons.
     pub fn build(shape: &LabShape, name: &str) -> Result<Self, Failure> {
+        Self::build_with(shape, name, |_| {})
+    }
+
+    /// The same, with hosts that have more than an address.
+    pub fn build_with(
+        shape: &LabShape,
+        name: &str,
+        furnish_hosts: impl FnOnce(&mut Vec<Host>),
+    ) -> Result<Self, Failure> {
         let dir = Path::new(RUN).join(name);
         fs::create_dir_all(&dir)
             .map_err(|error| Failure::No(format!("{}: {error}", dir.display())))?;
@@ -80,15 +97,23 @@ impl Lab {
         if dir.join("lab.json").exists() {
             return Err(Failure::No("a lab is up; `warren lab down` takes it away".into()));
         }
-        Self::furnish(shape, name, &dir, lock).inspect_err(|_| drop(fs::remove_dir_all(&dir)))
+        Self::furnish(shape, name, &dir, lock, furnish_hosts)
+            .inspect_err(|_| drop(fs::remove_dir_all(&dir)))
     }
 
-    fn furnish(shape: &LabShape, name: &str, dir: &Path, lock: Lock) -> Result<Self, Failure> {
+    fn furnish(
+        shape: &LabShape,
+        name: &str,
+        dir: &Path,
+        lock: Lock,
+        furnish_hosts: impl FnOnce(&mut Vec<Host>),
+    ) -> Result<Self, Failure> {
         let (manifest, credentials, subnet, excluded) = match &shape.manifest {
             Some(file) => given(dir, file)?,
-            None => (write_own(dir)?, None, own_subnet(), None),
+            None => (write_own(dir, shape.family)?, None, own_subnet(shape.family), None),
         };
-        let hosts = addresses(name, subnet, shape.hosts, excluded.as_ref())?;
+        let mut hosts = addresses(name, subnet, shape.hosts, excluded.as_ref())?;
+        furnish_hosts(&mut hosts);
         net::build(&hosts).map_err(Failure::No)?;
         let (dir, data_plane) = (dir.to_owned(), shape.data_plane);
         Ok(Self { dir, hosts, manifest, credentials, data_plane, _lock: lock })
@@ -97,14 +122,19 @@ impl Lab {
     /// Starts a daemon on every host and waits until all answer.
     pub fn start(&self, stop: &dyn Fn() -> bool) -> Result<Vec<std::process::Child>, Failure> {
         let mut children = Vec::new();
+        let program = std::env::current_exe().map_err(Failure::no)?;
         for host in &self.hosts {
-            match daemons::start(
-                &self.dir,
-                host,
-                &self.manifest,
-                self.credentials.as_deref(),
-                self.data_plane,
-            ) {
+            let state = daemons::folder(&self.dir, host);
+            let how = daemons::Start {
+                state: &state,
+                program: &program,
+                manifest: &self.manifest,
+                credentials: self.credentials.as_deref(),
+                data_plane: self.data_plane,
+                address: true,
+                more: &[],
+            };
+            match daemons::start(&self.dir, host, &how) {
                 Ok(child) => children.push(child),
                 Err(error) => {
                     daemons::end(&mut children);
@@ -123,6 +153,7 @@ impl Lab {
 
     /// Takes the hosts and the files away.
     pub fn remove(&self, keep: Option<&Path>) {
+        net::end_processes(&self.hosts);
         net::remove(&self.hosts);
         if let Some(keep) = keep {
             copy_logs(&self.dir, &self.hosts, keep);
@@ -220,17 +251,22 @@ fn read_state() -> Result<State, Failure> {
     serde_json::from_str(&text).map_err(Failure::no)
 }
 
-fn own_subnet() -> IpNet {
-    IpNet::V4(ipnet::Ipv4Net::new_assert([10, 99, 0, 0].into(), 24))
+fn own_subnet(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(ipnet::Ipv4Net::new_assert([10, 99, 0, 0].into(), 24)),
+        Family::V6 => {
+            IpNet::V6(ipnet::Ipv6Net::new_assert([0xfd99, 0, 0, 0, 0, 0, 0, 0].into(), 64))
+        }
+    }
 }
 
 /// A CA, one certificate for all hosts as fleets have it, and a manifest with the defaults.
-fn write_own(dir: &Path) -> Result<PathBuf, Failure> {
+fn write_own(dir: &Path, family: Family) -> Result<PathBuf, Failure> {
     write_credentials(dir)?;
     let file = dir.join("manifest.yml");
     let text = format!(
         "ipsec:\n  ipsec_subnets:\n  - {}\n  instance_certificate: file:instance.pem\n  instance_private_key: file:instance.key\n  ca_certificates:\n  - file:ca.pem\n",
-        own_subnet()
+        own_subnet(family)
     );
     fs::write(&file, text).map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
     Ok(file)
@@ -266,7 +302,7 @@ fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
             (accepted.manifest, Some(dir.to_owned()))
         }
     };
-    let subnet = manifest.ipsec_subnets.first().copied().unwrap_or_else(own_subnet);
+    let subnet = manifest.ipsec_subnets.first().copied().unwrap_or(own_subnet(Family::V4));
     Ok((file, credentials, subnet, Some(manifest)))
 }
 
@@ -291,6 +327,7 @@ fn addresses(
             name: format!("h{}", index + 1),
             address,
             prefix: subnet.prefix_len(),
+            more: Vec::new(),
         })
         .collect();
     if hosts.len() == usize::from(count) {

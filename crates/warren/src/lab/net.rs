@@ -22,12 +22,50 @@ pub struct Host {
     pub address: IpAddr,
     /// Length of the prefix of its link.
     pub prefix: u8,
+    /// Its interfaces and addresses beyond that.
+    #[serde(default)]
+    pub more: Vec<Nic>,
+}
+
+/// One more interface of a host, or one more address of an interface.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Nic {
+    /// Name of the interface: it is made if there is none.
+    pub interface: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Length of the prefix of its link.
+    pub prefix: u8,
 }
 
 impl Host {
     /// Its namespace.
     pub fn namespace(&self) -> String {
         format!("{}-{}", self.lab, self.name)
+    }
+
+    /// All its addresses.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        std::iter::once(self.address).chain(self.more.iter().map(|nic| nic.address)).collect()
+    }
+
+    /// Its ports on the switch: one for each interface.
+    pub fn ports(&self) -> Vec<String> {
+        let mut ports = vec![self.name.clone()];
+        for nic in self.more.iter().filter(|nic| nic.interface != INTERFACE) {
+            let port = self.port(&nic.interface);
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
+
+    fn port(&self, interface: &str) -> String {
+        if interface == INTERFACE {
+            return self.name.clone();
+        }
+        format!("{}-{interface}", self.name)
     }
 }
 
@@ -71,23 +109,69 @@ fn plug_in(switch: &Netns, host: &Host) -> Result<(), String> {
     for key in ["net/ipv6/conf/all/accept_dad", "net/ipv6/conf/default/accept_dad"] {
         let _ = netns.sysctl(key, "0");
     }
-    switch
-        .run(|| {
-            let mut rtnl = Rtnl::open()?;
-            rtnl.create_link(&host.name, NewLink::Veth { peer: "uplink" })?;
-            rtnl.move_link("uplink", &netns, INTERFACE)?;
-            rtnl.set_master(&host.name, Some(BRIDGE))?;
-            rtnl.set_up(&host.name, true)
-        })
-        .map_err(text)?;
-    netns
-        .run(|| {
-            let mut rtnl = Rtnl::open()?;
-            let net = IpNet::new(host.address, host.prefix).unwrap_or_else(|_| host.address.into());
-            rtnl.add_address(INTERFACE, net, true)?;
-            rtnl.set_up(INTERFACE, true)
-        })
-        .map_err(text)
+    connect(switch, &netns, &host.name, INTERFACE)?;
+    address(&netns, INTERFACE, host.address, host.prefix)?;
+    for nic in &host.more {
+        let port = host.port(&nic.interface);
+        if nic.interface != INTERFACE && !has_link(switch, &port) {
+            connect(switch, &netns, &port, &nic.interface)?;
+        }
+        address(&netns, &nic.interface, nic.address, nic.prefix)?;
+    }
+    Ok(())
+}
+
+/// A wire between a port of the switch and an interface of a host.
+fn connect(switch: &Netns, netns: &Netns, port: &str, interface: &str) -> Result<(), String> {
+    let wired = switch.run(|| {
+        let mut rtnl = Rtnl::open()?;
+        rtnl.create_link(port, NewLink::Veth { peer: "uplink" })?;
+        rtnl.move_link("uplink", netns, interface)?;
+        rtnl.set_master(port, Some(BRIDGE))?;
+        rtnl.set_up(port, true)
+    });
+    wired.map_err(text)
+}
+
+fn address(netns: &Netns, interface: &str, address: IpAddr, prefix: u8) -> Result<(), String> {
+    let added = netns.run(|| {
+        let mut rtnl = Rtnl::open()?;
+        let net = IpNet::new(address, prefix).unwrap_or_else(|_| address.into());
+        rtnl.add_address(interface, net, true)?;
+        rtnl.set_up(interface, true)
+    });
+    added.map_err(text)
+}
+
+fn has_link(switch: &Netns, name: &str) -> bool {
+    switch.run(|| Rtnl::open().and_then(|mut rtnl| rtnl.link(name))).is_ok()
+}
+
+/// Switches a port of the switch on or off: an outage of one host.
+#[allow(dead_code)]
+pub fn set_port(host: &Host, up: bool) -> Result<(), String> {
+    let switch = Netns::open(&host.lab).map_err(text)?;
+    switch.run(|| Rtnl::open()?.set_up(&host.name, up)).map_err(text)
+}
+
+/// Ends every process in the hosts' namespaces: daemons, and what they left running.
+pub fn end_processes(hosts: &[Host]) {
+    use std::os::unix::fs::MetadataExt;
+    let inode = |path: &str| std::fs::metadata(path).ok().map(|meta| meta.ino());
+    let own = inode("/proc/self/ns/net");
+    let ours: Vec<u64> = hosts
+        .iter()
+        .filter_map(|host| inode(&format!("{}/{}", linux::netns::DIRECTORY, host.namespace())))
+        .filter(|inode| Some(*inode) != own)
+        .collect();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    for pid in entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok()) {
+        if inode(&format!("/proc/{pid}/ns/net")).is_some_and(|inode| ours.contains(&inode))
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -117,6 +117,72 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// Whose a packet is, as far as its headers say. Later fragments have no ports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Flow {
+    /// From.
+    pub src: IpAddr,
+    /// To.
+    pub dst: IpAddr,
+    /// Its number.
+    pub protocol: u8,
+    /// Source and destination of TCP and UDP; type and code of ICMP.
+    pub ports: (u16, u16),
+}
+
+/// Source and destination of a packet, and what is in it.
+pub fn flow(ethertype: u16, packet: &[u8]) -> Option<Flow> {
+    let (src, dst, protocol, body) = match ethertype {
+        IPV4 => {
+            let header = packet.first_chunk::<20>()?;
+            let at = |at: usize| {
+                IpAddr::from([header[at], header[at + 1], header[at + 2], header[at + 3]])
+            };
+            let later = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
+            let body = packet.get(usize::from(header[0] & 15) * 4..).unwrap_or_default();
+            (at(12), at(16), header[9], if later { &[] } else { body })
+        }
+        IPV6 => {
+            let header = packet.first_chunk::<40>()?;
+            let at = |at: usize| <[u8; 16]>::try_from(&header[at..at + 16]).ok().map(IpAddr::from);
+            let body = &packet[40..];
+            let (protocol, body) = match (header[6], body.first_chunk::<8>()) {
+                (FRAGMENT, Some(f)) if u16::from_be_bytes([f[2], f[3]]) >> 3 == 0 => {
+                    (f[0], &body[8..])
+                }
+                (FRAGMENT, Some(f)) => (f[0], &[][..]),
+                (protocol, _) => (protocol, body),
+            };
+            (at(8)?, at(24)?, protocol, body)
+        }
+        _ => return None,
+    };
+    let ports = match (protocol, body.first_chunk::<4>()) {
+        (6 | UDP, Some(p)) => (u16::from_be_bytes([p[0], p[1]]), u16::from_be_bytes([p[2], p[3]])),
+        (1 | ICMPV6, Some(p)) => (p[0].into(), p[1].into()),
+        _ => (0, 0),
+    };
+    Some(Flow { src, dst, protocol, ports })
+}
+
+/// The exchange type of an IKE message (RFC 7296 3.1), if a packet begins with one.
+pub fn exchange(ethertype: u16, packet: &[u8]) -> Option<u8> {
+    let flow = flow(ethertype, packet)?;
+    let headers = match ethertype {
+        IPV4 => usize::from(packet.first()? & 15) * 4,
+        _ if packet.get(6) == Some(&FRAGMENT) => 48,
+        _ => 40,
+    };
+    let datagram = packet.get(headers + 8..)?;
+    let message = match flow.ports {
+        (500, _) | (_, 500) if flow.protocol == UDP => datagram,
+        // Behind the non-ESP marker (RFC 3948 2.2).
+        (4500, _) | (_, 4500) if flow.protocol == UDP => datagram.strip_prefix(&[0; 4])?,
+        _ => return None,
+    };
+    message.get(18).copied()
+}
+
 fn upper(protocol: u8, body: &[u8]) -> Seen {
     match protocol {
         ESP => Seen::Esp,
@@ -143,7 +209,7 @@ fn udp(datagram: &[u8]) -> Seen {
 
 #[cfg(test)]
 mod tests {
-    use super::{Judge, Seen};
+    use super::{Flow, Judge, Seen, exchange, flow};
     use std::net::IpAddr;
 
     fn ipv4(protocol: u8, fragment: u16, body: &[u8]) -> Vec<u8> {
@@ -191,5 +257,23 @@ mod tests {
         assert_eq!(judge.classify(0x0800, &ipv4(17, 0x0010, &[0; 8])), Seen::Ike);
         assert_eq!(judge.classify(0x0800, &ipv4(17, 0x2000, &udp(7, 7, &[1; 30]))), Seen::Clear);
         assert_eq!(judge.classify(0x0800, &ipv4(17, 0x0010, &[0; 8])), Seen::Clear);
+    }
+
+    #[test]
+    fn flows_and_exchanges_are_read_from_headers() {
+        let (src, dst) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let of = |protocol, ports| Some(Flow { src, dst, protocol, ports });
+        assert_eq!(flow(0x0800, &ipv4(17, 0, &udp(7, 53, &[]))), of(17, (7, 53)));
+        assert_eq!(flow(0x0800, &ipv4(1, 0, &[8, 0, 0, 0])), of(1, (8, 0)));
+        assert_eq!(flow(0x0800, &ipv4(17, 3, &udp(7, 53, &[]))), of(17, (0, 0)));
+        assert_eq!(flow(0x0800, &[0x45]), None);
+        let mut message = [0; 28];
+        message[18] = 34;
+        assert_eq!(exchange(0x0800, &ipv4(17, 0, &udp(500, 500, &message))), Some(34));
+        let behind = [&[0; 4][..], &message].concat();
+        assert_eq!(exchange(0x0800, &ipv4(17, 0, &udp(4500, 4500, &behind))), Some(34));
+        assert_eq!(exchange(0x0800, &ipv4(17, 0, &udp(4500, 4500, &message[16..]))), None);
+        assert_eq!(exchange(0x0800, &ipv4(17, 0, &udp(7, 53, &message))), None);
+        assert_eq!(exchange(0x0800, &ipv4(17, 0, &udp(500, 500, &[0; 5]))), None);
     }
 }

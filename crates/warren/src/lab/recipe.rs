@@ -1,0 +1,77 @@
+//! Manifests as scenarios write them: a base, and what is laid over it.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+
+/// A manifest's properties. JSON is YAML, too.
+#[derive(Clone, Debug)]
+pub struct Recipe(Map<String, Value>);
+
+impl Recipe {
+    /// The defaults for one subnet, with the lab's credentials in this folder.
+    pub fn own(credentials: &Path, subnet: IpNet) -> Self {
+        let file = |name: &str| format!("file:{}", credentials.join(name).display());
+        Self(Map::new())
+            .with("ipsec_subnets", json!([subnet]))
+            .with("instance_certificate", json!(file("instance.pem")))
+            .with("instance_private_key", json!(file("instance.key")))
+            .with("ca_certificates", json!([file("ca.pem")]))
+    }
+
+    /// The operator's file, to which more is added.
+    pub fn given(file: &Path) -> Self {
+        Self(Map::new()).with("include", json!([file]))
+    }
+
+    /// With this property, in place of what the recipe said of it.
+    pub fn with(mut self, property: &str, value: Value) -> Self {
+        self.0.insert(property.to_owned(), value);
+        self
+    }
+
+    /// Without this property.
+    #[allow(dead_code)]
+    pub fn without(mut self, property: &str) -> Self {
+        self.0.remove(property);
+        self
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        format!("{:#}\n", Value::Object(self.0.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_laid_over_replaces_and_goes() {
+        let net = "10.99.0.0/24".parse().unwrap();
+        let recipe = Recipe::own(Path::new("/lab"), net).with("optional", json!(true));
+        let text = recipe.text();
+        for part in ["10.99.0.0/24", "file:/lab/ca.pem", "\"optional\": true"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let enforced = recipe.clone().with("optional", json!(false)).text();
+        assert!(enforced.contains("\"optional\": false") && !enforced.contains("true"));
+        assert!(!recipe.without("optional").text().contains("optional"));
+    }
+
+    #[test]
+    fn the_text_is_a_manifest() {
+        let net = "10.99.0.0/24".parse().unwrap();
+        let recipe = Recipe::own(Path::new("/lab"), net)
+            .without("instance_certificate")
+            .without("instance_private_key")
+            .without("ca_certificates")
+            .with("psk", json!("correct horse battery staple"))
+            .with("policies", json!([{"action": "pass", "proto": "tcp", "remote_port": 22}]));
+        let read =
+            mesh::manifest::Manifest::parse("lab.yml", &recipe.text(), &mesh::manifest::NoFiles);
+        assert!(read.is_ok());
+    }
+}
