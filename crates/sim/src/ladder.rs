@@ -1,12 +1,12 @@
 //! The last steps of each pair of hosts, to be drawn as a ladder in the notation of the RFCs.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write;
 
 use ike::endpoint::ExportedKeys;
 use ipsec::Instant;
 use ipsec::change::{Batch, Change};
 use ipsec::sa::Direction;
+use wire::rungs;
 
 use crate::fleet::Fleet;
 use crate::net::HostId;
@@ -18,8 +18,6 @@ const MOST_STEPS: usize = 120_000;
 const STEPS_OF_PAIR: (usize, usize) = (60, 400);
 /// Keys remembered of each pair.
 const MOST_KEYS: usize = 12;
-/// Room between the two hosts' times.
-const WIDTH: usize = 74;
 
 /// What the pairs did last.
 pub struct Recorder {
@@ -108,7 +106,7 @@ impl Recorder {
         let (left, right) = (a.min(b), a.max(b));
         let mut out = String::new();
         let name = |id| format!("{} {}", fleet.name(id), fleet.address(id));
-        let _ = writeln!(out, "{:<44}{:>56}", name(left), name(right));
+        out += &rungs::head(&name(left), &name(right));
         let Some(record) = self.pairs.get(&(left, right)) else {
             return out + "  (nothing was sent between them)\n";
         };
@@ -156,7 +154,9 @@ impl Step {
 
     fn draw(&self, out: &mut String, left: HostId, keys: &VecDeque<ExportedKeys>, begin: Instant) {
         match self {
-            Self::Note { at, host, text } => note(out, *host == left, clock(*at, begin), text),
+            Self::Note { at, host, text } => {
+                *out += &rungs::note(*host == left, &clock(*at, begin), text);
+            }
             Self::Packet { sent, from, packet, arrivals } => {
                 let (text, rightward) = (shown(packet, keys), *from == left);
                 let (sent, arrival) = (clock(*sent, begin), arrivals.first());
@@ -164,8 +164,8 @@ impl Step {
                 let repeats = arrivals.get(1..).unwrap_or_default().iter();
                 let repeats: String =
                     repeats.map(|at| format!(" again {}", clock(*at, begin))).collect();
-                let ends = if rightward { [sent, arrived] } else { [arrived, sent] };
-                arrow(out, rightward, &ends, &(text + &repeats));
+                let ends = if rightward { [&*sent, &*arrived] } else { [&*arrived, &*sent] };
+                *out += &rungs::arrow(rightward, ends, &(text + &repeats));
             }
         }
     }
@@ -174,49 +174,6 @@ impl Step {
 /// Seconds since the world began.
 fn clock(at: Instant, begin: Instant) -> String {
     format!("{:.6}", at.since(begin).as_secs_f64())
-}
-
-fn arrow(out: &mut String, rightward: bool, [left, right]: &[String; 2], text: &str) {
-    let mut lines = wrap(text, WIDTH - 8).into_iter();
-    let first = lines.next().unwrap_or_default();
-    let dashes = "-".repeat(WIDTH - 3 - first.chars().count());
-    let middle =
-        if rightward { format!("{first} {dashes}>") } else { format!("<{dashes} {first}") };
-    let _ = writeln!(out, "{left:>12} {middle:<WIDTH$} {right:>12}");
-    for line in lines {
-        let _ = match rightward {
-            true => writeln!(out, "{:>12}   {line}", ""),
-            false => writeln!(out, "{:>12} {line:>WIDTH$}", ""),
-        };
-    }
-}
-
-fn note(out: &mut String, on_left: bool, at: String, text: &str) {
-    for (n, line) in wrap(text, WIDTH - 4).iter().enumerate() {
-        let at = if n == 0 { at.as_str() } else { "" };
-        let _ = match on_left {
-            true => writeln!(out, "{at:>12}  . {line}"),
-            false => writeln!(out, "{:>12} {:>WIDTH$} {at:>12}", "", format!("{line} . ")),
-        };
-    }
-}
-
-/// Lines of at most `width` characters, broken at spaces; longer words are cut.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let word: String = word.chars().take(width).collect();
-        let last = lines.last_mut().expect("there is always one line");
-        if last.is_empty() {
-            *last = word;
-        } else if last.chars().count() + 1 + word.chars().count() <= width {
-            last.push(' ');
-            last.push_str(&word);
-        } else {
-            lines.push(word);
-        }
-    }
-    lines
 }
 
 fn shown(packet: &Packet, keys: &VecDeque<ExportedKeys>) -> String {

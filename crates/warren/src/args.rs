@@ -51,6 +51,8 @@ pub enum Command {
     Guard(Guard),
     /// Decryption keys for analysis
     Keys(Keys),
+    /// Show a capture as a ladder of IKE messages, decrypted where keys are known
+    Decode(Decode),
     /// Certificates: a CA, leaves under it, and their inspection
     Pki(Pki),
     /// Hosts as network namespaces on this machine
@@ -94,6 +96,23 @@ pub struct Run {
     /// Credentials that stand in for the manifest's own, for rehearsals.
     #[arg(long, value_name = "DIR", hide = true)]
     pub rehearsal_credentials: Option<PathBuf>,
+}
+
+/// `warren decode`
+#[derive(Args, Debug)]
+pub struct Decode {
+    /// The capture, pcap or pcapng.
+    #[arg(value_name = "PCAP")]
+    pub file: PathBuf,
+    /// Keys: the folder that `warren keys export --wireshark` wrote, or an `ikev2_decryption_table`.
+    #[arg(long, value_name = "DIR")]
+    pub keys: Option<PathBuf>,
+    /// Only what this host sent or received.
+    #[arg(long, value_name = "IP")]
+    pub peer: Option<IpAddr>,
+    /// Show what is in the payloads.
+    #[arg(long)]
+    pub detail: bool,
 }
 
 /// `warren check`

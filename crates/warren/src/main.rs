@@ -10,6 +10,7 @@ mod args;
 mod client;
 mod commands;
 mod daemon;
+mod decode;
 mod exit;
 mod lab;
 mod load;
@@ -62,6 +63,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Keys(keys) => match &keys.command {
             KeysCommand::Export { wireshark } => commands::keys::export(control, wireshark, json),
         },
+        Command::Decode(args) => decode::run(args, json),
         Command::Pki(pki) => commands::pki::run(&pki.command, json),
         Command::Lab(lab) => lab::run(&lab.command, json),
         Command::Sim(sim) => commands::sim::run(sim, json),

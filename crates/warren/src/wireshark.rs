@@ -12,6 +12,7 @@ use crypto::cipher::CipherSpec;
 use ike::endpoint::ExportedKeys;
 use ipsec::sa::Sa;
 use serde::Serialize;
+use wire::message::IkeSpi;
 use wire::registry::{Encr, Integ};
 
 /// Both tables.
@@ -55,6 +56,86 @@ pub fn esp_line(sa: &Sa) -> Option<String> {
     Some(format!(
         r#""{protocol}","{src}","{dst}","0x{spi}","{encr}","{encr_key}","{integ}","{integ_key}""#
     ))
+}
+
+/// Why a line of `ikev2_decryption_table` cannot be read. Says nothing of what the line holds: there are keys in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadLine {
+    /// Not eight fields between commas.
+    #[error("not eight fields between commas")]
+    Fields,
+    /// An SPI that is not 16 hexadecimal digits.
+    #[error("an SPI that is not 16 hexadecimal digits")]
+    Spi,
+    /// An algorithm by another name than Wireshark's, or one that is not known here.
+    #[error("an unknown algorithm")]
+    Algorithm,
+    /// A key that is not hexadecimal, or of another length than its algorithm's.
+    #[error("a key that is not hexadecimal, or too long or too short for its algorithm")]
+    Key,
+}
+
+/// What [`ike_line`] wrote, or Wireshark, or another IKE daemon.
+pub fn parse_ike_line(line: &str) -> Result<ExportedKeys, BadLine> {
+    let fields: Vec<_> = line.trim().split(',').map(|f| f.trim().trim_matches('"')).collect();
+    let [spi_i, spi_r, ei, er, encr, ai, ar, integ] = fields[..] else {
+        return Err(BadLine::Fields);
+    };
+    let cipher = known_ciphers()
+        .find(|c| ike_encr(*c).as_deref() == Some(encr) && ike_integ(c.integ) == Some(integ))
+        .ok_or(BadLine::Algorithm)?;
+    let (encr_len, integ_len) = (cipher.encr_key_len(), integ_key_len(cipher.integ));
+    Ok(ExportedKeys {
+        spi_i: spi(spi_i)?,
+        spi_r: spi(spi_r)?,
+        cipher,
+        sk_ei: key(ei, encr_len)?,
+        sk_er: key(er, encr_len)?,
+        sk_ai: key(ai, integ_len)?,
+        sk_ar: key(ar, integ_len)?,
+    })
+}
+
+/// Every combination that has a name in the table.
+fn known_ciphers() -> impl Iterator<Item = CipherSpec> {
+    let aeads = [Encr::AES_GCM_8, Encr::AES_GCM_12, Encr::AES_GCM_16].map(|e| (e, Integ::NONE));
+    let macs = [
+        Integ::HMAC_SHA1_96,
+        Integ::HMAC_SHA2_256_128,
+        Integ::HMAC_SHA2_384_192,
+        Integ::HMAC_SHA2_512_256,
+    ];
+    let others = [Encr::AES_CBC, Encr::AES_CTR].into_iter();
+    let others = others.flat_map(move |encr| macs.map(|integ| (encr, integ)));
+    let pairs = aeads.into_iter().chain(others);
+    pairs.flat_map(|(encr, integ)| {
+        [128, 192, 256].map(|key_bits| CipherSpec { encr, key_bits, integ })
+    })
+}
+
+/// In bytes: as long as the hash (RFC 2404, RFC 4868 2.1.1).
+fn integ_key_len(integ: Integ) -> usize {
+    match integ {
+        Integ::HMAC_SHA1_96 => 20,
+        Integ::HMAC_SHA2_256_128 => 32,
+        Integ::HMAC_SHA2_384_192 => 48,
+        Integ::HMAC_SHA2_512_256 => 64,
+        _ => 0,
+    }
+}
+
+fn spi(text: &str) -> Result<IkeSpi, BadLine> {
+    let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let spi = u64::from_str_radix(text, 16).ok().filter(|_| digits);
+    spi.map(IkeSpi).ok_or(BadLine::Spi)
+}
+
+fn key(text: &str, len: usize) -> Result<Secret, BadLine> {
+    if text.len() != 2 * len || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(BadLine::Key);
+    }
+    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| BadLine::Key);
+    (0..text.len()).step_by(2).map(byte).collect::<Result<Vec<u8>, _>>().map(Secret::new)
 }
 
 /// `AES-GCM-128 with 16 octet ICV [RFC5282]`; the key has its salt behind it, as here.

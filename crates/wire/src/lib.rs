@@ -15,5 +15,6 @@ pub mod payload;
 pub mod pretty;
 pub mod proposal;
 pub mod registry;
+pub mod rungs;
 pub mod selector;
 pub mod suite_text;

@@ -72,7 +72,8 @@ fn start(header: &Header) -> String {
     format!("{} {direction} {} [", header.exchange, header.message_id)
 }
 
-fn short(payload: &Payload) -> String {
+/// A payload's name: `SA`, `N(COOKIE)`.
+pub fn short(payload: &Payload) -> String {
     match payload {
         Payload::Nonce(_) => "No".to_owned(),
         Payload::Notify(notify) => format!("N({})", notify_name(notify.kind)),

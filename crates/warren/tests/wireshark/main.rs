@@ -5,6 +5,7 @@
 
 mod capture;
 mod config;
+mod decode;
 #[path = "../../src/wireshark.rs"]
 mod lines;
 mod pair;

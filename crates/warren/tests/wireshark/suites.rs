@@ -107,7 +107,7 @@ fn without_the_right_keys() {
 }
 
 /// Keys are turned round; SPIs and names stay.
-fn with_other_keys(line: &str) -> String {
+pub fn with_other_keys(line: &str) -> String {
     let turn = |field: &str| {
         let hex = field.trim_matches('"').trim_start_matches("0x");
         if hex.len() < 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -136,7 +136,7 @@ fn read(setup: &Setup) -> Option<(Reading, Tables)> {
 }
 
 /// All that two hosts do with one another in a day.
-fn life(setup: &Setup) -> Option<Pair> {
+pub fn life(setup: &Setup) -> Option<Pair> {
     if !tshark::present() {
         return None;
     }

@@ -10,7 +10,7 @@ use ipsec::sa::{Direction, Limits, Mode, Reqid, Sa};
 use wire::message::IkeSpi;
 use wire::registry::{Encr, Integ};
 
-use super::lines::{esp_line, ike_line, tables};
+use super::lines::{BadLine, esp_line, ike_line, parse_ike_line, tables};
 
 fn key(first: u8, len: u8) -> Secret {
     Secret::new((first..first + len).collect())
@@ -118,4 +118,39 @@ fn what_wireshark_lacks_is_left_out_and_counted() {
     let tables = tables(&ikes, &esps);
     assert_eq!((tables.ike.len(), tables.esp.len(), tables.left_out), (1, 1, 3));
     assert!(tables.ike[0].contains("\"AES-GCM-192 with 8 octet ICV [RFC5282]\""));
+}
+
+#[test]
+fn lines_are_read_as_they_were_written() {
+    let macs = [
+        (Integ::HMAC_SHA1_96, 20),
+        (Integ::HMAC_SHA2_256_128, 32),
+        (Integ::HMAC_SHA2_384_192, 48),
+        (Integ::HMAC_SHA2_512_256, 64),
+    ];
+    for (key_bits, encr_len) in [(128, 16), (192, 24), (256, 32)] {
+        let aead = ike(spec(Encr::AES_GCM_16, key_bits, Integ::NONE), encr_len + 4, 0);
+        let others =
+            macs.map(|(integ, len)| ike(spec(Encr::AES_CBC, key_bits, integ), encr_len, len));
+        for keys in others.into_iter().chain([aead]) {
+            let line = ike_line(&keys).unwrap();
+            let read = parse_ike_line(&line).unwrap();
+            assert_eq!(read.cipher, keys.cipher);
+            assert_eq!(ike_line(&read).unwrap(), line);
+        }
+    }
+}
+
+#[test]
+fn lines_that_are_none_are_refused_by_name() {
+    let line = ike_line(&ike(spec(Encr::AES_CBC, 128, Integ::HMAC_SHA1_96), 16, 20)).unwrap();
+    let spoiled = |from: &str, to: &str| parse_ike_line(&line.replacen(from, to, 1)).err();
+    assert_eq!(spoiled(",", ""), Some(BadLine::Fields));
+    assert_eq!(spoiled("0011", "x011"), Some(BadLine::Spi));
+    assert_eq!(spoiled("0011", "011"), Some(BadLine::Spi));
+    assert_eq!(spoiled("AES-CBC-128", "AES-CBC-256"), Some(BadLine::Key));
+    assert_eq!(spoiled("AES-CBC", "ROT13"), Some(BadLine::Algorithm));
+    assert_eq!(spoiled("10111213", "1011121"), Some(BadLine::Key));
+    assert_eq!(spoiled("10111213", "é0111213"), Some(BadLine::Key));
+    assert_eq!(parse_ike_line("").err(), Some(BadLine::Fields));
 }
