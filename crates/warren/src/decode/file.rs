@@ -175,7 +175,9 @@ mod tests {
         out
     }
 
-    fn count(name: &str, bytes: &[u8]) -> (Vec<(u64, Vec<u8>)>, Result<usize, Error>) {
+    type Packets = Vec<(u64, Vec<u8>)>;
+
+    fn count(name: &str, bytes: &[u8]) -> (Packets, Result<usize, Error>) {
         let path = written(name, bytes);
         let mut seen = Vec::new();
         let result = read(&path, |at, packet| seen.push((at, packet.to_vec())));
