@@ -20,7 +20,8 @@ pub enum KxError {
     Invalid,
 }
 
-/// A private value, used for one exchange.
+/// A private value, used for one exchange. Of a KEM: the initiator's decapsulation key, or what the responder made for
+/// one encapsulation key.
 pub trait PrivateKx: Send + Sync {
     /// The public value for the KE payload.
     fn public(&self) -> Vec<u8>;
@@ -28,8 +29,8 @@ pub trait PrivateKx: Send + Sync {
     fn agree(&self, peer_public: &[u8]) -> Result<Secret, KxError>;
 }
 
-/// Length of a public value in bytes, for each method that the providers know: RFC 3526 for MODP,
-/// RFC 5903 7 for ECP (both coordinates), RFC 8031 for Curve25519.
+/// Length of an initiator's public value in bytes, for each method that the providers know: RFC 3526
+/// for MODP, RFC 5903 7 for ECP (both coordinates), RFC 8031 for Curve25519, FIPS 203 for ML-KEM.
 pub fn public_len(method: Ke) -> Option<usize> {
     Some(match method {
         Ke::MODP_1536 => 192,
@@ -42,6 +43,20 @@ pub fn public_len(method: Ke) -> Option<usize> {
         Ke::ECP_384 => 96,
         Ke::ECP_521 => 132,
         Ke::CURVE25519 => 32,
+        Ke::ML_KEM_512 => 800,
+        Ke::ML_KEM_768 => 1184,
+        Ke::ML_KEM_1024 => 1568,
         _ => return None,
     })
+}
+
+/// Length of a responder's public value: of a KEM, of its ciphertext (FIPS 203, table 3); else that of
+/// [`public_len`].
+pub fn answer_len(method: Ke) -> Option<usize> {
+    match method {
+        Ke::ML_KEM_512 => Some(768),
+        Ke::ML_KEM_768 => Some(1088),
+        Ke::ML_KEM_1024 => Some(1568),
+        _ => public_len(method),
+    }
 }

@@ -44,8 +44,21 @@ pub trait Provider: Send + Sync + Debug {
     /// The seed is 64 bytes from a CSPRNG, used once.
     fn kx(&self, method: Ke, seed: &[u8; 64]) -> Result<Box<dyn PrivateKx>, Unsupported>;
 
-    /// Checks that a peer's public value is one of `method`'s group (RFC 6989) without computing with it.
+    /// The same for a responder that knows the initiator's public value already: a KEM's public value is
+    /// made for it, and the result agrees with no other.
+    fn kx_answer(
+        &self,
+        method: Ke,
+        seed: &[u8; 64],
+        peer: &[u8],
+    ) -> Result<Box<dyn PrivateKx>, KxError>;
+
+    /// Checks that an initiator's public value is one of `method`'s group (RFC 6989), or a proper
+    /// encapsulation key (FIPS 203 7.2), without computing with it.
     fn check_public(&self, method: Ke, public: &[u8]) -> Result<(), KxError>;
+
+    /// The same for a responder's public value, of a KEM its ciphertext.
+    fn check_answer(&self, method: Ke, public: &[u8]) -> Result<(), KxError>;
 
     /// Whether `kx` knows the method.
     fn has_kx(&self, method: Ke) -> bool;

@@ -93,16 +93,33 @@ impl Provider for Toy {
     }
 
     fn kx(&self, method: Ke, seed: &[u8; 64]) -> Result<Box<dyn PrivateKx>, Unsupported> {
-        let public_len = kx::public_len(method).ok_or_else(|| Unsupported(method.to_string()))?;
-        let mut mix = Mix::new(b"kx");
-        mix.update(seed);
-        // 2 to P-2: neither 0 nor a value whose public one is refused.
-        let private = 2 + mix.value() % (P - 3);
-        Ok(Box::new(ToyKx { method, private, public_len }))
+        match (kx::public_len(method), kx::answer_len(method)) {
+            (Some(len), Some(peer_len)) => Ok(Box::new(ToyKx::new(seed, len, peer_len))),
+            _ => Err(Unsupported(method.to_string())),
+        }
+    }
+
+    fn kx_answer(
+        &self,
+        method: Ke,
+        seed: &[u8; 64],
+        peer: &[u8],
+    ) -> Result<Box<dyn PrivateKx>, KxError> {
+        self.check_public(method, peer)?;
+        match (kx::answer_len(method), kx::public_len(method)) {
+            (Some(len), Some(peer_len)) => Ok(Box::new(ToyKx::new(seed, len, peer_len))),
+            _ => Err(KxError::Invalid),
+        }
     }
 
     fn check_public(&self, method: Ke, public: &[u8]) -> Result<(), KxError> {
-        public_value(method, public).map(|_| ())
+        let len = kx::public_len(method).ok_or(KxError::Invalid)?;
+        public_value(len, public).map(|_| ())
+    }
+
+    fn check_answer(&self, method: Ke, public: &[u8]) -> Result<(), KxError> {
+        let len = kx::answer_len(method).ok_or(KxError::Invalid)?;
+        public_value(len, public).map(|_| ())
     }
 
     fn has_kx(&self, method: Ke) -> bool {
@@ -143,9 +160,19 @@ const P: u64 = (1 << 61) - 1;
 const GENERATOR: u64 = 37;
 
 struct ToyKx {
-    method: Ke,
     private: u64,
     public_len: usize,
+    peer_len: usize,
+}
+
+impl ToyKx {
+    fn new(seed: &[u8; 64], public_len: usize, peer_len: usize) -> Self {
+        let mut mix = Mix::new(b"kx");
+        mix.update(seed);
+        // 2 to P-2: neither 0 nor a value whose public one is refused.
+        let private = 2 + mix.value() % (P - 3);
+        Self { private, public_len, peer_len }
+    }
 }
 
 impl PrivateKx for ToyKx {
@@ -156,15 +183,14 @@ impl PrivateKx for ToyKx {
     }
 
     fn agree(&self, peer_public: &[u8]) -> Result<Secret, KxError> {
-        let peer = public_value(self.method, peer_public)?;
+        let peer = public_value(self.peer_len, peer_public)?;
         let mut mix = Mix::new(b"shared");
         mix.update(&power(peer, self.private).to_be_bytes());
         Ok(Secret::new(mix.bytes(32)))
     }
 }
 
-fn public_value(method: Ke, public: &[u8]) -> Result<u64, KxError> {
-    let expected = kx::public_len(method).ok_or(KxError::Invalid)?;
+fn public_value(expected: usize, public: &[u8]) -> Result<u64, KxError> {
     if public.len() != expected {
         return Err(KxError::Length { expected, got: public.len() });
     }

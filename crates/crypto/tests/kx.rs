@@ -1,6 +1,6 @@
 //! Key exchange from seeds, with both providers.
 
-use crypto::kx::{KxError, public_len};
+use crypto::kx::{KxError, answer_len, public_len};
 use crypto::native::Native;
 use crypto::provider::Provider;
 use crypto::toy::Toy;
@@ -18,6 +18,8 @@ const METHODS: [Ke; 10] = [
     Ke::ECP_521,
     Ke::CURVE25519,
 ];
+
+const KEMS: [Ke; 3] = [Ke::ML_KEM_512, Ke::ML_KEM_768, Ke::ML_KEM_1024];
 
 fn providers() -> [&'static dyn Provider; 2] {
     [&Native, &Toy]
@@ -133,12 +135,59 @@ fn points_off_the_curve_are_refused() {
 #[test]
 fn unknown_methods_are_refused() {
     for provider in providers() {
-        for method in
-            [Ke::NONE, Ke::MODP_1024, Ke::MODP_2048_256, Ke::CURVE448, Ke::ML_KEM_768, Ke(9999)]
-        {
+        for method in [Ke::NONE, Ke::MODP_1024, Ke::MODP_2048_256, Ke::CURVE448, Ke(9999)] {
             assert!(!provider.has_kx(method));
             assert!(provider.kx(method, &[1; 64]).is_err());
             assert!(provider.check_public(method, &[2; 32]).is_err());
+        }
+    }
+}
+
+/// Of a KEM each side has its own part, and the responder's is made for one initiator.
+#[test]
+fn kems_agree_from_seeds() {
+    for provider in providers() {
+        for method in KEMS {
+            assert!(provider.has_kx(method));
+            let [a, again, other] = [1, 1, 2].map(|seed| provider.kx(method, &[seed; 64]).unwrap());
+            assert_eq!(a.public(), again.public(), "{method}");
+            assert_ne!(a.public(), other.public(), "{method}");
+            assert_eq!(Some(a.public().len()), public_len(method));
+            let b = provider.kx_answer(method, &[3; 64], &a.public()).unwrap();
+            assert_eq!(Some(b.public().len()), answer_len(method));
+            provider.check_public(method, &a.public()).unwrap();
+            provider.check_answer(method, &b.public()).unwrap();
+            let (ab, ba) = (a.agree(&b.public()).unwrap(), b.agree(&a.public()).unwrap());
+            assert_eq!((ab.len(), &ab), (32, &ba), "{method}");
+            // Meant for somebody else: another secret, and no error (implicit rejection).
+            assert_ne!(other.agree(&b.public()).unwrap(), ab, "{method}");
+        }
+    }
+    let [a, other] = [1, 2].map(|seed| Native.kx(Ke::ML_KEM_768, &[seed; 64]).unwrap());
+    let b = Native.kx_answer(Ke::ML_KEM_768, &[3; 64], &a.public()).unwrap();
+    assert_eq!(b.agree(&other.public()).unwrap_err(), KxError::Invalid);
+}
+
+#[test]
+fn lengths_of_kems_are_checked() {
+    for provider in providers() {
+        for method in KEMS {
+            let a = provider.kx(method, &[1; 64]).unwrap();
+            for (expected, answer) in [(public_len(method), false), (answer_len(method), true)] {
+                let expected = expected.unwrap();
+                for got in [0, 1, 32, expected - 1, expected + 1, 4096] {
+                    let value = vec![5; got];
+                    let error = KxError::Length { expected, got };
+                    if answer {
+                        assert_eq!(a.agree(&value).unwrap_err(), error, "{method}");
+                        assert_eq!(provider.check_answer(method, &value).unwrap_err(), error);
+                    } else {
+                        let made = provider.kx_answer(method, &[1; 64], &value).map(|_| ());
+                        assert_eq!(made.unwrap_err(), error, "{method}");
+                        assert_eq!(provider.check_public(method, &value).unwrap_err(), error);
+                    }
+                }
+            }
         }
     }
 }

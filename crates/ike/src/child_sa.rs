@@ -282,6 +282,12 @@ pub(crate) fn down(cx: &mut Context, id: ChildId, reason: Failure) {
     let Some(child) = cx.children.remove(id) else { return };
     cx.timers.cancel_child(child.ike, id);
     cx.unsaved.insert(child.ike);
+    // One that it was to replace, and that is still complete, serves on.
+    for old in cx.children.of(child.ike) {
+        if let Some(old) = cx.children.get_mut(old).filter(|c| c.successor == Some(id)) {
+            old.successor = None;
+        }
+    }
     let remove = child.remove_keys();
     cx.event(Event::ChildDown { child: id, ike: child.ike, remote: child.remote, remove, reason });
 }

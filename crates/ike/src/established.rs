@@ -24,7 +24,7 @@ use crate::endpoint::Now;
 use crate::error::{EndReason, Failure};
 use crate::event::{ChildId, IkeInfo, IkeSaId};
 use crate::exchange::child::{self, Answer, Keying, Refusal, find_sa};
-use crate::exchange::{create_child, delete, liveness, recovered, rekey};
+use crate::exchange::{create_child, delete, followup, liveness, recovered, rekey};
 use crate::ike_sa::{IkeSa, State};
 use crate::job::{Done, JobId};
 use crate::record::Asks;
@@ -126,6 +126,8 @@ pub(crate) enum Own {
     Rekey(Box<rekey::Sent>),
     /// The same: the shared secret is being made.
     RekeyAgreeing(Box<rekey::Agreeing>),
+    /// The additional key exchanges of either.
+    Followup(Box<followup::Chain>),
     /// INFORMATIONAL with a Delete of a child.
     Delete(delete::Sent),
     /// INFORMATIONAL that ends this SA.
@@ -144,6 +146,8 @@ pub(crate) enum Theirs {
     Create(Box<create_child::Answering>),
     /// CREATE_CHILD_SA for this IKE SA.
     Rekey(Box<rekey::Answering>),
+    /// The additional key exchanges of either; between two of them the next request is waited for.
+    Followup(Box<followup::Pending>),
 }
 
 /// How an SA goes on after a message.
@@ -236,8 +240,7 @@ impl Established {
 
     /// The peer deleted what this host does not know: it may be what a late response is about.
     pub(crate) fn note_deleted(&mut self, spi: Spi) {
-        let creating = matches!(self.own, Some(Own::Create(_) | Own::CreateAgreeing(_)));
-        if creating && self.deleted.len() < MAX_DELETED {
+        if self.creating() && self.deleted.len() < MAX_DELETED {
             self.deleted.push(spi);
         }
     }
@@ -266,9 +269,11 @@ impl Established {
     pub(crate) fn own_exchange(&self) -> Option<ExchangeType> {
         match self.own.as_ref()? {
             Own::Create(_) | Own::Rekey(_) => Some(ExchangeType::CREATE_CHILD_SA),
+            Own::Followup(chain) => chain.sent().then_some(ExchangeType::IKE_FOLLOWUP_KE),
             Own::Delete(_) | Own::DeleteIke | Own::Probe => Some(ExchangeType::INFORMATIONAL),
             Own::Forgotten(exchange) | Own::Recovered(Asks::Nothing(exchange)) => Some(*exchange),
-            Own::Recovered(_) => Some(ExchangeType::CREATE_CHILD_SA),
+            Own::Recovered(Asks::Child { exchange, .. }) => Some(*exchange),
+            Own::Recovered(Asks::RekeyIke) => Some(ExchangeType::CREATE_CHILD_SA),
             Own::CreateKeying(_)
             | Own::CreateAgreeing(_)
             | Own::RekeyKeying(_)
@@ -282,6 +287,7 @@ impl Established {
             Some(Own::Create(_) | Own::Rekey(_) | Own::Recovered(Asks::Child { .. })) => {
                 "CREATE_CHILD_SA"
             }
+            Some(Own::Followup(_)) => "IKE_FOLLOWUP_KE",
             Some(Own::Delete(_) | Own::DeleteIke) => "INFORMATIONAL, delete",
             Some(Own::Probe) => "INFORMATIONAL, liveness",
             _ => "INFORMATIONAL",
@@ -292,6 +298,11 @@ impl Established {
     pub(crate) fn ike_doing(&self) -> IkeDoing {
         match (&self.life, &self.own) {
             (Life::Live, Some(Own::Rekey(_) | Own::RekeyAgreeing(_))) => IkeDoing::Rekeying,
+            (Life::Live, Some(Own::Followup(chain)))
+                if matches!(chain.subject, followup::Subject::Ike(_)) =>
+            {
+                IkeDoing::Rekeying
+            }
             (Life::Live, _) => IkeDoing::Idle,
             (Life::Replaced(_) | Life::Closing, _) => IkeDoing::Closing,
         }
@@ -299,8 +310,22 @@ impl Established {
 
     /// Whether this host creates, rekeys or closes a child SA (RFC 7296 2.25.1).
     pub(crate) fn child_busy(&self) -> bool {
-        let creating = matches!(self.own, Some(Own::Create(_) | Own::CreateAgreeing(_)));
-        creating || matches!(self.own, Some(Own::Delete(_) | Own::Recovered(Asks::Child { .. })))
+        self.creating()
+            || matches!(self.own, Some(Own::Delete(_) | Own::Recovered(Asks::Child { .. })))
+    }
+
+    /// Whether this host has asked for a child SA.
+    fn creating(&self) -> bool {
+        match &self.own {
+            Some(Own::Create(_) | Own::CreateAgreeing(_)) => true,
+            Some(Own::Followup(chain)) => matches!(chain.subject, followup::Subject::Child(_)),
+            _ => false,
+        }
+    }
+
+    /// Whether this host is in the middle of additional key exchanges: too late for another rekey (RFC 9370 2.2.4).
+    pub(crate) fn following_up(&self) -> bool {
+        matches!(self.own, Some(Own::Followup(_)))
     }
 
     /// What this host does with a child SA.
@@ -311,6 +336,10 @@ impl Established {
         let rekeying = match &self.own {
             Some(Own::Create(sent)) => sent.plan.replaces() == Some(child.id),
             Some(Own::CreateAgreeing(agreeing)) => agreeing.plan.replaces() == Some(child.id),
+            Some(Own::Followup(chain)) => match &chain.subject {
+                followup::Subject::Child(outcome) => outcome.replaces() == Some(child.id),
+                followup::Subject::Ike(_) => false,
+            },
             _ => false,
         };
         match child.stage {

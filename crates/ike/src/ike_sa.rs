@@ -16,7 +16,7 @@ use crate::error::{EndReason, Failure, Misbehaviour};
 use crate::established::{self, Established, Task};
 use crate::event::{Event, IkeSaId};
 use crate::exchange::init::HALF_OPEN;
-use crate::exchange::{auth, init};
+use crate::exchange::{auth, init, intermediate};
 use crate::fragment::{self, Fragment, Gather};
 use crate::job::{Done, JobId};
 use crate::keys::IkeKeys;
@@ -50,6 +50,8 @@ pub(crate) struct IkeSa {
     /// Both can gather fragments (RFC 7383 2.3).
     pub(crate) fragmentation: bool,
     pub(crate) secured: Option<Box<Secured>>,
+    /// Of IKE_INTERMEDIATE exchanges, until both are authenticated.
+    pub(crate) trail: Option<Box<intermediate::Trail>>,
     pub(crate) state: State,
     reply_to: Option<ReplyTo>,
     gather_request: Gather,
@@ -58,6 +60,7 @@ pub(crate) struct IkeSa {
 
 /// Algorithms and keys, once there are any. Ciphers are keyed for each message: an idle SA has none, which
 /// halves its size, and messages are few.
+#[derive(Clone)]
 pub(crate) struct Secured {
     pub(crate) suite: IkeSuite,
     pub(crate) keys: IkeKeys,
@@ -74,6 +77,16 @@ pub(crate) enum State {
     InitAgree(Box<init::Agreeing>),
     /// Responder: the job that makes the private value and agrees.
     InitAnswer(Box<init::Answering>),
+    /// Initiator: the job that makes the private value of an additional key exchange.
+    IntermediateKey(Box<intermediate::KeyWait>),
+    /// Initiator: the IKE_INTERMEDIATE response.
+    IntermediateSent(Box<intermediate::Sent>),
+    /// Initiator: the job that agrees.
+    IntermediateAgree(Box<intermediate::Agreeing>),
+    /// Responder: the IKE_INTERMEDIATE request.
+    IntermediateAwait(Box<intermediate::Steps>),
+    /// Responder: the job that makes the private value and agrees.
+    IntermediateAnswer(Box<intermediate::Answering>),
     /// Initiator: the job that signs.
     AuthSign(Box<auth::Signing>),
     /// Initiator: the IKE_AUTH response.
@@ -139,6 +152,7 @@ impl IkeSa {
             window: Window::new(),
             fragmentation: false,
             secured: None,
+            trail: None,
             state,
             reply_to: None,
             gather_request: Gather::default(),
@@ -180,13 +194,30 @@ impl IkeSa {
         cx: &mut Context,
         arrived: Arrived<'_>,
     ) -> Result<(), Misbehaviour> {
-        match &self.state {
-            State::InitAnswer(_) => Ok(()),
-            State::AuthAwait(handshake) if handshake.request == arrived.bytes => {
-                cx.transmit(arrived.local, arrived.remote, &handshake.response);
-                Ok(())
-            }
-            _ => Err(Misbehaviour::OutOfOrder),
+        let handshake = match &self.state {
+            State::InitAnswer(_) | State::IntermediateAnswer(_) => return Ok(()),
+            State::AuthAwait(handshake) => handshake,
+            State::IntermediateAwait(steps) => &steps.handshake,
+            _ => return Err(Misbehaviour::OutOfOrder),
+        };
+        if handshake.request != arrived.bytes {
+            return Err(Misbehaviour::OutOfOrder);
+        }
+        cx.transmit(arrived.local, arrived.remote, &handshake.response);
+        Ok(())
+    }
+
+    /// What goes into the AUTH payloads of IKE_INTERMEDIATE exchanges.
+    pub(crate) fn trail_mut(&mut self) -> &mut intermediate::Trail {
+        self.trail.get_or_insert_default()
+    }
+
+    /// Notes an IKE_INTERMEDIATE message for IKE_AUTH, under the keys that protect it.
+    fn note(&mut self, cx: &Context, message: intermediate::Whole<'_>) {
+        if message.header.exchange == ExchangeType::IKE_INTERMEDIATE
+            && let Some(secured) = &self.secured
+        {
+            self.trail.get_or_insert_default().note(&*cx.provider, secured, message);
         }
     }
 
@@ -278,6 +309,9 @@ impl IkeSa {
             State::InitKey(s) if s.job == job => s.done(cx, self, now, done),
             State::InitAgree(s) if s.job == job => s.done(cx, self, now, done),
             State::InitAnswer(s) if s.job == job => s.done(cx, self, now, done),
+            State::IntermediateKey(s) if s.job == job => s.done(cx, self, now, done),
+            State::IntermediateAgree(s) if s.job == job => s.done(cx, self, now, done),
+            State::IntermediateAnswer(s) if s.job == job => s.done(cx, self, now, done),
             State::AuthSign(s) if s.job == job => s.done(cx, self, now, done),
             State::AuthVerify(s) if s.job == job => s.done(cx, self, now, done),
             State::AuthCheck(s) if s.job == job => s.done(cx, self, now, done),
@@ -324,9 +358,10 @@ impl IkeSa {
     ) -> Vec<Vec<u8>> {
         let header = self.header(exchange, message_id, response);
         let limit = self.config.message_limit().filter(|_| self.fragmentation);
+        let (first, plain) = encode_payloads(payloads);
+        self.note(cx, intermediate::Whole { header: &header, aad: None, first, plain: &plain });
         let Some(secured) = &mut self.secured else { return Vec::new() };
         let Some(ciphers) = secured.ciphers(cx, self.initiator) else { return Vec::new() };
-        let (first, plain) = encode_payloads(payloads);
         fragment::seal(&header, first, &plain, &*ciphers.out, limit, || {
             secured.sealed += 1;
             secured.sealed
@@ -379,6 +414,11 @@ impl IkeSa {
             State::InitKey(_) | State::InitSent(_) | State::InitAgree(_) | State::InitAnswer(_) => {
                 "IKE_SA_INIT"
             }
+            State::IntermediateKey(_)
+            | State::IntermediateSent(_)
+            | State::IntermediateAgree(_)
+            | State::IntermediateAwait(_)
+            | State::IntermediateAnswer(_) => "IKE_INTERMEDIATE",
             State::Up(up) => up.during(),
             State::Lingering | State::Gone => "INFORMATIONAL",
             _ => "IKE_AUTH",

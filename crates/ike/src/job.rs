@@ -124,8 +124,10 @@ fn key_share(
     peer: Option<Vec<u8>>,
 ) -> Result<KeyShare, KxError> {
     // A method that the provider lacks is never offered and never chosen.
-    let private: Arc<dyn PrivateKx> =
-        provider.kx(method, seed).map_err(|_| KxError::Invalid)?.into();
+    let private: Arc<dyn PrivateKx> = match &peer {
+        None => provider.kx(method, seed).map_err(|_| KxError::Invalid)?.into(),
+        Some(public) => provider.kx_answer(method, seed, public)?.into(),
+    };
     let shared = peer.map(|public| private.agree(&public)).transpose()?;
     Ok(KeyShare { public: private.public(), private, shared })
 }

@@ -63,40 +63,42 @@ pub fn derive_initial(
 }
 
 /// Keys of an IKE SA that replaces another: `SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr)`
-/// with the old SA's prf, the rest with the new one's (RFC 7296 2.18).
+/// with the old SA's prf, the rest with the new one's (RFC 7296 2.18). Of several key exchanges the
+/// shared secrets after the first come last: `… | Ni | Nr | SK(1) | …` (RFC 9370 2.2.4).
 #[expect(clippy::too_many_arguments, reason = "they are the inputs of the RFC's formula")]
 pub fn derive_rekeyed(
     provider: &dyn Provider,
     suite: &IkeSuite,
     old_prf: Prf,
     old_sk_d: &Secret,
-    shared: &Secret,
+    shared: &[&Secret],
     ni: &[u8],
     nr: &[u8],
     spi_i: IkeSpi,
     spi_r: IkeSpi,
 ) -> Result<IkeKeys, Unsupported> {
-    let skeyseed = provider.prf(old_prf, old_sk_d.expose(), &[shared.expose(), ni, nr])?;
+    let seed = with_secrets(shared, ni, nr);
+    let skeyseed = provider.prf(old_prf, old_sk_d.expose(), &seed)?;
     expand(provider, suite, &skeyseed, ni, nr, spi_i, spi_r)
 }
 
-/// Keys of a child SA: `KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr)` (RFC 7296 2.17).
+/// Keys of a child SA: `KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr [| SK(1) | …])` (RFC 7296 2.17, RFC 9370
+/// 2.2.4).
 ///
-/// `prf` and `sk_d` are those of the IKE SA under which the child is made; `shared` is there with PFS.
+/// `prf` and `sk_d` are those of the IKE SA under which the child is made; `shared` has the secrets of all
+/// key exchanges, the first of them PFS.
 pub fn derive_child(
     provider: &dyn Provider,
     prf: Prf,
     sk_d: &Secret,
-    shared: Option<&Secret>,
+    shared: &[&Secret],
     ni: &[u8],
     nr: &[u8],
     suite: &EspSuite,
 ) -> Result<ChildKeys, Unsupported> {
     let encr = suite.cipher.encr_key_len();
     let integ = integ_len(provider, suite.cipher.integ)?;
-    let mut seed = Vec::with_capacity(3);
-    seed.extend(shared.map(Secret::expose));
-    seed.extend([ni, nr]);
+    let seed = with_secrets(shared, ni, nr);
     let keymat = prf_plus(provider, prf, sk_d.expose(), &seed, 2 * (encr + integ))?;
     let mut rest = keymat.expose();
     // The initiator's keys first; encryption before integrity.
@@ -106,6 +108,13 @@ pub fn derive_child(
         r_encr: take(&mut rest, encr),
         r_integ: take(&mut rest, integ),
     })
+}
+
+/// The first shared secret, the nonces, the other secrets.
+fn with_secrets<'a>(shared: &[&'a Secret], ni: &'a [u8], nr: &'a [u8]) -> Vec<&'a [u8]> {
+    let mut secrets = shared.iter().map(|secret| secret.expose());
+    let first = secrets.next();
+    first.into_iter().chain([ni, nr]).chain(secrets).collect()
 }
 
 fn expand(

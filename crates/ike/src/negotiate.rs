@@ -8,6 +8,7 @@ use wire::proposal::{Proposal, Transform};
 use wire::registry::{Encr, Integ, Ke, Prf, ProtocolId, Sn, TransformType};
 
 use crate::error::Misbehaviour;
+use crate::multi_ke::{self, Additional, is_additional};
 
 /// The algorithms of an IKE SA.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -18,6 +19,8 @@ pub struct IkeSuite {
     pub prf: Prf,
     /// Key exchange method.
     pub ke: Ke,
+    /// Key exchanges after that one (RFC 9370).
+    pub additional: Additional,
 }
 
 /// The algorithms of a child SA.
@@ -29,6 +32,8 @@ pub struct EspSuite {
     pub esn: bool,
     /// Method of a key exchange of its own (PFS).
     pub ke: Option<Ke>,
+    /// Key exchanges after that one (RFC 9370).
+    pub additional: Additional,
 }
 
 /// A proposal that was chosen.
@@ -45,7 +50,7 @@ pub struct Chosen<S> {
 /// Where a child SA is negotiated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChildExchange {
-    /// In IKE_AUTH: no key exchange of its own, KE transforms are left out and ignored (RFC 7296 1.2).
+    /// In IKE_AUTH: no key exchange of its own, KE and ADDKE transforms are left out and ignored (RFC 7296 1.2).
     Auth,
     /// In CREATE_CHILD_SA.
     Create,
@@ -148,7 +153,7 @@ struct Rules {
     kinds: &'static [TransformType],
     /// Those that must.
     mandatory: &'static [TransformType],
-    /// KE transforms are passed over, on both sides.
+    /// KE and ADDKE transforms are passed over, on both sides.
     ignore_ke: bool,
 }
 
@@ -158,7 +163,19 @@ impl Rules {
         Self {
             protocol: ProtocolId::IKE,
             spi: spi.map(|spi| spi.0.to_be_bytes().to_vec()).unwrap_or_default(),
-            kinds: &[T::ENCR, T::PRF, T::INTEG, T::KE],
+            kinds: &[
+                T::ENCR,
+                T::PRF,
+                T::INTEG,
+                T::KE,
+                T::ADDKE1,
+                T::ADDKE2,
+                T::ADDKE3,
+                T::ADDKE4,
+                T::ADDKE5,
+                T::ADDKE6,
+                T::ADDKE7,
+            ],
             mandatory: &[T::ENCR, T::PRF, T::KE],
             ignore_ke: false,
         }
@@ -169,14 +186,26 @@ impl Rules {
         Self {
             protocol: ProtocolId::ESP,
             spi: spi.0.to_be_bytes().to_vec(),
-            kinds: &[T::ENCR, T::INTEG, T::KE, T::SN],
+            kinds: &[
+                T::ENCR,
+                T::INTEG,
+                T::KE,
+                T::SN,
+                T::ADDKE1,
+                T::ADDKE2,
+                T::ADDKE3,
+                T::ADDKE4,
+                T::ADDKE5,
+                T::ADDKE6,
+                T::ADDKE7,
+            ],
             mandatory: &[T::ENCR, T::SN],
             ignore_ke: exchange == ChildExchange::Auth,
         }
     }
 
     /// Ours as it counts under these rules: no KE where it does not belong, sequence numbers named.
-    /// `None` if it asks for what is not done here (additional key exchanges): to leave that out would weaken it.
+    /// `None` if it asks for what is not done here: to leave that out would weaken it.
     fn own(&self, proposal: &Proposal) -> Option<Proposal> {
         let mut own = proposal.clone();
         if !own.transforms.iter().all(|t| self.kinds.contains(&t.kind)) {
@@ -188,7 +217,7 @@ impl Rules {
             own.transforms.retain(|t| *t != null);
         }
         if self.ignore_ke {
-            own.transforms.retain(|t| t.kind != TransformType::KE);
+            own.transforms.retain(|t| t.kind != TransformType::KE && !is_additional(t.kind));
         }
         let sn = TransformType::SN;
         if self.mandatory.contains(&sn) && !own.has(sn) {
@@ -230,9 +259,16 @@ fn available(own: &Proposal, provider: &dyn Provider) -> Proposal {
             .of_kind(TransformType::ENCR)
             .any(|e| provider.has_cipher(cipher_spec(e, Integ(t.id)))),
         TransformType::PRF => provider.has_prf(Prf(t.id)),
-        TransformType::KE => t.id == Ke::NONE.0 || provider.has_kx(Ke(t.id)),
+        kind if kind == TransformType::KE || is_additional(kind) => {
+            t.id == Ke::NONE.0 || provider.has_kx(Ke(t.id))
+        }
         _ => true,
     });
+    // A type of which nothing is left asked for something that cannot be done.
+    let gone = own.additional_kes().any(|(_, t)| !out.has(t.kind));
+    if gone {
+        out.transforms.clear();
+    }
     out
 }
 
@@ -268,8 +304,8 @@ fn pick(
     provider: &dyn Provider,
 ) -> Option<Vec<Transform>> {
     let cipher = pick_cipher(own, theirs, provider)?;
-    let mut out = Vec::with_capacity(rules.kinds.len());
-    for kind in rules.kinds {
+    let mut out: Vec<Transform> = Vec::with_capacity(rules.kinds.len());
+    for kind in rules.kinds.iter().filter(|kind| !is_additional(**kind)) {
         let chosen = match *kind {
             TransformType::ENCR | TransformType::INTEG => {
                 cipher.iter().find(|t| t.kind == *kind).cloned()
@@ -279,6 +315,10 @@ fn pick(
             kind => pick_optional(own, theirs, kind, provider)?,
         };
         out.extend(chosen);
+    }
+    if !rules.ignore_ke {
+        let first = out.iter().find(|t| t.kind == TransformType::KE).map(|t| Ke(t.id));
+        out.extend(multi_ke::pick(own, theirs.unwrap_or(own), first, provider)?);
     }
     Some(out)
 }
@@ -355,8 +395,12 @@ fn check_answer(offered: &[Proposal], answer: &[Proposal]) -> Result<Proposal, M
         answer.transforms.retain(|t| *t != none);
     }
     let from_offer = answer.transforms.iter().all(|t| offers(offered, t));
-    let one_each = offered.transforms.iter().all(|t| answer.of_kind(t.kind).count() == 1);
-    if from_offer && one_each { Ok(answer) } else { Err(Misbehaviour::ChoseUnoffered) }
+    // NONE may be left out of an answer for an additional key exchange.
+    let least = |kind| usize::from(!is_additional(kind) || !multi_ke::goes_without(offered, kind));
+    let kinds = || offered.transforms.iter().map(|t| t.kind);
+    let one_each = kinds().all(|kind| (least(kind)..=1).contains(&answer.of_kind(kind).count()));
+    let fits = from_offer && one_each && Additional::of(&answer).distinct();
+    if fits { Ok(answer) } else { Err(Misbehaviour::ChoseUnoffered) }
 }
 
 fn ike_suite(chosen: &Proposal) -> Option<IkeSuite> {
@@ -365,16 +409,20 @@ fn ike_suite(chosen: &Proposal) -> Option<IkeSuite> {
         cipher: cipher_of(chosen)?,
         prf: Prf(one(TransformType::PRF)?.id),
         ke: Ke(one(TransformType::KE)?.id),
+        additional: Additional::of(chosen),
     })
 }
 
 fn esp_suite(chosen: &Proposal) -> Option<EspSuite> {
     let one = |kind| chosen.of_kind(kind).next();
-    Some(EspSuite {
+    let suite = EspSuite {
         cipher: cipher_of(chosen)?,
         esn: one(TransformType::SN)?.id == Sn::ESN.0,
         ke: one(TransformType::KE).map(|t| Ke(t.id)).filter(|ke| *ke != Ke::NONE),
-    })
+        additional: Additional::of(chosen),
+    };
+    // There is nothing to add to without a first key exchange.
+    (suite.ke.is_some() || suite.additional.is_empty()).then_some(suite)
 }
 
 /// Every cipher that an ESP proposal leaves to choose from.

@@ -29,6 +29,8 @@ use crate::child_sa::{Child, Stage};
 use crate::config::PeerConfig;
 use crate::context::Context;
 use crate::established::{Established, Own};
+use crate::event::ChildId;
+use crate::exchange::followup::Subject;
 use crate::ike_sa::IkeSa;
 use crate::keys::IkeKeys;
 use crate::nat::NatState;
@@ -106,6 +108,8 @@ pub enum Asks {
         spi_in: Spi,
         /// Inbound SPI of the child SA that it replaces.
         replaces: Option<Spi>,
+        /// CREATE_CHILD_SA, or the IKE_FOLLOWUP_KE of an additional key exchange.
+        exchange: ExchangeType,
     },
     /// A successor of the IKE SA.
     RekeyIke,
@@ -181,7 +185,9 @@ impl SaRecord {
             c.mode == config.child.mode
                 && offered(&config.child.esp_proposals, &cipher(c.suite.cipher))
         };
-        offered(&config.ike_proposals, &[&cipher(self.suite.cipher)[..], &ike[..]].concat())
+        let whole = [&cipher(self.suite.cipher)[..], &ike[..]].concat();
+        let mut fitting = config.ike_proposals.iter().filter(|p| self.suite.additional.fits(p));
+        fitting.any(|p| has_all(p, &whole))
             && self.children.iter().all(esp)
             && (self.encap || !config.force_encap)
     }
@@ -192,8 +198,10 @@ impl SaRecord {
         let up = sa.up().filter(|up| up.live() || up.replaced())?;
         let secured = sa.secured.as_ref()?;
         // The peer has handed the child SAs over to a successor whose keys are not made yet.
-        if matches!(up.own, Some(Own::RekeyAgreeing(_))) {
-            return None;
+        match &up.own {
+            Some(Own::RekeyAgreeing(_)) => return None,
+            Some(Own::Followup(c)) if matches!(c.subject, Subject::Ike(_)) => return None,
+            _ => {}
         }
         let (next_out, sent, expected_in, answer) = sa.window.export();
         let outstanding =
@@ -251,9 +259,16 @@ impl Established {
     fn asks(&self, cx: &Context) -> Asks {
         match &self.own {
             Some(Own::Create(sent)) => {
-                let replaced = sent.plan.replaces().and_then(|id| cx.children.get(id));
-                Asks::Child { spi_in: sent.plan.spi_in(), replaces: replaced.map(|c| c.spi_in) }
+                let (spi_in, replaces) = (sent.plan.spi_in(), sent.plan.replaces());
+                child_asked(cx, spi_in, replaces, ExchangeType::CREATE_CHILD_SA)
             }
+            Some(Own::Followup(chain)) => match &chain.subject {
+                Subject::Ike(_) => Asks::RekeyIke,
+                Subject::Child(outcome) => {
+                    let (spi_in, replaces) = (outcome.spi_in(), outcome.replaces());
+                    child_asked(cx, spi_in, replaces, ExchangeType::IKE_FOLLOWUP_KE)
+                }
+            },
             Some(Own::Rekey(_)) => Asks::RekeyIke,
             Some(Own::Recovered(asks)) => *asks,
             _ => Asks::Nothing(self.own_exchange().unwrap_or(ExchangeType::INFORMATIONAL)),
@@ -264,9 +279,23 @@ impl Established {
     fn orphan(&self) -> Option<Spi> {
         match &self.own {
             Some(Own::CreateAgreeing(agreeing)) => Some(agreeing.plan.spi_in()),
+            Some(Own::Followup(chain)) if !chain.sent() => match &chain.subject {
+                Subject::Child(outcome) => Some(outcome.spi_in()),
+                Subject::Ike(_) => None,
+            },
             _ => None,
         }
     }
+}
+
+fn child_asked(
+    cx: &Context,
+    spi_in: Spi,
+    replaces: Option<ChildId>,
+    exchange: ExchangeType,
+) -> Asks {
+    let replaces = replaces.and_then(|id| cx.children.get(id)).map(|c| c.spi_in);
+    Asks::Child { spi_in, replaces, exchange }
 }
 
 fn children(cx: &Context, sa: &IkeSa) -> Vec<ChildRecord> {
@@ -295,7 +324,11 @@ fn working_keys(keys: &IkeKeys) -> IkeKeys {
 
 /// Whether one of the proposals has all of these.
 fn offered(proposals: &[Proposal], transforms: &[Transform]) -> bool {
-    proposals.iter().any(|p| transforms.iter().all(|t| p.transforms.contains(t)))
+    proposals.iter().any(|p| has_all(p, transforms))
+}
+
+fn has_all(proposal: &Proposal, transforms: &[Transform]) -> bool {
+    transforms.iter().all(|t| proposal.transforms.contains(t))
 }
 
 fn cipher(spec: CipherSpec) -> Vec<Transform> {

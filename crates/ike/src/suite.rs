@@ -5,13 +5,15 @@ use wire::proposal::{Proposal, Transform};
 use wire::registry::{Integ, ProtocolId, Sn, TransformType};
 use wire::suite_text::to_text;
 
+use crate::multi_ke;
 use crate::negotiate::{EspSuite, IkeSuite};
 
-/// `aes128-sha256-modp2048` or `aes128gcm16-prfsha256-ecp256`: strongSwan's syntax.
+/// `aes128-sha256-modp2048` or `aes128gcm16-prfsha256-x25519-ke1_mlkem768`: strongSwan's syntax.
 pub fn suite_text(suite: &IkeSuite) -> String {
     let mut transforms = cipher(suite.cipher);
     transforms.push(Transform::prf(suite.prf));
     transforms.push(Transform::ke(suite.ke));
+    transforms.extend(suite.additional.transforms());
     text(ProtocolId::IKE, transforms)
 }
 
@@ -19,6 +21,7 @@ pub fn suite_text(suite: &IkeSuite) -> String {
 pub fn suite_text_esp(suite: &EspSuite) -> String {
     let mut transforms = cipher(suite.cipher);
     transforms.extend(suite.ke.map(Transform::ke));
+    transforms.extend(suite.additional.transforms());
     let sn = if suite.esn { Sn::ESN } else { Sn::SEQ_32 };
     transforms.push(Transform::sn(sn));
     text(ProtocolId::ESP, transforms)
@@ -62,6 +65,7 @@ pub(crate) fn list(proposals: &[Proposal]) -> String {
 fn apart(own: &Proposal, peer: &Proposal) -> Vec<TransformType> {
     let none = |t: &Transform| {
         let optional = matches!(t.kind, TransformType::INTEG | TransformType::KE);
+        let optional = optional || multi_ke::is_additional(t.kind);
         optional && t.id == 0
     };
     let of = |p: &Proposal, kind| -> Vec<Transform> {

@@ -28,6 +28,8 @@ pub(crate) enum Timer {
     Linger,
     /// Refused exchanges are tried again.
     Retry,
+    /// The peer does not go on with its additional key exchanges.
+    Followup,
     /// One of two SAs that were initiated at once is to be closed.
     Redundant,
     /// A child SA reached its soft lifetime.
@@ -121,7 +123,7 @@ impl Timer {
     fn why(self) -> Why {
         match self {
             Self::Retransmit => Why::Retransmit,
-            Self::HalfOpen => Why::HalfOpen,
+            Self::HalfOpen | Self::Followup => Why::HalfOpen,
             Self::Fragments => Why::Fragments,
             Self::RekeyIke => Why::RekeyIke,
             Self::RekeyChild(_) => Why::RekeyChild,

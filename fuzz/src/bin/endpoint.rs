@@ -198,7 +198,7 @@ fn sealed(pair: &mut Pair, n: usize, kind: u8, detail: u8, body: &[u8]) -> Optio
         message_id: u32::from(detail >> 3),
         length: 0,
     };
-    let suite = IkeSuite { cipher: keys.cipher, prf: Prf::HMAC_SHA2_256, ke: Ke::CURVE25519 };
+    let suite = IkeSuite { cipher: keys.cipher, prf: Prf::HMAC_SHA2_256, ke: Ke::CURVE25519, additional: ike::multi_ke::Additional::NONE };
     let keys = IkeKeys {
         sk_d: Secret::default(),
         sk_ai: keys.sk_ai,

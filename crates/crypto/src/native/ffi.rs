@@ -1,9 +1,11 @@
 //! The one place where AWS-LC is called without a safe layer over it: what `aws-lc-rs` lacks.
 //!
-//! Truncated GCM tags, raw AES, modular exponentiation with a cached modulus, and keys of every
-//! kind through one interface. Every pointer that AWS-LC returns is owned by one type here and
+//! Truncated GCM tags, raw AES, modular exponentiation with a cached modulus, ML-KEM from given
+//! randomness, and keys of every kind through one interface. Every pointer that AWS-LC returns is owned by one type here and
 //! freed by its `Drop`; slices go in with their own lengths; results are checked.
 #![allow(unsafe_code)]
+
+pub(crate) mod kem;
 
 use std::ptr::{self, NonNull};
 

@@ -4,6 +4,7 @@ mod cipher_aead;
 mod cipher_mac;
 mod ffi;
 mod kx_ec;
+mod kx_kem;
 mod kx_modp;
 mod mac;
 mod primes;
@@ -27,7 +28,8 @@ pub struct Native;
 impl Native {
     /// A private key given as it is instead of made from a seed: for known-answer tests.
     ///
-    /// An exponent (MODP, at most as long as the prime), a scalar of full length (ECP) or 32 bytes (X25519).
+    /// An exponent (MODP, at most as long as the prime), a scalar of full length (ECP), 32 bytes (X25519), or
+    /// `d | z` (ML-KEM).
     pub fn kx_with_private(
         &self,
         method: Ke,
@@ -35,7 +37,19 @@ impl Native {
     ) -> Result<Box<dyn PrivateKx>, Unsupported> {
         kx_ec::with_private(method, private)
             .or_else(|| kx_modp::with_private(method, private))
+            .or_else(|| kx_kem::with_private(method, private))
             .ok_or_else(|| Unsupported(format!("{method} with this private key")))
+    }
+
+    /// A responder's answer to `peer` with the randomness `m` instead of a seed: for known-answer tests of
+    /// ML-KEM. `None` for other methods.
+    pub fn kx_answer_with(
+        &self,
+        method: Ke,
+        m: &[u8; 32],
+        peer: &[u8],
+    ) -> Option<Result<Box<dyn PrivateKx>, KxError>> {
+        kx_kem::answer_with(method, m, peer)
     }
 }
 
@@ -101,17 +115,33 @@ impl Provider for Native {
     fn kx(&self, method: Ke, seed: &[u8; 64]) -> Result<Box<dyn PrivateKx>, Unsupported> {
         kx_ec::private(method, seed)
             .or_else(|| kx_modp::private(method, seed))
+            .or_else(|| kx_kem::private(method, seed))
             .unwrap_or_else(|| Err(Unsupported(method.to_string())))
+    }
+
+    fn kx_answer(
+        &self,
+        method: Ke,
+        seed: &[u8; 64],
+        peer: &[u8],
+    ) -> Result<Box<dyn PrivateKx>, KxError> {
+        kx_kem::answer(method, seed, peer)
+            .unwrap_or_else(|| self.kx(method, seed).map_err(|_| KxError::Invalid))
     }
 
     fn check_public(&self, method: Ke, public: &[u8]) -> Result<(), KxError> {
         kx_ec::check(method, public)
             .or_else(|| kx_modp::check(method, public))
+            .or_else(|| kx_kem::check(method, public))
             .unwrap_or(Err(KxError::Invalid))
     }
 
+    fn check_answer(&self, method: Ke, public: &[u8]) -> Result<(), KxError> {
+        kx_kem::check_answer(method, public).unwrap_or_else(|| self.check_public(method, public))
+    }
+
     fn has_kx(&self, method: Ke) -> bool {
-        kx_ec::knows(method) || kx_modp::knows(method)
+        kx_ec::knows(method) || kx_modp::knows(method) || kx_kem::knows(method)
     }
 
     fn has_prf(&self, prf: Prf) -> bool {

@@ -1,6 +1,7 @@
 //! Where messages, finished jobs and timers of an established SA go, and how it ends.
 
 use super::*;
+use crate::ike_sa::error_notify;
 
 /// A request of the peer, verified and fresh.
 pub(crate) fn request(
@@ -26,8 +27,15 @@ pub(crate) fn request(
     complete_new_children(cx, up.heir(sa));
     let flow = if exchange == ExchangeType::INFORMATIONAL {
         delete::informational(&mut up, cx, sa, now, &payloads)
+    } else if exchange == ExchangeType::IKE_FOLLOWUP_KE {
+        followup::request(&mut up, cx, sa, &payloads)
+    } else if up.following_up() {
+        sa.respond(cx, vec![error_notify(NotifyType::TEMPORARY_FAILURE)]);
+        Flow::Stay
     } else {
         up.yield_unsent();
+        // With a new request the peer gives up what it has not finished.
+        followup::forget(&mut up, cx, sa);
         match find_sa(&payloads).and_then(|p| p.first()).map(|p| p.protocol) {
             Some(ProtocolId::IKE) => rekey::request(&mut up, cx, sa, payloads),
             _ => create_child::request(&mut up, cx, sa, now, payloads),
@@ -47,6 +55,7 @@ pub(crate) fn response(
     let flow = match up.own.take() {
         Some(Own::Create(sent)) => sent.response(&mut up, cx, sa, now, payloads),
         Some(Own::Rekey(sent)) => sent.response(&mut up, cx, sa, now, payloads),
+        Some(Own::Followup(chain)) => chain.response(&mut up, cx, sa, now, &payloads),
         Some(Own::Delete(sent)) => sent.response(cx, now),
         Some(Own::DeleteIke) => Flow::End(Failure::Ended(EndReason::Deleted)),
         Some(Own::Recovered(asks)) => recovered::response(asks, &mut up, cx, sa, &payloads),
@@ -67,11 +76,13 @@ pub(crate) fn job_done(
     let theirs = match &up.theirs {
         Some(Theirs::Create(t)) => t.job == job,
         Some(Theirs::Rekey(t)) => t.job == job,
+        Some(Theirs::Followup(t)) => t.job == Some(job),
         None => false,
     };
     let flow = if theirs {
         match up.theirs.take() {
-            Some(Theirs::Create(t)) => t.done(cx, sa, now, done),
+            Some(Theirs::Create(t)) => t.done(&mut up, cx, sa, now, done),
+            Some(Theirs::Followup(t)) => t.done(&mut up, cx, sa, now, done),
             Some(Theirs::Rekey(t)) => t.done(&mut up, cx, sa, now, done),
             None => Flow::Stay,
         }
@@ -94,6 +105,7 @@ fn own_job_done(
         Some(Own::CreateAgreeing(a)) if a.job == job => a.done(up, cx, sa, now, done),
         Some(Own::RekeyKeying(k)) if k.job == job => k.done(up, cx, sa, now, done),
         Some(Own::RekeyAgreeing(a)) if a.job == job => a.done(up, cx, sa, now, done),
+        Some(Own::Followup(c)) if c.job() == Some(job) => c.done(up, cx, sa, now, done),
         other => {
             up.own = other;
             Flow::Stay
@@ -286,6 +298,7 @@ pub(crate) fn timer(
                 up.push(task);
             }
         }
+        Timer::Followup => followup::forget(&mut up, cx, sa),
         Timer::Linger => return close(up, cx, sa, now, EndReason::Rekeyed),
         Timer::Redundant => return close(up, cx, sa, now, EndReason::Redundant),
         Timer::Outbound(child) => outbound_due(&mut up, cx, child),

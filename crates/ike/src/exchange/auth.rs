@@ -222,7 +222,7 @@ impl Sent {
                 None => Failure::Misbehaved(Misbehaviour::MissingPayload),
             }),
         };
-        let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: None, initiated: true };
+        let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: &[], initiated: true };
         let installed = answer.and_then(|agreed| {
             let pair = child::pair(cx, sa, &agreed, keying)?;
             Ok(child_sa::install(cx, now.at, sa.id, agreed, pair))
@@ -406,7 +406,7 @@ fn accept(
     let mut up = establish(cx, sa, now, ids.local_id, ids.remote_id, &handshake);
     up.confirmed = false;
     let config = sa.config.child.clone();
-    let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: None, initiated: false };
+    let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: &[], initiated: false };
     let installed = Answer::choose(cx, sa, &config, payloads, ChildExchange::Auth, None)
         .and_then(|answer| established::install_answer(cx, sa, now, answer, keying));
     match installed {
@@ -434,6 +434,7 @@ fn establish(
     remote_id: Identity,
     handshake: &Handshake,
 ) -> Box<Established> {
+    sa.trail = None;
     let origin = Origin { own: sa.initiator, ni: handshake.ni.clone(), nr: handshake.nr.clone() };
     let up = Box::new(Established::new(sa, now, local_id, remote_id, Some(Arc::new(origin))));
     up.arm(cx, sa);

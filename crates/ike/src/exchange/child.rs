@@ -182,8 +182,8 @@ impl Answer {
 pub(crate) struct Keying<'a> {
     pub(crate) ni: &'a [u8],
     pub(crate) nr: &'a [u8],
-    /// With PFS.
-    pub(crate) shared: Option<&'a Secret>,
+    /// Of all key exchanges, PFS first.
+    pub(crate) shared: &'a [&'a Secret],
     /// Whether this host initiated the exchange.
     pub(crate) initiated: bool,
 }

@@ -14,13 +14,14 @@ use crate::config::ChildConfig;
 use crate::context::Context;
 use crate::endpoint::Now;
 use crate::error::{EndReason, Failure, Misbehaviour};
-use crate::established::{self, Established, Flow, Own, Task, Theirs};
+use crate::established::{self, Answered, Established, Flow, Own, Task, Theirs};
 use crate::event::{ChildId, Event};
 use crate::exchange::child::{self, Answer, Keying as ChildKeying, Offer, Refusal, find_sa};
+use crate::exchange::followup::{self, Asked, Subject};
 use crate::exchange::init::key_share;
 use crate::ike_sa::{IkeSa, error_notify, find_error, find_notify, plain_notify};
 use crate::job::{Done, JobId, KeyShare, Work};
-use crate::negotiate::{self, ChildExchange};
+use crate::negotiate::{self, ChildExchange, EspSuite};
 use crate::timer::Timer;
 
 /// So often the peer may ask for another key exchange method.
@@ -55,6 +56,14 @@ pub(crate) struct Sent {
 pub(crate) struct Agreeing {
     pub(crate) job: JobId,
     pub(crate) plan: Plan,
+    agreed: Agreed,
+    nr: Vec<u8>,
+    link: Option<Vec<u8>>,
+}
+
+/// What came of CREATE_CHILD_SA, where key exchanges are still to follow.
+pub(crate) struct Outcome {
+    plan: Plan,
     agreed: Agreed,
     nr: Vec<u8>,
 }
@@ -206,11 +215,13 @@ impl Sent {
                 up.push(Task::DeleteSpi(plan.offer.spi_in()));
                 failed(cx, sa, now, plan.replaces(), reason);
             }
-            Ok((agreed, nr, None)) => finish(up, cx, sa, now, plan, agreed, &nr, None),
+            Ok((agreed, nr, None)) => finish(up, cx, sa, now, plan, agreed, &nr, &[]),
             Ok((agreed, nr, Some(peer))) => {
                 let Some(private) = private else { return Flow::Stay };
+                let link = followup::link(&payloads);
                 let job = cx.job(sa.id, Work::Agree { private, peer });
-                up.own = Some(Own::CreateAgreeing(Box::new(Agreeing { job, plan, agreed, nr })));
+                let agreeing = Agreeing { job, plan, agreed, nr, link };
+                up.own = Some(Own::CreateAgreeing(Box::new(agreeing)));
             }
         }
         Flow::Stay
@@ -295,9 +306,12 @@ impl Agreeing {
         now: Now,
         done: Done,
     ) -> Flow {
-        let Self { plan, agreed, nr, .. } = *self;
+        let Self { plan, agreed, nr, link, .. } = *self;
         match done {
-            Done::Agree(Ok(shared)) => finish(up, cx, sa, now, plan, agreed, &nr, Some(&shared)),
+            Done::Agree(Ok(shared)) if !agreed.suite.additional.is_empty() => {
+                Outcome { plan, agreed, nr }.follow(up, cx, sa, now, shared, link);
+            }
+            Done::Agree(Ok(shared)) => finish(up, cx, sa, now, plan, agreed, &nr, &[&shared]),
             _ => {
                 up.push(Task::DeleteSpi(plan.offer.spi_in()));
                 failed(
@@ -313,6 +327,77 @@ impl Agreeing {
     }
 }
 
+impl Outcome {
+    /// The child SA that is to be replaced.
+    pub(crate) fn replaces(&self) -> Option<ChildId> {
+        self.plan.replaces()
+    }
+
+    /// The SPI offered.
+    pub(crate) fn spi_in(&self) -> Spi {
+        self.plan.spi_in()
+    }
+
+    /// The additional key exchanges, unless a rekey of the peer won against this one.
+    fn follow(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &IkeSa,
+        now: Now,
+        shared: Secret,
+        link: Option<Vec<u8>>,
+    ) {
+        let own = Nonces { ni: &self.plan.ni, nr: &self.nr };
+        let rival = self.plan.rival.as_ref().map(|(ni, nr)| Nonces { ni, nr });
+        if rival.is_some_and(|rival| collide::settle(own, rival).close_own) {
+            // Should the peer not finish its own, this is tried again.
+            if let Some(old) = self.replaces() {
+                cx.timers.set(sa.id, Timer::RekeyChild(old), now.at + REKEY_AGAIN);
+            }
+            return;
+        }
+        let Some(link) = link else {
+            let reason = Failure::Misbehaved(Misbehaviour::MissingPayload);
+            return failed(cx, sa, now, self.replaces(), reason);
+        };
+        let additional = self.agreed.suite.additional;
+        followup::start(up, cx, sa, Subject::Child(self), additional, shared, link);
+    }
+
+    /// All key exchanges are done.
+    pub(crate) fn finish(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        shared: &[&Secret],
+    ) -> Flow {
+        finish(up, cx, sa, now, self.plan, self.agreed, &self.nr, shared);
+        Flow::Stay
+    }
+
+    /// The peer may have the child SA up already.
+    pub(crate) fn failed(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &IkeSa,
+        now: Now,
+        reason: Failure,
+    ) -> Flow {
+        up.push(Task::DeleteSpi(self.spi_in()));
+        failed(cx, sa, now, self.replaces(), reason);
+        Flow::Stay
+    }
+
+    /// Once more, soon.
+    pub(crate) fn retry(self, up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now) {
+        up.retry(cx, sa, now, self.plan.task());
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "the exchange's outcome, and where it goes")]
 fn finish(
     up: &mut Established,
@@ -322,7 +407,7 @@ fn finish(
     plan: Plan,
     agreed: Agreed,
     nr: &[u8],
-    shared: Option<&Secret>,
+    shared: &[&Secret],
 ) {
     if up.deleted.contains(&agreed.spi_out) {
         // The peer made it and deleted it before its response came through.
@@ -501,42 +586,16 @@ fn accept(
     }
 }
 
-impl Answering {
-    pub(crate) fn done(self, cx: &mut Context, sa: &mut IkeSa, now: Now, done: Done) -> Flow {
-        let Self { answer, ni, nr, .. } = self;
-        match done {
-            Done::KeyShare(Ok(KeyShare { public, shared: Some(shared), .. })) => {
-                answer_now(cx, sa, now, answer, (&ni, &nr), Some((public, shared)));
-            }
-            // The peer's public value is no element of the group.
-            _ => sa.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]),
-        }
-        Flow::Stay
-    }
-}
-
-fn answer_now(
+/// The child SA that the answer stands for, and its place in the old one's stead.
+fn install_for(
     cx: &mut Context,
-    sa: &mut IkeSa,
+    sa: &IkeSa,
     now: Now,
     answer: Answer,
-    nonces: (&[u8], &[u8]),
-    share: Option<(Vec<u8>, Secret)>,
-) {
-    let (ni, nr) = nonces;
-    let (old, method) = (answer.agreed.replaces, answer.agreed.suite.ke);
-    let (public, shared) = share.unzip();
-    let keying = ChildKeying { ni, nr, shared: shared.as_ref(), initiated: false };
-    let answered = match established::install_answer(cx, sa, now, answer, keying) {
-        Ok(answered) => answered,
-        Err(refusal) => return sa.respond(cx, vec![error_notify(refusal.notify)]),
-    };
-    let mut payloads = vec![answered.sa_payload, Payload::Nonce(nr.to_vec())];
-    if let (Some(method), Some(data)) = (method, public) {
-        payloads.push(Payload::Ke(KePayload { method, data }));
-    }
-    payloads.extend(answered.tail);
-    sa.respond(cx, payloads);
+    keying: ChildKeying<'_>,
+) -> Result<Answered, Refusal> {
+    let old = answer.agreed.replaces;
+    let answered = established::install_answer(cx, sa, now, answer, keying)?;
     let new = answered.child;
     if let Some(old) = old.and_then(|id| cx.children.get_mut(id)) {
         match old.successor {
@@ -549,6 +608,85 @@ fn answer_now(
             }
         }
     }
+    Ok(answered)
+}
+
+impl Answering {
+    /// The child SA that is to be replaced.
+    pub(crate) fn replaces(&self) -> Option<ChildId> {
+        self.answer.agreed.replaces
+    }
+
+    pub(crate) fn done(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        done: Done,
+    ) -> Flow {
+        match done {
+            Done::KeyShare(Ok(KeyShare { public, shared: Some(shared), .. })) => {
+                let EspSuite { ke, additional, .. } = self.answer.agreed.suite;
+                if additional.is_empty() {
+                    let Self { answer, ni, nr, .. } = self;
+                    answer_now(cx, sa, now, answer, (&ni, &nr), Some((public, shared)));
+                } else {
+                    let mut payloads =
+                        vec![self.answer.sa_payload(), Payload::Nonce(self.nr.clone())];
+                    payloads
+                        .extend(ke.map(|method| Payload::Ke(KePayload { method, data: public })));
+                    payloads.extend(self.answer.tail());
+                    let asked = Asked::Child(self);
+                    followup::answer(up, cx, sa, now, asked, (additional, shared), payloads);
+                }
+            }
+            // The peer's public value is no element of the group.
+            _ => sa.respond(cx, vec![error_notify(NotifyType::INVALID_SYNTAX)]),
+        }
+        Flow::Stay
+    }
+
+    /// All key exchanges are done: the child SA, then the last response.
+    pub(crate) fn conclude(
+        self,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        shared: &[&Secret],
+        response: Vec<Payload>,
+    ) {
+        let keying = ChildKeying { ni: &self.ni, nr: &self.nr, shared, initiated: false };
+        match install_for(cx, sa, now, self.answer, keying) {
+            Ok(_) => sa.respond(cx, response),
+            Err(refusal) => sa.respond(cx, vec![error_notify(refusal.notify)]),
+        }
+    }
+}
+
+fn answer_now(
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    answer: Answer,
+    nonces: (&[u8], &[u8]),
+    share: Option<(Vec<u8>, Secret)>,
+) {
+    let (ni, nr) = nonces;
+    let method = answer.agreed.suite.ke;
+    let (public, shared) = share.unzip();
+    let shared: Vec<_> = shared.iter().collect();
+    let keying = ChildKeying { ni, nr, shared: &shared, initiated: false };
+    let answered = match install_for(cx, sa, now, answer, keying) {
+        Ok(answered) => answered,
+        Err(refusal) => return sa.respond(cx, vec![error_notify(refusal.notify)]),
+    };
+    let mut payloads = vec![answered.sa_payload, Payload::Nonce(nr.to_vec())];
+    if let (Some(method), Some(data)) = (method, public) {
+        payloads.push(Payload::Ke(KePayload { method, data }));
+    }
+    payloads.extend(answered.tail);
+    sa.respond(cx, payloads);
 }
 
 /// The Nonce payload.

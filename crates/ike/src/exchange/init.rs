@@ -19,10 +19,14 @@ use crate::config::{Auth, PeerConfig};
 use crate::context::{Context, NATT_PORT};
 use crate::endpoint::Now;
 use crate::error::{Failure, Misbehaviour};
-use crate::exchange::auth::{self, Handshake};
-use crate::ike_sa::{Arrived, Ends, IkeSa, State, find_error, find_notify, plain_notify};
+use crate::exchange::auth::Handshake;
+use crate::exchange::intermediate;
+use crate::ike_sa::{
+    Arrived, Ends, IkeSa, State, error_notify, find_error, find_notify, plain_notify,
+};
 use crate::job::{Done, JobId, KeyShare, Work};
 use crate::keys;
+use crate::multi_ke;
 use crate::nat;
 use crate::negotiate::{self, Chosen, IkeSuite};
 use crate::timer::Timer;
@@ -163,6 +167,9 @@ impl Sent {
         payloads.extend(nat_payloads(cx, sa)?);
         payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
         payloads.extend(fragmentation_payload(&sa.config));
+        if opening.offer.iter().any(multi_ke::asks) {
+            payloads.push(error_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
+        }
         payloads.extend(cluster::payload(&*cx.provider, sa.config.cluster.as_deref()));
         Ok(payloads)
     }
@@ -295,11 +302,17 @@ impl Sent {
         if chosen.suite.ke != self.method || parts.ke.method != self.method {
             return Err(Misbehaviour::ChoseUnoffered);
         }
+        let intermediate = NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
+        if !chosen.suite.additional.is_empty()
+            && find_notify(&message.payloads, intermediate).is_none()
+        {
+            return Err(Misbehaviour::MissingPayload);
+        }
         if message.header.spi_r.0 == 0 {
             return Err(Misbehaviour::Malformed);
         }
         cx.provider
-            .check_public(self.method, &parts.ke.data)
+            .check_answer(self.method, &parts.ke.data)
             .map_err(|_| Misbehaviour::BadPublicValue)?;
         Ok(Answer {
             suite: chosen.suite,
@@ -382,7 +395,7 @@ impl Agreeing {
             _ => return State::InitAgree(self),
         };
         match secure(cx, sa, &self.suite, &self.handshake, &shared) {
-            Ok(()) => auth::start(cx, sa, now, self.handshake),
+            Ok(()) => intermediate::start(cx, sa, now, self.handshake, self.suite.additional),
             Err(failure) => sa.end(cx, now, failure),
         }
     }

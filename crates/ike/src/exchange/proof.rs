@@ -128,7 +128,12 @@ fn octets(
         Whose::Initiator => (&handshake.request, &handshake.nr, &keys.sk_pi),
         Whose::Responder => (&handshake.response, &handshake.ni, &keys.sk_pr),
     };
-    auth::signed_octets(&*cx.provider, prf(sa)?, message, nonce, sk_p, id).map_err(local)
+    let mut octets =
+        auth::signed_octets(&*cx.provider, prf(sa)?, message, nonce, sk_p, id).map_err(local)?;
+    if let Some(trail) = &sa.trail {
+        octets.extend(trail.octets());
+    }
+    Ok(octets)
 }
 
 fn prf(sa: &IkeSa) -> Result<wire::registry::Prf, Failure> {

@@ -1,12 +1,14 @@
 //! The response to a request that an earlier process sent: what it asked for cannot be finished.
 
 use wire::payload::Payload;
+use wire::registry::ExchangeType;
 
 use crate::child_sa::Stage;
 use crate::context::Context;
 use crate::error::{EndReason, Failure};
 use crate::established::{Established, Flow, Task};
 use crate::exchange::child::find_sa;
+use crate::exchange::create_child::find_ke;
 use crate::ike_sa::IkeSa;
 use crate::record::Asks;
 
@@ -19,11 +21,15 @@ pub(crate) fn response(
     sa: &IkeSa,
     payloads: &[Payload],
 ) -> Flow {
-    if find_sa(payloads).is_none() {
+    let done = match asks {
+        Asks::Child { exchange: ExchangeType::IKE_FOLLOWUP_KE, .. } => find_ke(payloads).is_some(),
+        _ => find_sa(payloads).is_some(),
+    };
+    if !done {
         return Flow::Stay;
     }
     match asks {
-        Asks::Child { spi_in, replaces } => {
+        Asks::Child { spi_in, replaces, .. } => {
             let old = replaces.and_then(|spi| cx.children.by_spi_in(spi));
             let old = old.and_then(|id| cx.children.get_mut(id)).filter(|c| c.ike == sa.id);
             // The peer took the old one for replaced: a third one serves for both. First it, then the

@@ -17,6 +17,7 @@ use crate::established::{self, Established, Flow, Own, Task, Theirs};
 use crate::event::IkeSaId;
 use crate::exchange::child::find_sa;
 use crate::exchange::create_child::{find_ke, find_nonce};
+use crate::exchange::followup::{self, Asked, Subject};
 use crate::exchange::init::key_share;
 use crate::ike_sa::{Ends, IkeSa, State, error_notify, find_error, plain_notify};
 use crate::job::{Done, JobId, KeyShare, Work};
@@ -66,6 +67,15 @@ pub(crate) struct Agreeing {
     pub(crate) job: JobId,
     plan: Plan,
     chosen: Chosen<IkeSuite>,
+    spi_r: IkeSpi,
+    nr: Vec<u8>,
+    link: Option<Vec<u8>>,
+}
+
+/// What came of CREATE_CHILD_SA.
+pub(crate) struct Outcome {
+    pub(crate) plan: Plan,
+    suite: IkeSuite,
     spi_r: IkeSpi,
     nr: Vec<u8>,
 }
@@ -136,8 +146,9 @@ impl Sent {
         match read_answer(&plan, &payloads) {
             Ok(read) => {
                 let job = cx.job(sa.id, Work::Agree { private, peer: read.public });
-                let agreeing =
-                    Agreeing { job, plan, chosen: read.chosen, spi_r: read.spi_r, nr: read.nr };
+                let link = followup::link(&payloads);
+                let Read { chosen, spi_r, nr, .. } = read;
+                let agreeing = Agreeing { job, plan, chosen, spi_r, nr, link };
                 up.own = Some(Own::RekeyAgreeing(Box::new(agreeing)));
                 Flow::Stay
             }
@@ -220,18 +231,85 @@ impl Agreeing {
         now: Now,
         done: Done,
     ) -> Flow {
-        let Self { plan, chosen, spi_r, nr, .. } = *self;
+        let Self { plan, chosen, spi_r, nr, link, .. } = *self;
         let Done::Agree(Ok(shared)) = done else {
             return Flow::End(Failure::Misbehaved(Misbehaviour::BadPublicValue));
         };
+        let outcome = Outcome { plan, suite: chosen.suite, spi_r, nr };
+        match chosen.suite.additional.is_empty() {
+            true => outcome.finish(up, cx, sa, now, &[&shared]),
+            false => outcome.follow(up, cx, sa, now, shared, link),
+        }
+    }
+}
+
+impl Outcome {
+    /// The additional key exchanges, unless a rekey of the peer won against this one.
+    fn follow(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &IkeSa,
+        now: Now,
+        shared: Secret,
+        link: Option<Vec<u8>>,
+    ) -> Flow {
+        let own = Nonces { ni: &self.plan.ni, nr: &self.nr };
+        if let Some(rival) = &self.plan.rival
+            && collide::settle(own, Nonces { ni: &rival.ni, nr: &rival.nr }).close_own
+        {
+            match rival.new {
+                Some(new) => established::replaced(up, cx, sa, now, new, false),
+                // Should the peer not finish its own, this is tried again.
+                None => cx.timers.set(sa.id, Timer::RekeyIke, now.at + REKEY_AGAIN),
+            }
+            return Flow::Stay;
+        }
+        let Some(link) = link else {
+            return self.failed(cx, sa, now, Failure::Misbehaved(Misbehaviour::MissingPayload));
+        };
+        let additional = self.suite.additional;
+        followup::start(up, cx, sa, Subject::Ike(self), additional, shared, link);
+        Flow::Stay
+    }
+
+    /// All key exchanges are done.
+    pub(crate) fn finish(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        shared: &[&Secret],
+    ) -> Flow {
+        let Self { plan, suite, spi_r, nr } = self;
         let ends =
             Ends { local: sa.local, remote: sa.remote, initiator: true, spi_i: plan.spi, spi_r };
-        let new = New { id: plan.id, ends, suite: chosen.suite };
-        if let Err(failure) = spawn(up, cx, sa, now, new, (&plan.ni, &nr), &shared, None) {
+        let new = New { id: plan.id, ends, suite };
+        if let Err(failure) = spawn(up, cx, sa, now, new, (&plan.ni, &nr), shared, None) {
             return Flow::End(failure);
         }
         settle(up, cx, sa, now, &plan, &nr);
         Flow::Stay
+    }
+
+    /// The peer may have handed the child SAs over already; else the old SA serves on.
+    pub(crate) fn failed(self, cx: &mut Context, sa: &IkeSa, now: Now, reason: Failure) -> Flow {
+        match reason {
+            Failure::PeerError(_) => {
+                cx.timers.set(sa.id, Timer::RekeyIke, now.at + REKEY_AGAIN);
+                Flow::Stay
+            }
+            reason => Flow::End(reason),
+        }
+    }
+
+    /// Once more, soon; unless what came of the peer's rekey serves.
+    pub(crate) fn retry(self, up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now) {
+        match self.plan.rival.and_then(|rival| rival.new) {
+            Some(new) => established::replaced(up, cx, sa, now, new, false),
+            None => up.retry(cx, sa, now, Task::RekeyIke),
+        }
     }
 }
 
@@ -312,6 +390,10 @@ fn own_plan(up: &mut Established) -> Option<&mut Plan> {
     match &mut up.own {
         Some(Own::Rekey(sent)) => Some(&mut sent.plan),
         Some(Own::RekeyAgreeing(agreeing)) => Some(&mut agreeing.plan),
+        Some(Own::Followup(chain)) => match &mut chain.subject {
+            Subject::Ike(outcome) => Some(&mut outcome.plan),
+            Subject::Child(_) => None,
+        },
         _ => None,
     }
 }
@@ -338,6 +420,29 @@ impl Answering {
             }
         };
         let (public, shared) = share;
+        let IkeSuite { ke: method, additional, .. } = self.chosen.suite;
+        let payloads = vec![
+            Payload::Sa(vec![self.chosen.proposal.clone()]),
+            Payload::Nonce(self.nr.clone()),
+            Payload::Ke(KePayload { method, data: public }),
+        ];
+        if additional.is_empty() {
+            return self.conclude(up, cx, sa, now, &[&shared], payloads);
+        }
+        followup::answer(up, cx, sa, now, Asked::Ike(self), (additional, shared), payloads);
+        Flow::Stay
+    }
+
+    /// All key exchanges are done: the new SA, then the last response.
+    pub(crate) fn conclude(
+        self,
+        up: &mut Established,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        shared: &[&Secret],
+        response: Vec<Payload>,
+    ) -> Flow {
         let ends = Ends {
             local: sa.local,
             remote: sa.remote,
@@ -345,18 +450,12 @@ impl Answering {
             spi_i: self.peer_spi,
             spi_r: self.spi,
         };
-        let method = self.chosen.suite.ke;
         let new = New { id: self.id, ends, suite: self.chosen.suite };
         let heir_of = own_plan(up).is_some().then_some(sa.id);
-        if let Err(failure) = spawn(up, cx, sa, now, new, (&self.ni, &self.nr), &shared, heir_of) {
+        if let Err(failure) = spawn(up, cx, sa, now, new, (&self.ni, &self.nr), shared, heir_of) {
             return Flow::End(failure);
         }
-        let payloads = vec![
-            Payload::Sa(vec![self.chosen.proposal.clone()]),
-            Payload::Nonce(self.nr.clone()),
-            Payload::Ke(KePayload { method, data: public }),
-        ];
-        sa.respond(cx, payloads);
+        sa.respond(cx, response);
         if let Some(Plan { rival: Some(rival), .. }) = own_plan(up) {
             rival.new = Some(self.id);
         } else if up.life == established::Life::Live {
@@ -382,7 +481,7 @@ fn spawn(
     now: Now,
     new: New,
     nonces: (&[u8], &[u8]),
-    shared: &Secret,
+    shared: &[&Secret],
     heir_of: Option<IkeSaId>,
 ) -> Result<(), Failure> {
     let secured =

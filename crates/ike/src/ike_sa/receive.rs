@@ -3,6 +3,7 @@
 use wire::message::parse_payloads;
 
 use super::*;
+use crate::exchange::intermediate::Whole;
 
 impl IkeSa {
     /// A message for this SA.
@@ -48,7 +49,7 @@ impl IkeSa {
         let frame = self.frame(message.sk)?;
         let new = self.window.classify(header.message_id) == Inbound::New;
         if !new || !self.expects(header.exchange) {
-            drop(self.verify(cx, &frame)?);
+            self.verify_repeat(cx, header, &frame)?;
             return self.repeated(cx, arrived, &frame);
         }
         let Some(opened) = self.open(cx, now, header, &frame)? else { return Ok(()) };
@@ -72,10 +73,14 @@ impl IkeSa {
     /// Whether a request of this exchange may come now.
     fn expects(&self, exchange: ExchangeType) -> bool {
         match self.state {
+            State::IntermediateAwait(_) => exchange == ExchangeType::IKE_INTERMEDIATE,
             State::AuthAwait(_) => exchange == ExchangeType::IKE_AUTH,
-            State::Up(_) => {
-                matches!(exchange, ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL)
-            }
+            State::Up(_) => matches!(
+                exchange,
+                ExchangeType::CREATE_CHILD_SA
+                    | ExchangeType::INFORMATIONAL
+                    | ExchangeType::IKE_FOLLOWUP_KE
+            ),
             _ => false,
         }
     }
@@ -110,6 +115,7 @@ impl IkeSa {
         payloads: Vec<Payload>,
     ) {
         match std::mem::replace(&mut self.state, State::Gone) {
+            State::IntermediateAwait(steps) => self.state = steps.request(cx, self, now, &payloads),
             State::AuthAwait(handshake) => self.state = handshake.request(cx, self, now, payloads),
             State::Up(up) => {
                 self.state = established::request(up, cx, self, now, exchange, payloads)
@@ -151,6 +157,7 @@ impl IkeSa {
             }
         };
         match std::mem::replace(&mut self.state, State::Gone) {
+            State::IntermediateSent(sent) => self.state = sent.response(cx, self, now, &payloads),
             State::AuthSent(sent) => self.state = sent.response(cx, self, now, payloads),
             State::Up(up) => self.state = established::response(up, cx, self, now, payloads),
             other => self.state = other,
@@ -161,6 +168,7 @@ impl IkeSa {
     /// Whether a response of this exchange is waited for.
     fn awaits(&self, exchange: ExchangeType) -> bool {
         match &self.state {
+            State::IntermediateSent(_) => exchange == ExchangeType::IKE_INTERMEDIATE,
             State::AuthSent(_) => exchange == ExchangeType::IKE_AUTH,
             State::Up(up) => up.own_exchange() == Some(exchange),
             _ => false,
@@ -185,6 +193,15 @@ impl IkeSa {
         frame: &SkFrame<'_>,
     ) -> Result<Result<Vec<u8>, ParseError>, Misbehaviour> {
         let secured = self.secured.as_ref().ok_or(Misbehaviour::BadIcv)?;
+        self.verify_by(cx, secured, frame)
+    }
+
+    fn verify_by(
+        &self,
+        cx: &Context,
+        secured: &Secured,
+        frame: &SkFrame<'_>,
+    ) -> Result<Result<Vec<u8>, ParseError>, Misbehaviour> {
         let ciphers = secured.ciphers(cx, self.initiator).ok_or(Misbehaviour::BadIcv)?;
         match sk::open_bytes(frame, &*ciphers.r#in) {
             Ok(plain) => Ok(Ok(plain)),
@@ -192,6 +209,22 @@ impl IkeSa {
             Err(SkError::BadPadding) => Ok(Err(ParseError::BadLength("padding"))),
             Err(SkError::Parse(error)) => Ok(Err(error)),
         }
+    }
+
+    /// The same for a message that is not the next one: an IKE_INTERMEDIATE request was protected by the
+    /// keys before those that came of it.
+    fn verify_repeat(
+        &self,
+        cx: &Context,
+        header: Header,
+        frame: &SkFrame<'_>,
+    ) -> Result<(), Misbehaviour> {
+        let before = self.trail.as_ref().and_then(|trail| trail.before.as_deref());
+        match before.filter(|_| header.exchange == ExchangeType::IKE_INTERMEDIATE) {
+            Some(before) => self.verify_by(cx, before, frame),
+            None => self.verify(cx, frame),
+        }
+        .map(drop)
     }
 
     /// Verifies and reads an awaited message; `None`: a fragment, others are missing.
@@ -204,12 +237,19 @@ impl IkeSa {
     ) -> Result<Option<Result<Vec<Payload>, ParseError>>, Misbehaviour> {
         let Some((number, total)) = frame.fragment else {
             let plain = self.verify(cx, frame)?;
-            return Ok(Some(plain.and_then(|plain| parse_payloads(frame.first, &plain))));
+            return Ok(Some(plain.and_then(|plain| {
+                let (aad, first) = (Some(frame.aad), frame.first);
+                self.note(cx, Whole { header: &header, aad, first, plain: &plain });
+                parse_payloads(first, &plain)
+            })));
         };
         let Header { message_id, exchange, .. } = header;
         let of = Fragment { message_id, exchange, number, total };
         let whole = self.gather(cx, now, of, header.flags.response, frame)?;
-        Ok(whole.map(|(first, plain)| parse_payloads(first, &plain)))
+        Ok(whole.map(|(first, plain)| {
+            self.note(cx, Whole { header: &header, aad: None, first, plain: &plain });
+            parse_payloads(first, &plain)
+        }))
     }
 
     /// Keeps a fragment once it is verified; the whole message if it was the last one that was missing.

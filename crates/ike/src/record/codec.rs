@@ -17,11 +17,12 @@ use wire::registry::{Encr, ExchangeType, Integ, Ke, Prf};
 
 use super::{Asks, ChildRecord, CipherSpec, IkeSpi, Outstanding, SaRecord};
 use crate::keys::IkeKeys;
+use crate::multi_ke::Additional;
 use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,7 +117,7 @@ fn names(r: &mut Reader<'_>) -> Kept<SaRecord> {
         fragmentation,
         local_id: Identity::from_body(bytes(r)?)?,
         remote_id: Identity::from_body(bytes(r)?)?,
-        suite: IkeSuite { cipher: empty, prf: Prf(0), ke: Ke(0) },
+        suite: IkeSuite { cipher: empty, prf: Prf(0), ke: Ke(0), additional: Additional::NONE },
         keys: no_keys(),
         sealed: 0,
         next_out: None,
@@ -140,6 +141,7 @@ fn put_keys(out: &mut Vec<u8>, sa: &SaRecord) {
     out.put(&sa.suite.cipher.to_bytes());
     out.put_u16(sa.suite.prf.0);
     out.put_u16(sa.suite.ke.0);
+    put_additional(out, &sa.suite.additional);
     let k = &sa.keys;
     for key in [&k.sk_d, &k.sk_ai, &k.sk_ar, &k.sk_ei, &k.sk_er] {
         put_bytes(out, key.expose());
@@ -148,7 +150,8 @@ fn put_keys(out: &mut Vec<u8>, sa: &SaRecord) {
 }
 
 fn keys(r: &mut Reader<'_>, sa: &mut SaRecord) -> Kept<()> {
-    sa.suite = IkeSuite { cipher: cipher(r)?, prf: Prf(r.u16()?), ke: Ke(r.u16()?) };
+    let (cipher, prf, ke) = (cipher(r)?, Prf(r.u16()?), Ke(r.u16()?));
+    sa.suite = IkeSuite { cipher, prf, ke, additional: additional(r)? };
     let k = &mut sa.keys;
     for key in [&mut k.sk_d, &mut k.sk_ai, &mut k.sk_ar, &mut k.sk_ei, &mut k.sk_er] {
         *key = Secret::from(bytes(r)?);
@@ -167,8 +170,8 @@ fn put_window(out: &mut Vec<u8>, sa: &SaRecord) {
         match sent.asks {
             Asks::Nothing(exchange) => out.extend([0, exchange.0]),
             Asks::RekeyIke => out.put_u8(1),
-            Asks::Child { spi_in, replaces } => {
-                out.put_u8(2);
+            Asks::Child { spi_in, replaces, exchange } => {
+                out.extend([2, exchange.0]);
                 out.put_u32(spi_in.0);
                 put_option(out, replaces.as_ref(), |out, spi| out.put_u32(spi.0));
             }
@@ -187,8 +190,8 @@ fn window(r: &mut Reader<'_>, sa: &mut SaRecord) -> Kept<()> {
             0 => Asks::Nothing(ExchangeType(r.u8()?)),
             1 => Asks::RekeyIke,
             2 => {
-                let spi_in = Spi(r.u32()?);
-                Asks::Child { spi_in, replaces: option(r, |r| Ok(Spi(r.u32()?)))? }
+                let (exchange, spi_in) = (ExchangeType(r.u8()?), Spi(r.u32()?));
+                Asks::Child { spi_in, replaces: option(r, |r| Ok(Spi(r.u32()?)))?, exchange }
             }
             _ => return Err(KeptError::Value("request")),
         };
@@ -205,6 +208,7 @@ fn put_child(out: &mut Vec<u8>, child: &ChildRecord) {
     out.extend([tunnel, child.encap, child.suite.esn].map(u8::from));
     out.put(&child.suite.cipher.to_bytes());
     put_option(out, child.suite.ke.as_ref(), |out, ke| out.put_u16(ke.0));
+    put_additional(out, &child.suite.additional);
     put_list(out, &child.local_ts, put_selector);
     put_list(out, &child.remote_ts, put_selector);
     put_times(out, child.since, child.rekey_at);
@@ -219,9 +223,10 @@ fn child(r: &mut Reader<'_>) -> Kept<ChildRecord> {
     let mode = if flag(r)? { Mode::Tunnel } else { Mode::Transport };
     let (encap, esn) = (flag(r)?, flag(r)?);
     let (cipher, ke) = (cipher(r)?, option(r, |r| Ok(Ke(r.u16()?)))?);
+    let additional = additional(r)?;
     let (local_ts, remote_ts) = (list(r, selector)?, list(r, selector)?);
     let (since, rekey_at) = times(r)?;
-    let suite = EspSuite { cipher, esn, ke };
+    let suite = EspSuite { cipher, esn, ke, additional };
     Ok(ChildRecord {
         reqid,
         spi_in,
@@ -234,6 +239,18 @@ fn child(r: &mut Reader<'_>) -> Kept<ChildRecord> {
         since,
         rekey_at,
     })
+}
+
+fn put_additional(out: &mut Vec<u8>, additional: &Additional) {
+    additional.0.iter().for_each(|ke| out.put_u16(ke.0));
+}
+
+fn additional(r: &mut Reader<'_>) -> Kept<Additional> {
+    let mut methods = [Ke::NONE; 7];
+    for method in &mut methods {
+        *method = Ke(r.u16()?);
+    }
+    Ok(Additional(methods))
 }
 
 fn put_times(out: &mut Vec<u8>, since: Instant, rekey_at: Instant) {

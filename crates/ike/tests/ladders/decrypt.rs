@@ -3,6 +3,7 @@
 use crypto::{Provider, Secret};
 use ike::endpoint::Datagram;
 use ike::keys::IkeKeys;
+use ike::multi_ke::Additional;
 use ike::negotiate::IkeSuite;
 use ike::sk::{self, SkCiphers};
 use ike::{Endpoint, IkeSaId};
@@ -76,7 +77,12 @@ fn ciphers(
             .export_keys(IkeSaId(n))
             .filter(|k| k.spi_i == header.spi_i && k.spi_r == header.spi_r)
     })?;
-    let suite = IkeSuite { cipher: keys.cipher, prf: Prf::HMAC_SHA2_256, ke: Ke::CURVE25519 };
+    let suite = IkeSuite {
+        cipher: keys.cipher,
+        prf: Prf::HMAC_SHA2_256,
+        ke: Ke::CURVE25519,
+        additional: Additional::NONE,
+    };
     let none = Secret::default;
     let keys = IkeKeys {
         sk_d: none(),

@@ -12,6 +12,7 @@ mod establish;
 mod faults;
 mod fragments;
 mod hostile;
+mod multi_ke;
 mod nat;
 mod native;
 mod rekey;

@@ -7,6 +7,7 @@ use crypto::Secret;
 use crypto::cipher::CipherSpec;
 use crypto::native::Native;
 use ike::keys::{IkeKeys, derive_child, derive_initial, derive_rekeyed};
+use ike::multi_ke::Additional;
 use ike::negotiate::{EspSuite, IkeSuite};
 use wire::message::IkeSpi;
 use wire::registry::{Encr, Integ, Ke, Prf};
@@ -76,7 +77,12 @@ const VECTORS: [Vector; 2] = [
 
 const CIPHER: CipherSpec =
     CipherSpec { encr: Encr::AES_CBC, key_bits: 128, integ: Integ::HMAC_SHA1_96 };
-const SUITE: IkeSuite = IkeSuite { cipher: CIPHER, prf: Prf::HMAC_SHA1, ke: Ke::MODP_1024 };
+const SUITE: IkeSuite = IkeSuite {
+    cipher: CIPHER,
+    prf: Prf::HMAC_SHA1,
+    ke: Ke::MODP_1024,
+    additional: Additional::NONE,
+};
 
 fn joined(keys: &IkeKeys) -> Vec<u8> {
     let order =
@@ -111,8 +117,9 @@ fn rekeyed_keys() {
         // The vectors end at SKEYSEED; its expansion with some SPIs must agree.
         let (spi_i, spi_r) = (IkeSpi(1), IkeSpi(2));
         let prf = Prf::HMAC_SHA1;
-        let new = derive_rekeyed(&Native, &SUITE, prf, &old.sk_d, &shared, &ni, &nr, spi_i, spi_r)
-            .unwrap();
+        let new =
+            derive_rekeyed(&Native, &SUITE, prf, &old.sk_d, &[&shared], &ni, &nr, spi_i, spi_r)
+                .unwrap();
         let seed = [ni, nr, 1_u64.to_be_bytes().into(), 2_u64.to_be_bytes().into()].concat();
         assert_eq!(joined(&new), expand(v.skeyseed_rekeyed, &seed));
     }
@@ -120,11 +127,11 @@ fn rekeyed_keys() {
 
 #[test]
 fn child_keys() {
-    let suite = EspSuite { cipher: CIPHER, esn: false, ke: None };
+    let suite = EspSuite { cipher: CIPHER, esn: false, ke: None, additional: Additional::NONE };
     for v in &VECTORS {
         let keys = initial(v);
         let pfs = secret(v.shared_new);
-        for (shared, wanted) in [(None, v.child), (Some(&pfs), v.child_pfs)] {
+        for (shared, wanted) in [(&[][..], v.child), (&[&pfs][..], v.child_pfs)] {
             let Some(wanted) = wanted else { continue };
             let prf = Prf::HMAC_SHA1;
             let (ni, nr) = (hex(v.ni), hex(v.nr));
@@ -139,7 +146,12 @@ fn child_keys() {
 #[test]
 fn aead_keys_end_in_their_salt_and_have_no_integrity_key() {
     let cipher = CipherSpec { encr: Encr::AES_GCM_16, key_bits: 256, integ: Integ::NONE };
-    let suite = IkeSuite { cipher, prf: Prf::HMAC_SHA2_512, ke: Ke::CURVE25519 };
+    let suite = IkeSuite {
+        cipher,
+        prf: Prf::HMAC_SHA2_512,
+        ke: Ke::CURVE25519,
+        additional: Additional::NONE,
+    };
     let shared = Secret::new(vec![7; 32]);
     let keys =
         derive_initial(&Native, &suite, &[1; 32], &[2; 32], &shared, IkeSpi(1), IkeSpi(2)).unwrap();

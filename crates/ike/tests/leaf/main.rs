@@ -5,6 +5,7 @@ mod collide;
 mod cookie;
 mod fragment;
 mod kdf;
+mod multi_ke;
 mod narrow;
 mod nat;
 mod negotiate;

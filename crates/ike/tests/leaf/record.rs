@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ike::Secret;
 use ike::keys::IkeKeys;
+use ike::multi_ke::Additional;
 use ike::nat::NatState;
 use ike::negotiate::{EspSuite, IkeSuite};
 use ike::record::{Asks, ChildRecord, CipherSpec, DecodeError, Outstanding, SaRecord, VERSION};
@@ -29,7 +30,7 @@ prop_compose! {
         let host = |n| TrafficSelector::host(address(n));
         ChildRecord {
             reqid: Reqid(spi ^ 1), spi_in: Spi(spi), spi_out: Spi(u32::MAX), mode: if mode { Mode::Tunnel } else { Mode::Transport },
-            suite: EspSuite { cipher: CipherSpec { encr: Encr::AES_GCM_16, key_bits: 256, integ: Integ::NONE }, esn, ke: ke.map(Ke) },
+            suite: EspSuite { cipher: CipherSpec { encr: Encr::AES_GCM_16, key_bits: 256, integ: Integ::NONE }, esn, ke: ke.map(Ke), additional: Additional([1, 2, 3, 4, 5, 6, 7].map(|n| Ke(n * 5000))) },
             local_ts: vec![host(0), host(1)], remote_ts: vec![host(1).with(17, 5..=9)], encap: esn,
             since: Instant::from_nanos(at), rekey_at: Instant::from_nanos(at / 2),
         }
@@ -41,7 +42,7 @@ prop_compose! {
         match kind {
             0 => Asks::RekeyIke,
             1 => Asks::Nothing(ExchangeType::INFORMATIONAL),
-            _ => Asks::Child { spi_in: Spi(spi), replaces: old.map(Spi) },
+            _ => Asks::Child { spi_in: Spi(spi), replaces: old.map(Spi), exchange: ExchangeType(spi as u8) },
         }
     }
 }
@@ -64,7 +65,7 @@ prop_compose! {
             spi_i: IkeSpi(spis.0), spi_r: IkeSpi(spis.1), initiator: flags[0], local: (address(0), 500).into(), remote: (peer, 4500).into(),
             nat: NatState { local_behind: flags[1], remote_behind: flags[2] }, encap: flags[3], fragmentation: flags[4], replaced: flags[5],
             local_id: Identity::from_text("C=DE, CN=a").unwrap(), remote_id: Identity::KeyId(vec![]),
-            suite: IkeSuite { cipher: CipherSpec { encr: Encr::AES_CBC, key_bits: 128, integ: Integ::HMAC_SHA2_256_128 }, prf: Prf(5), ke: Ke(14) },
+            suite: IkeSuite { cipher: CipherSpec { encr: Encr::AES_CBC, key_bits: 128, integ: Integ::HMAC_SHA2_256_128 }, prf: Prf(5), ke: Ke(14), additional: Additional([36, 0, 37, 0, 0, 0, 65535].map(Ke)) },
             keys, sealed: ids.2, next_out: ids.0, expected_in: ids.1,
             outstanding: sent.map(|(id, asks)| Outstanding { id, messages: vec![vec![7; 9]], asks }),
             answer, orphans: orphans.into_iter().map(Spi).collect(),

@@ -7,6 +7,7 @@ use crypto::sign::Scheme;
 use crypto::{Provider, Secret};
 use ike::auth::{self, Proof};
 use ike::keys::{derive_child, derive_initial};
+use ike::multi_ke::Additional;
 use ike::nat;
 use ike::negotiate::{EspSuite, IkeSuite};
 use ike::sk::{SkCiphers, SkError, open, open_bytes};
@@ -44,7 +45,12 @@ const IKE_AUTH_REQUEST: &str = "5f54bf6d8b48e6e1909232b3d1edcb5c2e20230800000001
 
 const CIPHER: CipherSpec =
     CipherSpec { encr: Encr::AES_CBC, key_bits: 128, integ: Integ::HMAC_SHA1_96 };
-const SUITE: IkeSuite = IkeSuite { cipher: CIPHER, prf: Prf::HMAC_SHA1, ke: Ke::MODP_1024 };
+const SUITE: IkeSuite = IkeSuite {
+    cipher: CIPHER,
+    prf: Prf::HMAC_SHA1,
+    ke: Ke::MODP_1024,
+    additional: Additional::NONE,
+};
 
 fn keys() -> ike::keys::IkeKeys {
     derive_initial(&Native, &SUITE, &hex(NI), &hex(NR), &secret(SHARED), SPI_I, SPI_R).unwrap()
@@ -64,10 +70,10 @@ fn keys_of_the_ike_sa() {
 
 #[test]
 fn keys_of_the_first_child() {
-    let suite = EspSuite { cipher: CIPHER, esn: false, ke: None };
+    let suite = EspSuite { cipher: CIPHER, esn: false, ke: None, additional: Additional::NONE };
     let sk_d = keys().sk_d;
     let child =
-        derive_child(&Native, Prf::HMAC_SHA1, &sk_d, None, &hex(NI), &hex(NR), &suite).unwrap();
+        derive_child(&Native, Prf::HMAC_SHA1, &sk_d, &[], &hex(NI), &hex(NR), &suite).unwrap();
     assert_eq!(child.i_encr, secret("1b865cea6e2c23973e8c5452adc5cd7d"));
     assert_eq!(child.i_integ, secret("a7a5a44f7ef4409657206c7dc52b7e692593b51e"));
     assert_eq!(child.r_encr, secret("5e82fedacc6dcb0756ddd7553907ebd1"));

@@ -57,7 +57,13 @@ impl Request {
         if cluster::differs(&*cx.provider, config.cluster.as_deref(), &self.payloads) {
             return Verdict::OtherCluster;
         }
-        match negotiate::choose_ike(&config.ike_proposals, &self.theirs, None, &*cx.provider) {
+        let kind = NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
+        let mut theirs = self.theirs.clone();
+        if find_notify(&self.payloads, kind).is_none() {
+            // An additional key exchange has its place in IKE_INTERMEDIATE alone (RFC 9370 2.2.1).
+            theirs.retain(|proposal| !multi_ke::asks(proposal));
+        }
+        match negotiate::choose_ike(&config.ike_proposals, &theirs, None, &*cx.provider) {
             None => Verdict::NoProposal,
             Some(chosen) if chosen.suite.ke != self.ke.method => Verdict::OtherKe(chosen.suite.ke),
             Some(chosen) => Verdict::Accept(chosen),
@@ -141,8 +147,9 @@ impl Answering {
             }
             _ => return State::InitAnswer(self),
         };
+        let additional = self.chosen.suite.additional;
         match self.answer(cx, sa, share) {
-            Ok(handshake) => State::AuthAwait(Box::new(handshake)),
+            Ok(handshake) => intermediate::expect(handshake, additional),
             Err(failure) => sa.end(cx, now, failure),
         }
     }
@@ -174,6 +181,9 @@ impl Answering {
         }
         if sa.fragmentation {
             payloads.extend(fragmentation_payload(&sa.config));
+        }
+        if !self.chosen.suite.additional.is_empty() {
+            payloads.push(error_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
         }
         payloads.extend(cluster::payload(&*cx.provider, sa.config.cluster.as_deref()));
         let header = sa.header(ExchangeType::IKE_SA_INIT, 0, true);
