@@ -122,7 +122,7 @@ impl Steps {
 
     /// Responder: the request.
     pub(crate) fn request(
-        self: Box<Self>,
+        self,
         cx: &mut Context,
         sa: &mut IkeSa,
         now: Now,
@@ -132,7 +132,7 @@ impl Steps {
             Err(what) => refuse(cx, sa, now, what),
             Ok((method, public)) => {
                 let job = key_share(cx, sa.id, method, Some(public));
-                State::IntermediateAnswer(Box::new(Answering { job, steps: *self }))
+                State::IntermediateAnswer(Box::new(Answering { job, steps: self }))
             }
         }
     }
@@ -162,7 +162,7 @@ impl KeyWait {
 
 impl Sent {
     pub(crate) fn response(
-        self: Box<Self>,
+        self,
         cx: &mut Context,
         sa: &mut IkeSa,
         now: Now,
@@ -171,7 +171,7 @@ impl Sent {
         if let Some(error) = find_error(payloads) {
             return sa.end(cx, now, Failure::PeerError(error.kind));
         }
-        let Self { steps, private } = *self;
+        let Self { steps, private } = self;
         match steps.public(payloads) {
             Err(what) => sa.end(cx, now, Failure::Misbehaved(what)),
             Ok((_, peer)) => {
