@@ -260,6 +260,11 @@ impl Userspace {
         Ok(())
     }
 
+    /// Leads nothing into the device any more: packets take the ordinary routes. What is in it already is still carried.
+    pub fn unroute(&mut self) {
+        locked(&self.shared.steering).remove();
+    }
+
     /// Stops, and takes away everything that would outlive this process. From then on packets pass in the clear.
     pub fn flush(mut self) {
         self.stop();

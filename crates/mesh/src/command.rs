@@ -27,6 +27,9 @@ pub enum Command {
     Restart(Target),
     /// New keys for the IKE SA and its child SAs, make before break.
     Rekey(Target),
+    /// Takes all tunnels down in agreement with the peers, before [`Command::Flush`]: nothing is sent through them any
+    /// more, while what the peers have sent already still comes in. Policies stay.
+    Leave,
     /// Takes all tunnels and all policies down: what `stop --flush` asks for. Traffic is in the clear after it.
     Flush,
 }
@@ -68,7 +71,7 @@ impl Command {
     pub fn target(&self) -> Option<&Target> {
         match self {
             Self::Up(t) | Self::Down(t) | Self::Restart(t) | Self::Rekey(t) => Some(t),
-            Self::Flush => None,
+            Self::Leave | Self::Flush => None,
         }
     }
 }

@@ -148,6 +148,8 @@ pub struct Mesh {
     strays: Bucket,
     /// Warnings about what anybody can send.
     complaints: Bucket,
+    /// Tunnels go, and inbound SAs outlive them, see [`crate::Command::Leave`].
+    leaving: bool,
     /// Which peer last gave a sign of life that could not be forged.
     last_heard: Option<(Instant, IpAddr)>,
 }
@@ -176,6 +178,7 @@ impl Mesh {
             rng,
             outbox: VecDeque::new(),
             changes: Vec::new(),
+            leaving: false,
             look_at: Instant::NEVER,
             reminders: reminders::Reminders::default(),
             counters: Counters::default(),

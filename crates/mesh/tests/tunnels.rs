@@ -327,6 +327,39 @@ fn commands_name_what_they_do_not_know() {
 }
 
 #[test]
+fn leaving_loses_nothing_that_may_pass_in_the_clear() {
+    for boot in 0..8 {
+        let mut world = World::bare(2, boot);
+        world.load_all(&manifest("optional: true"));
+        world.send(0, 1, b"first");
+        world.seconds(2);
+        world.assert_one_tunnel(0, 1);
+        let arrived = |world: &World| {
+            world.hosts.iter().map(|h| h.got.len() as u64).sum::<u64>() + world.clear
+        };
+        let before = arrived(&world);
+        let inbound = |world: &World| world.hosts[0].plane.sas().len();
+        for round in 0..1000 {
+            if round == 100 {
+                world.command(0, Command::Leave);
+                // Only the inbound SA is left, and stays while the peer may still use its own.
+                assert_eq!(inbound(&world), 1, "boot {boot}");
+            }
+            world.send(0, 1, b"ping");
+            world.send(1, 0, b"pong");
+            world.run(Duration::from_millis(1));
+        }
+        assert!(!world.hosts[0].mesh.has_tunnels());
+        assert_eq!(inbound(&world), 1, "boot {boot}");
+        world.seconds(1);
+        assert_eq!(arrived(&world) - before, 2000, "boot {boot}");
+        assert!(world.clear > 1000, "it went on in the clear");
+        world.command(0, Command::Flush);
+        assert!(world.hosts[0].plane.sas().is_empty());
+    }
+}
+
+#[test]
 fn a_mesh_without_a_manifest_answers_nobody() {
     let mut world = World::bare(2, 0);
     world.load(1, loaded(&manifest(""), 1));

@@ -96,6 +96,9 @@ pub struct Run {
     /// Credentials that stand in for the manifest's own, for rehearsals.
     #[arg(long, value_name = "DIR", hide = true)]
     pub rehearsal_credentials: Option<PathBuf>,
+    /// A lab may do to this daemon's data plane what nobody should.
+    #[arg(long, hide = true)]
+    pub rehearsal: bool,
 }
 
 /// `warren decode`

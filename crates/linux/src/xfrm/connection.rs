@@ -61,6 +61,21 @@ impl Xfrm {
         Ok(self.installed()?.into_iter().map(|installed| installed.policy).collect())
     }
 
+    /// Takes all SAs away, other people's included: for rehearsals in a namespace of their own.
+    pub fn flush_sas(&mut self) -> Result<(), Error> {
+        // struct xfrm_usersa_flush: protocol 0 is all of them.
+        Ok(self.socket.request(msg::FLUSHSA, 0, &[0; 4])?)
+    }
+
+    /// Takes all policies away, other people's included: for rehearsals in a namespace of their own.
+    pub fn flush_policies(&mut self) -> Result<(), Error> {
+        match self.socket.request(msg::FLUSHPOLICY, 0, &[]) {
+            // There were none.
+            Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     /// What happens to packets that no policy is for.
     pub fn defaults(&mut self) -> Result<Defaults, Error> {
         let answer = self.socket.get(msg::GETDEFAULT, DefaultInfo::default().as_bytes())?;
@@ -132,7 +147,7 @@ impl Xfrm {
     }
 
     /// Takes an SA away; absent is success.
-    pub(crate) fn remove_sa(&mut self, key: SaKey) -> Result<(), Error> {
+    pub fn remove_sa(&mut self, key: SaKey) -> Result<(), Error> {
         match self.socket.request(msg::DELSA, 0, encode::sa_id(key).as_bytes()) {
             Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
             other => Ok(other?),

@@ -29,6 +29,7 @@ impl Mesh {
                 "taken down, starting anew"
             }
             (Command::Rekey(_), Some(peer)) => self.rekey(now, peer)?,
+            (Command::Leave, _) => self.leave(now),
             _ => self.flush(now),
         };
         self.report(now, Level::Info, peer, Kind::PeerState, format!("by command: {text}"));
@@ -112,6 +113,32 @@ impl Mesh {
         }
         self.endpoint.rekey_ike(now, ike).map_err(|_| not_up)?;
         Ok("rekeying the child SA and the IKE SA")
+    }
+
+    /// Whether a tunnel is there, half-up ones included.
+    pub fn has_tunnels(&self) -> bool {
+        self.peers.iter().any(|(_, peer)| !peer.ikes.is_empty())
+    }
+
+    /// Outbound SAs go before the peers are told: what is sent through them after that would be lost. Inbound ones stay,
+    /// also when the peers have agreed: what they sent before may still be under way.
+    fn leave(&mut self, now: Now) -> &'static str {
+        self.leaving = true;
+        for address in self.peers.addresses() {
+            self.budget.cancel(address);
+            let Some(peer) = self.peers.get_mut(address) else { continue };
+            peer.settle();
+            peer.wanted = Wanted::Down;
+            let outbound: Vec<_> =
+                peer.children.iter_mut().filter_map(|child| child.outbound.take()).collect();
+            for key in outbound {
+                let change = self.reconciler.remove_sa(key);
+                self.change(change);
+            }
+            self.close_all(now, address);
+        }
+        self.drain(now);
+        "all tunnels are being taken down"
     }
 
     /// Everything goes: tunnels in agreement with their peers, then SAs and policies.

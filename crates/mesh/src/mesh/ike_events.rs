@@ -304,7 +304,11 @@ impl Mesh {
     ) {
         let mut address = remote;
         for key in remove {
-            address = self.reconciler.owner(*key).map_or(address, |o| o.peer);
+            let owner = self.reconciler.owner(*key);
+            address = owner.map_or(address, |o| o.peer);
+            if self.leaving && owner.is_some_and(|o| o.direction == Direction::In) {
+                continue;
+            }
             let change = self.reconciler.remove_sa(*key);
             self.change(change);
         }

@@ -121,11 +121,16 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         events,
         site,
         journal: None,
+        rehearsal: args.rehearsal,
+        leaving: None,
         again: Default::default(),
     };
     find_journal(&mut driver, &args.state_dir);
     driver.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
     driver.carry_out();
+    if driver.site.current().optional() {
+        driver.carrier.follow(driver.site.current());
+    }
     driver.carrier.take_over();
     // Only a service manager listens; without one this is nothing.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -92,7 +92,10 @@ impl Carrier {
         };
         let said = BTreeSet::new();
         let mut carrier = Self { plane, wake, datagrams, ports, said, refused, refused_before: 0 };
-        carrier.follow(site.current());
+        // What may pass in the clear does so until there are policies.
+        if !site.current().optional() {
+            carrier.follow(site.current());
+        }
         Ok(carrier)
     }
 
@@ -148,6 +151,13 @@ impl Carrier {
             Err(error) => tracing::warn!("the leak guard stays as it was: {error}"),
         }
         self.look_after();
+    }
+
+    /// The end is near, and packets pass in the clear from now on: nothing is led into a device any more.
+    pub fn unroute(&mut self) {
+        if let Plane::Userspace(userspace) = &mut self.plane {
+            userspace.unroute();
+        }
     }
 
     /// Says what is not as it should be: once, and again when it has come back.

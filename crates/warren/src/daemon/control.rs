@@ -14,12 +14,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use ipsec::sa::SaKey;
 use mesh::{Command, Event, Target};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use wire::esp::Spi;
 
 /// What the control socket asks of the loop.
 pub enum Call {
@@ -42,6 +44,8 @@ pub enum Call {
     Keys,
     /// Gauges and counters.
     Metrics,
+    /// An SA is taken out of the data plane behind the mesh's back: for rehearsals.
+    SaGone(SaKey),
 }
 
 /// A packet that `explain` is asked about.
@@ -142,6 +146,7 @@ pub async fn serve(
         .route("/v1/keys", get(keys))
         .route("/v1/metrics", get(metrics))
         .route("/v1/events", get(monitor))
+        .route("/v1/rehearsal/sa-gone", post(sa_gone))
         .with_state(Shared { calls, events });
     let allowed = Allowed { listener, uid: rustix::process::geteuid().as_raw() };
     // Ends only with the process: a failed accept is retried by axum.
@@ -253,6 +258,25 @@ async fn keys(State(shared): State<Shared>) -> Response {
 
 async fn metrics(State(shared): State<Shared>) -> Response {
     ask(&shared, Call::Metrics).await
+}
+
+/// Body of `/v1/rehearsal/sa-gone`.
+#[derive(Deserialize)]
+struct SaBody {
+    /// Destination of the SA's packets.
+    dst: IpAddr,
+    /// Hexadecimal.
+    spi: String,
+}
+
+async fn sa_gone(State(shared): State<Shared>, Json(body): Json<SaBody>) -> Response {
+    match u32::from_str_radix(&body.spi, 16) {
+        Ok(spi) => ask(&shared, Call::SaGone(SaKey { dst: body.dst, spi: Spi(spi) })).await,
+        Err(_) => {
+            let refused = Refused::because(format!("`{}` is no SPI", body.spi));
+            (StatusCode::CONFLICT, Json(refused)).into_response()
+        }
+    }
 }
 
 /// One JSON object a line, for as long as the client listens. A client that is too slow is told how much it missed.

@@ -7,11 +7,12 @@ use std::time::Duration;
 use ike::endpoint::Datagram;
 use ike::{Done, JobId, Now};
 use ipsec::Instant;
+use ipsec::change::{Batch, Change};
 use ipsec::dataplane::PacketInfo;
 use mesh::{Event, Input, Mesh, Output};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::carrier::{Arrival, Carrier};
 use super::control::{Answer, Call, ExplainQuery, Refused, Request};
@@ -41,9 +42,27 @@ pub struct Driver {
     pub site: Site,
     /// What the next process is to find, where that is possible.
     pub journal: Option<Journal>,
+    /// A flush that is under way.
+    pub leaving: Option<Leaving>,
+    /// A lab may tamper with the data plane.
+    pub rehearsal: bool,
     /// What came of the outputs that are being carried out: handed in when the mesh sleeps.
     pub again: VecDeque<Input>,
 }
+
+/// A flush: the peers are told first, so that nothing is lost that they have sent already.
+pub struct Leaving {
+    answer: oneshot::Sender<Answer>,
+    /// Who has not agreed by then never will.
+    until: Instant,
+    /// Since when no tunnel is left.
+    alone: Option<Instant>,
+}
+
+/// Peers have so long to agree that a tunnel goes.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// What was sent before all had agreed arrives within this.
+const UNDER_WAY: Duration = Duration::from_millis(100);
 
 /// How the loop ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,9 +82,19 @@ impl Driver {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
-            let until = self.carry_out();
+            let mut until = self.carry_out();
             if self.carrier.broken().is_some() {
                 return Ok(Ended::Broken);
+            }
+            if let Some(leaving) = &mut self.leaving {
+                if !self.mesh.has_tunnels() {
+                    leaving.alone.get_or_insert(now().at);
+                }
+                let end = leaving.alone.map_or(leaving.until, |at| at + UNDER_WAY);
+                if end <= now().at {
+                    return Ok(self.flush().await);
+                }
+                until = until.min(end);
             }
             if let Some(ended) = self.wait(until, &mut hangup, &mut terminate, &mut interrupt).await
             {
@@ -170,7 +199,11 @@ impl Driver {
 
     fn take_call(&mut self, request: Request) -> Option<Ended> {
         let (answer, ended) = match request.call {
-            Call::Stop { flush } => return Some(self.stop(flush, request.answer)),
+            Call::Stop { flush: true } => return self.leave(request.answer),
+            Call::Stop { flush: false } => {
+                let _ = request.answer.send(Ok(json!({ "stopped": true, "flushed": false })));
+                return Some(Ended::Stopped);
+            }
             call => (self.answer(call), None),
         };
         // A client that went away does not wait for its answer.
@@ -197,26 +230,52 @@ impl Driver {
                 self.site.keys(&self.mesh)
             }
             Call::Metrics => Ok(metrics(&self.mesh, self.carrier.refused())),
+            Call::SaGone(key) if self.rehearsal => {
+                let gone = Batch(vec![Change::RemoveSa(key)]);
+                let refusals = self.carrier.dataplane().apply(now().at, &gone);
+                Ok(json!({ "gone": refusals.is_empty() }))
+            }
+            Call::SaGone(_) => Err(Refused::because("only a lab's daemon lets this be done to it")),
             Call::Stop { .. } => Ok(Value::Null),
         }
     }
 
     fn reload(&mut self) -> Answer {
         let (loaded, notes) = self.site.reload(now().unix).map_err(Refused::because)?;
-        self.carrier.follow(self.site.current());
+        // Where packets may pass in the clear, none is led to policies that are not there yet; elsewhere none past them.
+        let optional = self.site.current().optional();
+        if !optional {
+            self.carrier.follow(self.site.current());
+        }
         self.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
         self.carry_out();
+        if optional {
+            self.carrier.follow(self.site.current());
+        }
         Ok(json!({ "reloaded": self.site.path(), "notes": notes }))
     }
 
-    fn stop(&mut self, flush: bool, answer: tokio::sync::oneshot::Sender<Answer>) -> Ended {
-        if flush {
-            // Refused only without a manifest, when there is nothing to take away.
-            let _ = self.mesh.command(now(), mesh::Command::Flush);
-            self.carry_out();
+    fn leave(&mut self, answer: oneshot::Sender<Answer>) -> Option<Ended> {
+        if self.leaving.is_some() {
+            let _ = answer.send(Err(Refused::because("the daemon is stopping already")));
+            return None;
         }
-        let _ = answer.send(Ok(json!({ "stopped": true, "flushed": flush })));
-        if flush { Ended::Flushed } else { Ended::Stopped }
+        // Refused only without a manifest, when there is nothing to take away.
+        let _ = self.mesh.command(now(), mesh::Command::Leave);
+        self.leaving = Some(Leaving { answer, until: now().at + LEAVE_WITHIN, alone: None });
+        None
+    }
+
+    async fn flush(&mut self) -> Ended {
+        // Packets that are led into the device need its policies.
+        self.carrier.unroute();
+        tokio::time::sleep(UNDER_WAY).await;
+        let _ = self.mesh.command(now(), mesh::Command::Flush);
+        self.carry_out();
+        if let Some(leaving) = self.leaving.take() {
+            let _ = leaving.answer.send(Ok(json!({ "stopped": true, "flushed": true })));
+        }
+        Ended::Flushed
     }
 
     fn report(&self, event: Event) {

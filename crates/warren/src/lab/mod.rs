@@ -22,6 +22,7 @@ pub mod daemons;
 mod demo;
 mod findings;
 pub mod net;
+mod probe;
 mod recipe;
 mod report;
 mod scenario;

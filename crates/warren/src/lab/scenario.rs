@@ -4,8 +4,14 @@
 //! It ends well only where all of them hold. What is required is what the product promises; it is not a scenario's to
 //! ask for less.
 
+mod add_remove;
+mod boot_gap;
+mod drift;
+mod exempt;
+mod halfling;
 mod mesh;
 mod restart;
+mod rollout;
 
 use super::net::Host;
 use super::stage::{Stage, Stopped};
@@ -42,7 +48,16 @@ pub trait Scenario: Sync {
 
 /// All scenarios.
 pub fn all() -> &'static [&'static dyn Scenario] {
-    &[&mesh::Mesh, &restart::Restart]
+    &[
+        &mesh::Mesh,
+        &restart::Restart,
+        &drift::Drift,
+        &halfling::Halfling,
+        &boot_gap::BootGap,
+        &exempt::Exempt,
+        &rollout::Rollout,
+        &add_remove::AddRemove,
+    ]
 }
 
 /// Runs what is wanted.

@@ -161,6 +161,13 @@ impl<'a> Stage<'a> {
         self.lab.hosts[host].address
     }
 
+    /// The subnet of all hosts.
+    pub fn subnet(&self) -> ipnet::IpNet {
+        let host = &self.lab.hosts[0];
+        ipnet::IpNet::new(host.address, host.prefix)
+            .map_or_else(|_| host.address.into(), |net| net.trunc())
+    }
+
     /// Every host to every other.
     pub fn all_pairs(&self) -> Vec<Pair> {
         let all = 0..self.len();
@@ -533,6 +540,13 @@ impl Stage<'_> {
         let seconds = back.as_secs_f64();
         self.step(format!("all pairs have heard from each other, the last after {seconds:.2} s"));
         Ok(self.now())
+    }
+
+    /// Streams for more pairs, beside those that run.
+    pub fn more_streams(&mut self, pairs: Vec<Pair>) {
+        if let Some(streams) = &self.streams {
+            streams.add(pairs);
+        }
     }
 
     /// How long after `since` it took until all of these were heard again; `None` if not yet.

@@ -55,6 +55,12 @@ impl Book {
         Self { pairs, records }
     }
 
+    /// More streams.
+    pub fn add(&mut self, pairs: Vec<Pair>) {
+        self.records.resize_with(self.records.len() + pairs.len(), Record::default);
+        self.pairs.extend(pairs);
+    }
+
     /// The streams.
     pub fn pairs(&self) -> &[Pair] {
         &self.pairs
@@ -204,6 +210,11 @@ impl Streams {
         let flag = stop.clone();
         let thread = std::thread::spawn(move || sender.run(rate, &flag));
         Ok(Self { book, stop, thread: Some(thread), rate })
+    }
+
+    /// Streams for more pairs.
+    pub fn add(&self, pairs: Vec<Pair>) {
+        lock(&self.book).add(pairs);
     }
 
     /// The book as it is now. Packets may be under way.
