@@ -15,6 +15,7 @@ pub mod listener;
 pub mod lock;
 pub mod netlink;
 pub mod netns;
+pub mod parcel;
 pub mod random;
 pub mod raw;
 pub mod route;

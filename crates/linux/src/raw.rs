@@ -84,6 +84,24 @@ impl RawEsp {
         Ok(Self { socket, ip })
     }
 
+    /// A socket that [`RawEsp::open`] has made in another process; `None` if it is none of those.
+    pub(crate) fn adopt(fd: OwnedFd) -> Option<Self> {
+        let ip = match sockopt::socket_domain(&fd).ok()? {
+            AddressFamily::INET => Ip::V4,
+            AddressFamily::INET6 => Ip::V6,
+            _ => return None,
+        };
+        let raw = sockopt::socket_type(&fd).ok()? == SocketType::RAW;
+        let esp = sockopt::socket_protocol(&fd).ok()? == Some(ipproto::ESP);
+        let socket = Socket::new(fd, ip == Ip::V6).ok()?;
+        (raw && esp).then_some(Self { socket, ip })
+    }
+
+    /// Which IP version.
+    pub(crate) fn ip(&self) -> Ip {
+        self.ip
+    }
+
     /// Sends ESP packets (from the SPI on) in order; see [`Outgoing`]. What cannot be sent is reported with its
     /// index and skipped: `EMSGSIZE` if it must not be fragmented and is too long. Returns how many went out.
     pub fn send(&self, items: &[Outgoing<'_>], failed: impl FnMut(usize, Errno)) -> usize {

@@ -65,6 +65,14 @@ pub(crate) fn tun_set_iff(fd: BorrowedFd<'_>, ifreq: &mut [u8; IFREQ_LEN]) -> Re
     Errno::result(result).map(drop)
 }
 
+/// `ioctl(fd, TUNGETIFF, ifreq)`: `ifreq` comes back with the device's name and flags.
+pub(crate) fn tun_get_iff(fd: BorrowedFd<'_>, ifreq: &mut [u8; IFREQ_LEN]) -> Result<(), Errno> {
+    // SAFETY: TUNGETIFF writes at most one `struct ifreq`, which is the length of the array; all its fields are plain
+    // bytes. On any other kind of file the number is refused, or unknown.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, ifreq.as_mut_ptr()) };
+    Errno::result(result).map(drop)
+}
+
 /// `ioctl(fd, TUNSETPERSIST, on)`.
 pub(crate) fn tun_set_persist(fd: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
     // SAFETY: TUNSETPERSIST takes an integer and no pointer.

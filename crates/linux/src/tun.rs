@@ -77,6 +77,17 @@ impl Tun {
         Ok(Self { fd, name: crate::netlink::text(&ifreq[..FLAGS_AT]) })
     }
 
+    /// A device that another process has opened; `None` if it is none of ours.
+    pub fn adopt(fd: OwnedFd) -> Option<Self> {
+        let mut ifreq = [0; sys::IFREQ_LEN];
+        sys::tun_get_iff(fd.as_fd(), &mut ifreq).ok()?;
+        let flags = u16::from_ne_bytes([ifreq[FLAGS_AT], ifreq[FLAGS_AT + 1]]);
+        let plain = flags & (IFF_TUN | IFF_NO_PI) == IFF_TUN | IFF_NO_PI;
+        let blocks = !rustix::fs::fcntl_getfl(&fd).ok()?.contains(OFlags::NONBLOCK);
+        let name = crate::netlink::text(&ifreq[..FLAGS_AT]);
+        (plain && !blocks).then_some(Self { fd, name })
+    }
+
     /// The device's name.
     pub fn name(&self) -> &str {
         &self.name

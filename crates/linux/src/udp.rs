@@ -1,7 +1,7 @@
 //! UDP sockets for IKE and for ESP in UDP, on every address of the host.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
@@ -96,6 +96,19 @@ impl UdpSocket {
         Ok(Self { socket, ip, port })
     }
 
+    /// A socket that [`UdpSocket::bind`] has made in another process; `None` if it is none of those.
+    fn adopt(fd: OwnedFd) -> Option<Self> {
+        let datagrams = sockopt::socket_type(&fd).ok()? == SocketType::DGRAM;
+        let address = SocketAddr::try_from(rustix::net::getsockname(&fd).ok()?).ok()?;
+        let ip = Ip::of(address.ip());
+        let socket = Socket::new(fd, ip == Ip::V6).ok()?;
+        (datagrams && address.ip().is_unspecified()).then_some(Self {
+            socket,
+            ip,
+            port: address.port(),
+        })
+    }
+
     /// Which IP version.
     pub fn ip(&self) -> Ip {
         self.ip
@@ -160,6 +173,12 @@ impl Ports {
             }
         }
         Ok(Self { sockets })
+    }
+
+    /// Those of another process; `None` if one is no such socket.
+    pub(crate) fn adopt(fds: impl Iterator<Item = OwnedFd>) -> Option<Self> {
+        let sockets = fds.map(UdpSocket::adopt).collect::<Option<_>>()?;
+        Some(Self { sockets })
     }
 
     /// All of them.

@@ -7,6 +7,7 @@
 
 mod barrier;
 pub mod guard;
+pub mod handover;
 mod steering;
 mod threads;
 mod wires;
@@ -152,13 +153,15 @@ pub struct Status {
 }
 
 /// The running data plane. Dropping it stops its threads and takes the device away; rules, blackholes and the guard
-/// stay, so that nothing leaks until the next start. [`Userspace::hand_over`] lets exceptions pass as well;
-/// [`Userspace::flush`] takes everything away.
+/// stay, so that nothing leaks until the next start. [`Userspace::leave`] lets exceptions pass as well;
+/// [`Userspace::flush`] takes everything away. Another process goes on with it by way of [`handover`].
 pub struct Userspace {
     shared: Arc<Shared>,
     /// What holds when it ends, see [`Userspace::stand`].
     standing: Vec<spd::Policy>,
     threads: Vec<JoinHandle<()>>,
+    /// What names the network namespace that it was made in.
+    namespace: Option<(u64, u64)>,
 }
 
 /// What the threads share.
@@ -185,10 +188,24 @@ impl Userspace {
         ports: Arc<Ports>,
         upcalls: Box<dyn Upcalls>,
     ) -> Result<Self, Error> {
-        let mut steering = Steering::start(config.clone())?;
-        let wires = Wires::open(steering.tun(), ports, config.mark)?;
-        let guard = Guard::open(config.mark);
+        let mark = config.mark;
+        let mut steering = Steering::start(config)?;
+        let wires = Wires::open(steering.tun(), ports, mark)?;
         steering.sync(&pipeline);
+        let mut plane = Self::assemble(pipeline, wires, steering, Vec::new(), upcalls)?;
+        plane.run()?;
+        Ok(plane)
+    }
+
+    /// Without threads.
+    fn assemble(
+        pipeline: Arc<Pipeline>,
+        wires: Wires,
+        steering: Steering,
+        standing: Vec<spd::Policy>,
+        upcalls: Box<dyn Upcalls>,
+    ) -> Result<Self, Error> {
+        let guard = Guard::open(steering.config().mark);
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Error::Call { call: "eventfd", errno: of(e) })?;
         let shared = Arc::new(Shared {
@@ -200,8 +217,16 @@ impl Userspace {
             events: Mutex::default(),
             stop,
         });
-        let threads = threads::start(&shared)?;
-        Ok(Self { shared, standing: Vec::new(), threads })
+        Ok(Self { shared, standing, threads: Vec::new(), namespace: handover::namespace() })
+    }
+
+    fn run(&mut self) -> Result<(), Error> {
+        if self.threads.is_empty() {
+            // A former end is over.
+            let _ = rustix::io::read(&self.shared.stop, &mut [0; 8]);
+            self.threads = threads::start(&self.shared)?;
+        }
+        Ok(())
     }
 
     /// Routes these networks into the device, instead of those of the last call.
@@ -253,7 +278,7 @@ impl Userspace {
     ///
     /// # Errors
     /// Then everything stays that drops packets, as after a crash.
-    pub fn hand_over(mut self) -> Result<(), crate::guard::Error> {
+    pub fn leave(mut self) -> Result<(), crate::guard::Error> {
         self.stop();
         crate::guard::install(&mut crate::xfrm::Xfrm::open()?, &self.standing)?;
         locked(&self.shared.steering).remove();

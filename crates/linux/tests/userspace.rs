@@ -22,9 +22,11 @@ use linux::capture::{Capture, Packet};
 use linux::clock;
 use linux::datagram::Outgoing;
 use linux::netns::Guard;
+use linux::parcel::{Line, Parcel};
 use linux::raw::{Ip, RawEsp};
 use linux::route::{Kind, Monitor, Rtnl};
 use linux::udp::Ports;
+use linux::userspace::handover::{Former, Refused};
 use linux::userspace::{self, Config, IkeDatagram, Networks, Upcalls, Userspace};
 use wire::registry::{Encr, Integ};
 use wire::selector::TrafficSelector;
@@ -581,4 +583,129 @@ fn rubbish_harms_nobody() {
 
 fn pair_socket(host: &Host, ip: Ip) -> &linux::udp::UdpSocket {
     host.ports.get(ip, 4500).unwrap()
+}
+
+/// Host a's plane, paused, as it reaches another process.
+fn packed(a: &mut Host) -> Parcel {
+    a.plane.pause();
+    let (here, there) = Line::pair().unwrap();
+    let (state, fds) = a.plane.pack(clock::now());
+    here.give(&state, &fds).unwrap();
+    Line::new(there.into()).unwrap().take(LONG).unwrap()
+}
+
+/// Goes on with it.
+fn resumed(netns: &Guard, parcel: Parcel) -> (Userspace, Arc<Ports>) {
+    netns.run(|| {
+        let mut former = Former::read(parcel).unwrap();
+        let (running, config) = (std::mem::take(&mut former.running), former.config.clone());
+        let (ports, now, mut emit) = (Arc::clone(&former.ports), clock::now(), Vec::new());
+        let pipeline = Pipeline::resume(Arc::new(Native), now, running, &mut emit).unwrap();
+        let heard = Box::new(Heard::default());
+        let mut plane = Userspace::resume(former, config, Arc::new(pipeline), heard).unwrap();
+        plane.go(clock::now(), &mut emit).unwrap();
+        (plane, ports)
+    })
+}
+
+/// Numbers sent from one to the other every 2 ms until `work` is done: how many, and how many came.
+fn stream(pair: &Pair, setup: Setup, reverse: bool, work: impl FnOnce()) -> (u32, u32) {
+    let (from, to) =
+        if reverse { ((&pair.b, 2), (&pair.a, 1)) } else { ((&pair.a, 1), (&pair.b, 2)) };
+    let bind = |(netns, host): (&Guard, u8)| {
+        netns.run(|| UdpSocket::bind((setup.address(host), 9100)).unwrap())
+    };
+    let (from, to, address) = (bind(from), bind(to), (setup.address(to.1), 9100));
+    to.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut sent = 0u32;
+            while !done.load(Ordering::Relaxed) {
+                from.send_to(&sent.to_be_bytes(), address).unwrap();
+                sent += 1;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            sent
+        });
+        let receiver = scope.spawn(|| {
+            let mut buffer = [0; 4];
+            std::iter::from_fn(|| to.recv_from(&mut buffer).ok()).count() as u32
+        });
+        work();
+        done.store(true, Ordering::Relaxed);
+        let sent = sender.join().unwrap();
+        (sent, receiver.join().unwrap())
+    })
+}
+
+#[test]
+fn another_process_goes_on_and_no_packet_is_lost() {
+    if !root() {
+        return;
+    }
+    for setup in [PLAIN, Setup { v6: true, encap: true, ..PLAIN }] {
+        for reverse in [false, true] {
+            let (pair, mut a, _b) = protected(setup);
+            assert!(datagram(&pair, setup, 9000, 10));
+            let mut next = None;
+            let (sent, came) = stream(&pair, setup, reverse, || {
+                std::thread::sleep(Duration::from_millis(100));
+                let parcel = packed(&mut a);
+                // So long nobody reads; what comes waits.
+                std::thread::sleep(Duration::from_millis(300));
+                drop(a);
+                next = Some(resumed(&pair.a, parcel));
+                std::thread::sleep(Duration::from_millis(100));
+            });
+            assert!(sent > 100 && came == sent, "{came} of {sent} came; reverse {reverse}");
+            let (mut plane, _ports) = next.unwrap();
+            let replays: u64 = plane.snapshot(clock::now()).sas.iter().map(|sa| sa.replays).sum();
+            assert_eq!(replays, 0);
+            pair.a.run(|| plane.flush());
+        }
+    }
+}
+
+#[test]
+fn who_stopped_for_another_goes_on_if_that_one_does_not() {
+    if !root() {
+        return;
+    }
+    let (pair, mut a, _b) = protected(PLAIN);
+    for _ in 0..3 {
+        drop(packed(&mut a));
+        pair.a.run(|| a.plane.go(clock::now(), &mut Vec::new()).unwrap());
+        assert!(datagram(&pair, PLAIN, 9000, 10));
+    }
+    assert_eq!(a.plane.broken(), None);
+}
+
+#[test]
+fn what_is_no_data_plane_of_this_place_is_refused() {
+    if !root() {
+        return;
+    }
+    let (pair, mut a, _b) = protected(PLAIN);
+    let read = |parcel| pair.a.run(|| Former::read(parcel).map(drop));
+    assert_eq!(pair.b.run(|| Former::read(packed(&mut a)).map(drop)), Err(Refused::Namespace));
+    let mut newer = packed(&mut a);
+    newer.state[0] += 1;
+    assert_eq!(read(newer), Err(Refused::Version(userspace::handover::VERSION + 1)));
+    let mut swapped = packed(&mut a);
+    swapped.fds.swap(0, 1);
+    assert_eq!(read(swapped), Err(Refused::Descriptor("device")));
+    let mut fewer = packed(&mut a);
+    fewer.fds.pop();
+    assert_eq!(read(fewer), Err(Refused::Descriptor("ESP socket")));
+    let mut udp = packed(&mut a);
+    udp.fds.swap(1, 5);
+    assert_eq!(read(udp), Err(Refused::Descriptor("UDP socket")));
+    let whole = packed(&mut a);
+    for cut in 0..whole.state.len() {
+        let fds = whole.fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
+        let state = whole.state[..cut].to_vec().into();
+        assert!(read(Parcel { state, fds }).is_err(), "{cut} of {}", whole.state.len());
+    }
+    assert_eq!(read(whole), Ok(()));
 }

@@ -25,6 +25,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon in the foreground
     Run(Run),
+    /// Carry packets between two daemons; a daemon that stops starts it
+    #[command(hide = true)]
+    Hold(Hold),
     /// Validate a manifest and show what this host would do
     Check(Check),
     /// The mesh seen from this host
@@ -39,7 +42,7 @@ pub enum Command {
     Rekey(Target),
     /// Read the manifest again and change only what it changes
     Reload,
-    /// Stop the daemon; its policies stay, so that nothing leaks
+    /// Stop the daemon; its SAs and policies stay, so that nothing leaks and nothing breaks
     Stop(Stop),
     /// Show events as they happen
     Monitor,
@@ -116,6 +119,14 @@ pub struct Decode {
     /// Show what is in the payloads.
     #[arg(long)]
     pub detail: bool,
+}
+
+/// `warren hold`
+#[derive(Args, Debug)]
+pub struct Hold {
+    /// The state directory of the daemon that stops.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
 }
 
 /// `warren check`

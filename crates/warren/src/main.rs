@@ -42,6 +42,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let (control, json) = (cli.control.as_path(), cli.json);
     match &cli.command {
         Command::Run(run) => daemon::boot::run(run, control),
+        Command::Hold(hold) => daemon::holder::run(hold),
         Command::Check(check) => commands::check::run(check, json),
         Command::Status(status) => commands::status::run(control, status.peer.as_deref(), json),
         Command::Up(target) => commands::tunnel::command(control, Action::Up, &target.peer, json),

@@ -38,9 +38,25 @@ const USUAL_MTU: u32 = 1500;
 impl Steering {
     /// Makes the device. What leads into it comes with [`Steering::sync`].
     pub(super) fn start(config: Config) -> Result<Self, Error> {
-        let mut rtnl = Rtnl::open()?;
-        let tun = Arc::new(Tun::open(&config.interface, tun::Options::default())?);
-        let name = tun.name().to_owned();
+        let tun = Tun::open(&config.interface, tun::Options::default())?;
+        let mut steering = Self::adopt(config, tun, None, BTreeMap::new())?;
+        steering.furnish()?;
+        Ok(steering)
+    }
+
+    /// With a device that another process has made, and what it has done with it.
+    pub(super) fn adopt(
+        config: Config,
+        tun: Tun,
+        networks: Option<Networks>,
+        loosened: BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
+        let (rtnl, tun, warnings) = (Rtnl::open()?, Arc::new(tun), Vec::new());
+        Ok(Self { config, rtnl, tun, networks, mtu: 0, device_mtu: 0, warnings, loosened })
+    }
+
+    fn furnish(&mut self) -> Result<(), Error> {
+        let name = self.tun.name().to_owned();
         // Packets out of the device are verified: no kernel policy applies. A kernel without XFRM lacks these files.
         for key in [
             "ipv4/conf/IF/disable_policy",
@@ -55,9 +71,19 @@ impl Steering {
         {
             let _ = set_sysctl(&format!("net/ipv6/conf/{name}/{key}"), value);
         }
-        rtnl.set_queue_length(&name, QUEUE)?;
-        let (networks, warnings, loosened) = (None, Vec::new(), BTreeMap::new());
-        Ok(Self { config, rtnl, tun, networks, mtu: 0, device_mtu: 0, warnings, loosened })
+        Ok(self.rtnl.set_queue_length(&name, QUEUE)?)
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn networks(&self) -> Option<&Networks> {
+        self.networks.as_ref()
+    }
+
+    pub(super) fn loosened(&self) -> &BTreeMap<String, String> {
+        &self.loosened
     }
 
     pub(super) fn tun(&self) -> Arc<Tun> {

@@ -57,17 +57,29 @@ struct Sorted<'a> {
 
 impl Wires {
     pub(super) fn open(tun: Arc<Tun>, ports: Arc<Ports>, mark: u32) -> Result<Self, Error> {
-        let (mut esp, mut whole) = (Vec::new(), Vec::new());
+        let mut esp = Vec::new();
         for ip in [Ip::V4, Ip::V6] {
-            match (RawEsp::open(ip, mark), RawIp::open(ip, mark)) {
-                (Ok(one), Ok(other)) => {
-                    esp.push(one);
-                    whole.push((ip, other));
-                }
+            match RawEsp::open(ip, mark) {
+                Ok(socket) => esp.push(socket),
                 // A host without IPv6.
-                (Err(raw::Error { errno: Errno::EAFNOSUPPORT, .. }), _) => {}
-                (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+                Err(raw::Error { errno: Errno::EAFNOSUPPORT, .. }) => {}
+                Err(error) => return Err(error.into()),
             }
+        }
+        Self::adopt(tun, ports, esp, mark)
+    }
+
+    /// With sockets for ESP that another process has opened: what came for them is in their queues.
+    pub(super) fn adopt(
+        tun: Arc<Tun>,
+        ports: Arc<Ports>,
+        mut esp: Vec<RawEsp>,
+        mark: u32,
+    ) -> Result<Self, Error> {
+        esp.sort_by_key(RawEsp::ip);
+        let mut whole = Vec::new();
+        for socket in &esp {
+            whole.push((socket.ip(), RawIp::open(socket.ip(), mark)?));
         }
         let (rtnl, counts, broken) =
             (Mutex::new(Rtnl::open()?), Counts::default(), Mutex::default());

@@ -12,7 +12,7 @@ use linux::lock::Lock;
 use mesh::{Identity, Input, Mesh};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::carrier::{Carrier, CarrierError};
+use super::carrier::{Carrier, CarrierError, Close};
 use super::control;
 use super::driver::{Driver, Ended, now};
 use super::jobs::Jobs;
@@ -99,7 +99,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let (seed, (done_sender, done)) = (linux::random::os_seed()?, mpsc::unbounded_channel());
     let jobs = Jobs::start(provider.clone(), done_sender)?;
     // Nothing can fail any more once routes and policies are there.
-    let carrier = Carrier::open(&site, provider.clone(), args.data_plane)?;
+    let carrier = Carrier::open(&site, provider.clone(), args.data_plane, &args.state_dir)?;
     let identity = Identity {
         address: site.address(),
         name: loaded.plan.name().map_or_else(host_name, str::to_owned),
@@ -137,12 +137,19 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let ended = driver.run().await?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let broken = driver.carrier.broken();
-    if ended == Ended::Flushed
+    let kept = driver.journal.as_ref().is_some_and(Journal::is_kept);
+    let close = match ended {
+        Ended::Flushed => Close::Flush,
+        // SAs without their IKE SAs would be of no use to anybody.
+        Ended::Stopped if kept => Close::HandOver(&args.state_dir),
+        Ended::Stopped | Ended::Broken => Close::Leave,
+    };
+    if close == Close::Flush
         && let Some(journal) = driver.journal
     {
         journal.forget();
     }
-    driver.carrier.close(ended == Ended::Flushed);
+    driver.carrier.close(close);
     // Whoever asked for the end hears of it now that it has come.
     drop((driver.events, driver.calls, stopping));
     let _ = tokio::time::timeout(LAST_ANSWERS, server).await;

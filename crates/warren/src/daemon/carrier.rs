@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,6 +19,7 @@ use mesh::plan::Plan;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
+use super::handover;
 use super::site::{Site, own_addresses};
 use crate::args::DataPlane;
 
@@ -74,21 +76,21 @@ impl Carrier {
         site: &Site,
         provider: Arc<dyn Provider>,
         wanted: DataPlane,
+        state_dir: &Path,
     ) -> Result<Self, CarrierError> {
         let in_kernel = match wanted {
             DataPlane::Userspace => false,
             DataPlane::Kernel => xfrm::probe().map(|()| true)?,
             DataPlane::Auto => is_there(xfrm::probe()),
         };
-        let ports = Arc::new(Ports::open(&PORTS, MARK)?);
         let (sender, datagrams) = mpsc::channel(DATAGRAMS);
         let (wake, refused) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
-        let upcalls =
-            Box::new(ToLoop { datagrams: sender, wake: wake.clone(), refused: refused.clone() });
-        let plane = if in_kernel {
-            kernel(ports.clone(), upcalls)?
+        let upcalls = ToLoop { datagrams: sender, wake: wake.clone(), refused: refused.clone() };
+        let (plane, ports) = if in_kernel {
+            handover::dismiss(state_dir);
+            kernel(upcalls)?
         } else {
-            userspace(site, provider, ports.clone(), upcalls)?
+            userspace(site, provider, upcalls, state_dir)?
         };
         let said = BTreeSet::new();
         let mut carrier = Self { plane, wake, datagrams, ports, said, refused, refused_before: 0 };
@@ -194,15 +196,41 @@ impl Carrier {
         }
     }
 
-    /// Ends, and leaves policies behind; with `flush` nothing stays, and packets pass in the clear from then on.
-    pub fn close(self, flush: bool) {
-        let Plane::Userspace(userspace) = self.plane else { return };
-        if flush {
-            userspace.flush();
-        } else if let Err(error) = userspace.hand_over() {
+    /// Ends.
+    pub fn close(self, close: Close<'_>) {
+        let Plane::Userspace(mut userspace) = self.plane else { return };
+        if close == Close::Flush {
+            return userspace.flush();
+        }
+        // What a container's first process leaves ends with it.
+        let alone = std::process::id() == 1;
+        if let Close::HandOver(dir) = close
+            && !alone
+            && !userspace.pipeline().sas().is_empty()
+        {
+            match handover::leave_with_holder(&mut userspace, dir) {
+                Ok(holder) => {
+                    tracing::info!("process {holder} carries packets until the next start");
+                    return;
+                }
+                Err(reason) => tracing::warn!("SAs end with this process: {reason}"),
+            }
+        }
+        if let Err(error) = userspace.leave() {
             tracing::warn!("nothing passes to the IPsec subnets, exceptions included: {error}");
         }
     }
+}
+
+/// How a carrier ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Close<'a> {
+    /// Nothing stays, and packets pass in the clear from then on.
+    Flush,
+    /// Policies stay.
+    Leave,
+    /// SAs stay as well, for the next daemon with this state directory.
+    HandOver(&'a Path),
 }
 
 /// What came from outside.
@@ -220,25 +248,34 @@ fn is_there(probed: Result<(), Missing>) -> bool {
     probed.is_ok()
 }
 
-fn kernel(ports: Arc<Ports>, upcalls: Box<ToLoop>) -> Result<Plane, CarrierError> {
+fn kernel(upcalls: ToLoop) -> Result<(Plane, Arc<Ports>), CarrierError> {
+    let ports = Arc::new(Ports::open(&PORTS, MARK)?);
     for socket in ports.sockets().iter().filter(|socket| socket.port() == NAT_TRAVERSAL) {
         xfrm::decapsulate(socket)?;
     }
     let kernel = Box::new(Kernel::open()?);
-    let _listener = Listener::start(ports, kernel.as_fd(), upcalls)?;
-    Ok(Plane::Kernel { kernel, _listener })
+    let _listener = Listener::start(ports.clone(), kernel.as_fd(), Box::new(upcalls))?;
+    Ok((Plane::Kernel { kernel, _listener }, ports))
 }
 
 fn userspace(
     site: &Site,
     provider: Arc<dyn Provider>,
-    ports: Arc<Ports>,
-    upcalls: Box<ToLoop>,
-) -> Result<Plane, CarrierError> {
+    upcalls: ToLoop,
+    state_dir: &Path,
+) -> Result<(Plane, Arc<Ports>), CarrierError> {
     let mut config = Config::new(vec![site.address()]);
     config.overhead = overhead(site.current());
+    let former = Box::new(upcalls.clone());
+    if let Some((plane, ports)) =
+        handover::take(state_dir, provider.clone(), config.clone(), former)
+    {
+        return Ok((Plane::Userspace(plane), ports));
+    }
+    let ports = Arc::new(Ports::open(&PORTS, MARK)?);
     let pipeline = Arc::new(Pipeline::new(provider));
-    Ok(Plane::Userspace(Userspace::start(config, pipeline, ports, upcalls)?))
+    let plane = Userspace::start(config, pipeline, ports.clone(), Box::new(upcalls))?;
+    Ok((Plane::Userspace(plane), ports))
 }
 
 /// The most bytes by which a packet can grow with the plan's suites, in UDP if need be.
@@ -256,6 +293,7 @@ fn overhead(plan: &Plan) -> u32 {
 }
 
 /// From the data plane's threads to the loop.
+#[derive(Clone)]
 struct ToLoop {
     datagrams: mpsc::Sender<Datagram>,
     wake: Arc<Notify>,

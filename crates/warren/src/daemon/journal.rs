@@ -122,6 +122,11 @@ impl Journal {
         }
     }
 
+    /// Whether the next process will find something.
+    pub fn is_kept(&self) -> bool {
+        self.log.is_some()
+    }
+
     /// Whether the log is long for what it says.
     pub fn is_long(&self) -> bool {
         self.log.as_ref().is_some_and(|l| l.len > l.rewritten_at * GROWTH + SLACK)

@@ -4,6 +4,8 @@ pub mod boot;
 pub mod carrier;
 pub mod control;
 pub mod driver;
+pub mod handover;
+pub mod holder;
 pub mod jobs;
 pub mod journal;
 pub mod log;

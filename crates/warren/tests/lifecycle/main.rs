@@ -7,6 +7,7 @@ mod world;
 mod disagreements;
 mod exceptions;
 mod families;
+mod handovers;
 mod reloads;
 mod restarts;
 mod stops;

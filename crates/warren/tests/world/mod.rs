@@ -4,6 +4,8 @@
 pub mod daemon;
 pub mod net;
 pub mod pki;
+pub mod shm;
+pub mod streams;
 
 use std::fs;
 use std::path::{Path, PathBuf};
