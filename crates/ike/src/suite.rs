@@ -1,12 +1,15 @@
 //! Suites for people: what was agreed, and why nothing was.
 
+use crypto::Provider;
 use crypto::cipher::CipherSpec;
+use crypto::native::Native;
+use wire::esp::Spi;
 use wire::proposal::{Proposal, Transform};
-use wire::registry::{Integ, ProtocolId, Sn, TransformType};
+use wire::registry::{Encr, Integ, Ke, Prf, ProtocolId, Sn, TransformType};
 use wire::suite_text::to_text;
 
 use crate::multi_ke;
-use crate::negotiate::{EspSuite, IkeSuite};
+use crate::negotiate::{self, ChildExchange, EspSuite, IkeSuite};
 
 /// `aes128-sha256-modp2048` or `aes128gcm16-prfsha256-x25519-ke1_mlkem768`: strongSwan's syntax.
 pub fn suite_text(suite: &IkeSuite) -> String {
@@ -25,6 +28,71 @@ pub fn suite_text_esp(suite: &EspSuite) -> String {
     let sn = if suite.esn { Sn::ESN } else { Sn::SEQ_32 };
     transforms.push(Transform::sn(sn));
     text(ProtocolId::ESP, transforms)
+}
+
+/// What of a configured proposal cannot be done, or should not.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Review {
+    /// Whether anything is left that can be agreed on.
+    pub usable: bool,
+    /// Algorithms that Warren does not have; they are left out of offers.
+    pub missing: Vec<String>,
+    /// Algorithms that RFC 8221 and RFC 8247 discourage, each with the reason.
+    pub weak: Vec<String>,
+}
+
+/// Looks a proposal over by what the real provider has and what the RFCs say.
+pub fn review(proposal: &Proposal) -> Review {
+    let usable = match proposal.protocol {
+        ProtocolId::IKE => negotiate::offer_ike(std::slice::from_ref(proposal), None, &Native),
+        _ => {
+            let (spi, exchange) = (Spi(256), ChildExchange::Create);
+            negotiate::offer_esp(std::slice::from_ref(proposal), spi, exchange, &Native)
+        }
+    };
+    let word = |t: &Transform| text(proposal.protocol, vec![t.clone()]);
+    let left = usable.first().map_or(&[][..], |offer| &offer.transforms);
+    let absent = |t: &&Transform| match usable.is_empty() {
+        true => !known(t),
+        false => !left.contains(t),
+    };
+    let missing = proposal.transforms.iter().filter(absent).map(word).collect();
+    let weak = proposal.transforms.iter().filter(|t| !absent(t));
+    let weak = weak.filter_map(|t| Some(format!("{} {}", word(t), weakness(t)?))).collect();
+    Review { usable: !usable.is_empty(), missing, weak }
+}
+
+/// Whether the real provider has an algorithm at all.
+fn known(t: &Transform) -> bool {
+    match t.kind {
+        TransformType::ENCR => {
+            let spec =
+                |integ| CipherSpec { encr: Encr(t.id), key_bits: t.key_bits.unwrap_or(0), integ };
+            [Integ::NONE, Integ::HMAC_SHA2_256_128].map(spec).iter().any(|s| Native.has_cipher(*s))
+        }
+        TransformType::INTEG => Native.integ_key_len(Integ(t.id)).is_ok(),
+        TransformType::PRF => Native.has_prf(Prf(t.id)),
+        TransformType::SN => true,
+        _ => t.id == Ke::NONE.0 || Native.has_kx(Ke(t.id)),
+    }
+}
+
+fn weakness(t: &Transform) -> Option<&'static str> {
+    match (t.kind, t.id) {
+        (TransformType::INTEG, id) if id == Integ::HMAC_SHA1_96.0 => {
+            Some("is SHA-1, which is on its way out (RFC 8221, RFC 8247); use sha256")
+        }
+        (TransformType::PRF, id) if id == Prf::HMAC_SHA1.0 => {
+            Some("is SHA-1, which is on its way out (RFC 8247); use prfsha256")
+        }
+        (TransformType::KE, id) if id == Ke::MODP_1536.0 => {
+            Some("should not be used any more (RFC 8247); use modp2048 or curve25519")
+        }
+        (TransformType::ENCR, id) if id == Encr::NULL.0 || id == Encr::NULL_AES_GMAC.0 => {
+            Some("does not encrypt: packets are readable on the wire")
+        }
+        _ => None,
+    }
 }
 
 /// Both lists side by side with what keeps the nearest pair apart, for the log of a NO_PROPOSAL_CHOSEN:

@@ -243,6 +243,12 @@ fn algorithms() {
     says(&with("ike_proposals: []"), (3, 16), "is empty", "aes128-sha256-modp2048");
     let found = bad(&with("ike_proposals: aes128-sha256"));
     assert!(only(&found).2.contains("cannot be used"), "{found}");
+    says(
+        &with("ike_proposals: aes128-sha256-modp2048, 3des-sha256-modp2048"),
+        (3, 16),
+        "Warren does not have 3des",
+        "aes128-sha256-modp2048",
+    );
 }
 
 #[test]

@@ -244,6 +244,16 @@ fn included_files_are_joined() {
 }
 
 #[test]
+fn old_algorithms_are_noted() {
+    let (m, notes) = ok(&with("ike_proposals: [aes128-sha1-modp2048, aes128-sha256-x25519-x448]"));
+    assert_eq!(m.ike_proposals.proposals.len(), 2);
+    let messages: Vec<_> = notes.iter().map(|note| note.message.as_str()).collect();
+    assert_eq!(messages.len(), 3, "{messages:?}");
+    assert!(messages[0].contains("sha1 is SHA-1"), "{messages:?}");
+    assert!(messages[2].contains("Warren does not have curve448"), "{messages:?}");
+}
+
+#[test]
 fn notes_do_not_refuse() {
     let notes =
         |text: &str| -> Vec<String> { ok(text).1.into_iter().map(|note| note.message).collect() };

@@ -1,4 +1,5 @@
-//! AES-GCM (RFC 4106, RFC 5282) and ChaCha20-Poly1305 (RFC 7634).
+//! AES-GCM (RFC 4106, RFC 5282), AES-GMAC, which leaves the content in the clear (RFC 4543), and
+//! ChaCha20-Poly1305 (RFC 7634).
 
 use wire::registry::Encr;
 
@@ -12,6 +13,8 @@ pub(crate) struct AeadCipher {
     aead: Aead,
     salt: [u8; SALT_LEN],
     icv_len: usize,
+    /// Only authenticates: IV and content are AAD.
+    clear: bool,
 }
 
 impl AeadCipher {
@@ -20,7 +23,8 @@ impl AeadCipher {
         let (kind, icv_len) = (algorithm(spec)?, spec.shape()?.icv_len);
         let (key, salt) = key.split_at_checked(key.len().checked_sub(SALT_LEN)?)?;
         let aead = Aead::new(kind, key, icv_len).ok()?;
-        Some(Self { aead, salt: salt.try_into().ok()?, icv_len })
+        let clear = spec.encr == Encr::NULL_AES_GMAC;
+        Some(Self { aead, salt: salt.try_into().ok()?, icv_len, clear })
     }
 
     fn nonce(&self, iv: [u8; IV_LEN]) -> [u8; 12] {
@@ -49,16 +53,24 @@ impl Cipher for AeadCipher {
         let (head, rest) = buf.split_at_mut(IV_LEN);
         let (data, tag) = rest.split_at_mut(rest.len() - self.icv_len);
         head.copy_from_slice(&iv);
-        with_aad(aad, esn_hi, |aad| self.aead.seal(&self.nonce(iv), aad, data, tag))
-            .expect("sealing fails for lengths beyond those of any datagram only");
+        let nonce = self.nonce(iv);
+        with_aad(aad, esn_hi, |aad| match self.clear {
+            true => self.aead.seal(&nonce, &[aad, &iv, data].concat(), &mut [], tag),
+            false => self.aead.seal(&nonce, aad, data, tag),
+        })
+        .expect("sealing fails for lengths beyond those of any datagram only");
     }
 
     fn open(&self, aad: &[u8], esn_hi: Option<u32>, buf: &mut [u8]) -> Result<(), BadIcv> {
         let (iv, rest) = buf.split_first_chunk_mut::<IV_LEN>().ok_or(BadIcv)?;
         let end = rest.len().checked_sub(self.icv_len).ok_or(BadIcv)?;
         let (data, tag) = rest.split_at_mut(end);
-        with_aad(aad, esn_hi, |aad| self.aead.open(&self.nonce(*iv), aad, data, tag))
-            .map_err(|_| BadIcv)
+        let nonce = self.nonce(*iv);
+        with_aad(aad, esn_hi, |aad| match self.clear {
+            true => self.aead.open(&nonce, &[aad, iv, data].concat(), &mut [], tag),
+            false => self.aead.open(&nonce, aad, data, tag),
+        })
+        .map_err(|_| BadIcv)
     }
 }
 

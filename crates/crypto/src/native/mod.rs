@@ -1,6 +1,7 @@
 //! The provider that protects: AWS-LC.
 
 mod cipher_aead;
+mod cipher_ccm;
 mod cipher_mac;
 mod ffi;
 mod kx_ec;
@@ -96,7 +97,9 @@ impl Provider for Native {
                 integ_key.len()
             )));
         }
-        let cipher: Option<Box<dyn Cipher>> = if spec.encr.is_aead() {
+        let cipher: Option<Box<dyn Cipher>> = if cipher_ccm::is_ccm(spec.encr) {
+            cipher_ccm::CcmCipher::new(spec, encr_key).map(|c| Box::new(c) as _)
+        } else if spec.encr.is_aead() {
             cipher_aead::AeadCipher::new(spec, encr_key).map(|c| Box::new(c) as _)
         } else {
             cipher_mac::MacCipher::new(spec, encr_key, integ_key).map(|c| Box::new(c) as _)

@@ -87,6 +87,34 @@ fn psk_with_every_method() {
 }
 
 #[test]
+fn psk_with_every_cipher() {
+    let suites = [
+        ("aes128ccm8-prfsha256-x25519", "aes128ccm8"),
+        ("aes256ccm16-prfaesxcbc-x25519", "aes192ccm12-x25519"),
+        ("aes192ctr-aesxcbc-x25519", "aes256gmac"),
+        ("aes256gcm8-prfaescmac-x25519", "aes128ctr-sha512"),
+        ("aes128-sha1-modp1536", "null-sha256"),
+    ];
+    for (n, (ike, esp)) in suites.into_iter().enumerate() {
+        let (a, b) = peers(|p| {
+            p.ike_proposals = ike_suites(&[ike]);
+            edit_child(p, |c| c.esp_proposals = esp_suites(&[esp]));
+        });
+        let mut world = World::new(Arc::new(Native), n as u8, a, b);
+        world.traffic = true;
+        world.initiate(0);
+        world.run_secs(2);
+        rekey_ike(&mut world, 1);
+        world.run_secs(2);
+        rekey_child(&mut world, 0);
+        world.run_secs(10);
+        world.assert_settled();
+        world.assert_no_loss();
+        assert_eq!(world.hosts[0].endpoint.ike_sas()[0].suite, ike.replace("x25519", "curve25519"));
+    }
+}
+
+#[test]
 fn certificates_of_every_kind() {
     let root = ca("root");
     let algorithms =

@@ -51,3 +51,43 @@ fn disagreements() {
     let text = explain(&ours, &many);
     assert!(text.contains("and 42 more") && text.len() < 500, "{text}");
 }
+
+#[test]
+fn what_cannot_be_done_and_what_should_not() {
+    use ike::suite::review;
+    let good = [
+        "aes128-sha256-modp2048",
+        "aes256ccm16-prfsha384-ecp384-ke1_mlkem1024",
+        "chacha20poly1305-prfaesxcbc-x25519",
+    ];
+    for text in good {
+        let review = review(&parse_ike(text).unwrap());
+        assert!(
+            review.usable && review.missing.is_empty() && review.weak.is_empty(),
+            "{text}: {review:?}"
+        );
+    }
+    for text in [
+        "3des-sha256-modp2048",
+        "aes128-md5-prfsha256-modp2048",
+        "aes128-sha256-x448",
+        "aes128-sha256-x25519-ke1_x448",
+    ] {
+        let review = review(&parse_ike(text).unwrap());
+        assert!(!review.usable, "{text}");
+        assert_eq!(review.missing.len(), 1, "{text}: {review:?}");
+    }
+    let part = review(&parse_ike("3des-aes128-md5-sha256-x448-x25519").unwrap());
+    assert!(part.usable);
+    assert_eq!(part.missing, ["3des", "md5", "curve448", "prfmd5"]);
+    let old = review(&parse_ike("aes128-sha1-modp1536").unwrap());
+    assert!(old.usable && old.missing.is_empty());
+    assert_eq!(old.weak.len(), 3, "{old:?}");
+    assert!(old.weak[0].starts_with("sha1 is SHA-1"), "{old:?}");
+    for text in ["null-sha256", "aes128gmac"] {
+        let clear = review(&parse_esp(text).unwrap());
+        assert!(clear.usable && clear.weak[0].contains("does not encrypt"), "{clear:?}");
+    }
+    assert!(!review(&parse_esp("camellia128-sha256").unwrap()).usable);
+    assert!(!review(&parse_esp("blowfish-sha1").unwrap()).usable);
+}

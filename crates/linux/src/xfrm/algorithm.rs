@@ -46,6 +46,7 @@ fn aead(encr: Encr) -> Option<(&'static str, u32)> {
         Encr::AES_CCM_8 => ("rfc4309(ccm(aes))", 64),
         Encr::AES_CCM_12 => ("rfc4309(ccm(aes))", 96),
         Encr::AES_CCM_16 => ("rfc4309(ccm(aes))", 128),
+        Encr::NULL_AES_GMAC => ("rfc4543(gcm(aes))", 128),
         Encr::CHACHA20_POLY1305 => ("rfc7539esp(chacha20,poly1305)", 128),
         _ => return None,
     })

@@ -43,8 +43,10 @@ fn suites(
         };
         let text = text.trim().trim_end_matches('!');
         for one in text.split(',').map(str::trim) {
-            if let Err(error) = add(&mut suites, one.trim_end_matches('!'), parse) {
-                refuse(reader, item.span, p.name, one, &error);
+            match add(&mut suites, one.trim_end_matches('!'), parse) {
+                Err(error) => refuse(reader, item.span, p.name, one, &error),
+                Ok(Some(proposal)) => review(reader, item.span, p.name, one, &proposal),
+                Ok(None) => {}
             }
         }
     }
@@ -58,9 +60,10 @@ fn suites(
     suites
 }
 
-fn add(suites: &mut Suites, text: &str, parse: Parser) -> Result<(), SuiteError> {
+/// The proposal, if it is not there yet.
+fn add(suites: &mut Suites, text: &str, parse: Parser) -> Result<Option<Proposal>, SuiteError> {
     if suites.text.iter().any(|known| known == text) {
-        return Ok(());
+        return Ok(None);
     }
     if suites.text.len() >= MOST {
         return Err(SuiteError::Incomplete(format!("there are more than {MOST} proposals")));
@@ -68,8 +71,31 @@ fn add(suites: &mut Suites, text: &str, parse: Parser) -> Result<(), SuiteError>
     let mut proposal = parse(text)?;
     suites.text.push(text.to_owned());
     proposal.number = suites.text.len() as u8;
-    suites.proposals.push(proposal);
-    Ok(())
+    suites.proposals.push(proposal.clone());
+    Ok(Some(proposal))
+}
+
+/// What cannot be done at all is an error; what cannot be done in part, or should not be, a note.
+fn review(reader: &mut Reader<'_>, span: Span, name: &str, text: &str, proposal: &Proposal) {
+    let review = ike::suite::review(proposal);
+    let missing = review.missing.join(", ");
+    if !review.usable {
+        let message = format!(
+            "the proposal `{}` in `{name}` cannot be used: Warren does not have {missing}",
+            short(text)
+        );
+        let example =
+            if name.starts_with("ike") { "aes128-sha256-modp2048" } else { "aes128gcm16" };
+        reader.error(span, message, format!("write for instance `{example}`"));
+        return;
+    }
+    if !review.missing.is_empty() {
+        let message = format!("`{}` in `{name}`: Warren does not have {missing}", short(text));
+        reader.found.note(span, message, "it is left out of what is offered");
+    }
+    for weak in review.weak {
+        reader.found.note(span, format!("`{}` in `{name}`: {weak}", short(text)), "");
+    }
 }
 
 fn refuse(reader: &mut Reader<'_>, span: Span, name: &str, text: &str, error: &SuiteError) {
