@@ -1,5 +1,6 @@
 //! Certificates: what is loaded from the manifest and what a peer sends.
 
+mod crl;
 mod name;
 mod time;
 mod verify;
@@ -16,6 +17,7 @@ use x509_cert::certificate::{CertificateInner, Raw, Version};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, SubjectAltName};
 
+pub use self::crl::Crl;
 pub use self::name::names_equal;
 pub use self::time::rfc3339;
 pub(crate) use self::verify::{check_issuer, check_leaf, unknown_issuer};
@@ -98,6 +100,16 @@ pub enum ChainError {
         /// What is missing.
         what: String,
     },
+    /// A CA revoked it.
+    #[error("`{subject}` was revoked at {at} by `{issuer}` (its revocation list says so)")]
+    Revoked {
+        /// Which certificate.
+        subject: String,
+        /// When, RFC 3339.
+        at: String,
+        /// Which CA.
+        issuer: String,
+    },
     /// The identity that the peer claims is not in its certificate.
     #[error("the certificate `{subject}` does not carry the identity `{identity}`")]
     IdentityNotInCertificate {
@@ -123,6 +135,9 @@ pub struct TrustStore {
     pub roots: Vec<Certificate>,
     /// Intermediates known locally.
     pub intermediates: Vec<Certificate>,
+    /// Revocation lists, the newest first. A CA without one has revoked nothing; one whose `next_update`
+    /// has passed still counts, since what was revoked stays so.
+    pub crls: Vec<Crl>,
 }
 
 /// Most certificates that one PEM text may hold, and most that are considered of what a peer sends.
@@ -255,6 +270,13 @@ impl TrustStore {
         store
     }
 
+    /// Adds revocation lists.
+    pub fn add_crls(&mut self, crls: impl IntoIterator<Item = Crl>) {
+        self.crls.extend(crls);
+        self.crls.sort_by_key(|crl| std::cmp::Reverse(crl.this_update));
+        self.crls.dedup();
+    }
+
     /// Every certificate of the store.
     pub fn all(&self) -> impl Iterator<Item = &Certificate> {
         self.roots.iter().chain(&self.intermediates)
@@ -280,6 +302,7 @@ impl fmt::Debug for TrustStore {
         f.debug_struct("TrustStore")
             .field("roots", &self.roots)
             .field("intermediates", &self.intermediates)
+            .field("crls", &self.crls)
             .finish()
     }
 }

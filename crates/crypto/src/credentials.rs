@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wire::identity::Identity;
 
-use crate::chain::{Certificate, ChainError, TrustStore, names_equal, rfc3339};
+use crate::chain::{Certificate, ChainError, Crl, TrustStore, names_equal, rfc3339};
 use crate::provider::Provider;
 use crate::sign::{self, SignError, SigningKey};
 
@@ -45,6 +45,14 @@ pub enum LoadError {
     /// The host's private key.
     #[error("the private key: {0}")]
     Key(#[from] SignError),
+    /// One of the revocation lists, counted from 1.
+    #[error("revocation list {number}: {error}")]
+    Crl {
+        /// Which item of the list, from 1.
+        number: usize,
+        /// What is wrong with it.
+        error: ChainError,
+    },
     /// One of the CA items, counted from 1.
     #[error("CA certificate {number}: {error}")]
     Ca {
@@ -74,6 +82,16 @@ impl Credentials {
             items.push(parsed.map_err(|error| LoadError::Ca { number: index + 1, error })?);
         }
         Ok(Self { leaf, chain, key: key.into(), trust: TrustStore::from_ca_items(&items) })
+    }
+
+    /// Adds PEM texts with revocation lists.
+    pub fn with_crls(mut self, items: &[&str]) -> Result<Self, LoadError> {
+        for (index, item) in items.iter().enumerate() {
+            let parsed = Crl::from_pem_all(item);
+            let crls = parsed.map_err(|error| LoadError::Crl { number: index + 1, error })?;
+            self.trust.add_crls(crls);
+        }
+        Ok(self)
     }
 
     /// The identity that the certificate stands for: its subject.
@@ -199,6 +217,24 @@ pub enum CredentialProblem {
         /// The subject.
         subject: String,
     },
+    /// A revocation list is older than it should be.
+    #[error(
+        "the revocation list of `{issuer}` was to be replaced by {next_update}; fetch the present one: what was revoked since is accepted"
+    )]
+    StaleCrl {
+        /// The CA.
+        issuer: String,
+        /// RFC 3339.
+        next_update: String,
+    },
+    /// A revocation list of a CA that is not trusted here.
+    #[error(
+        "the revocation list of `{issuer}` is of none of these CAs; remove it, or add its CA to ca_certificates"
+    )]
+    ForeignCrl {
+        /// The CA.
+        issuer: String,
+    },
     /// Path validation failed for another reason.
     #[error("{0}")]
     Invalid(ChainError),
@@ -207,7 +243,13 @@ pub enum CredentialProblem {
 impl CredentialProblem {
     /// Whether the host cannot authenticate with this. An expired CA beside the one that is used is none such.
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::Expired { is_ca: true, .. } | Self::NotYetValid { is_ca: true, .. })
+        !matches!(
+            self,
+            Self::Expired { is_ca: true, .. }
+                | Self::NotYetValid { is_ca: true, .. }
+                | Self::StaleCrl { .. }
+                | Self::ForeignCrl { .. }
+        )
     }
 }
 
@@ -237,6 +279,7 @@ pub fn check_credentials(
         chain.iter().map(|certificate| certificate.der.as_slice()).collect();
     let path_problem = provider.verify_chain(trust, &leaf.der, &intermediates, unix_now).err();
     problems.extend(path_problem.map(CredentialProblem::from));
+    problems.extend(trust.crls.iter().filter_map(|crl| crl_problem(crl, trust, unix_now)));
     for path in paths(leaf, chain, trust) {
         problems.extend(duplicates(&path));
     }
@@ -265,6 +308,15 @@ impl From<ChainError> for CredentialProblem {
             other => Self::Invalid(other),
         }
     }
+}
+
+fn crl_problem(crl: &Crl, trust: &TrustStore, unix_now: u64) -> Option<CredentialProblem> {
+    let issuer = crl.issuer_text.clone();
+    if !trust.all().any(|ca| names_equal(&ca.subject, &crl.issuer)) {
+        return Some(CredentialProblem::ForeignCrl { issuer });
+    }
+    let next_update = crl.next_update.filter(|at| unix_now > *at).map(rfc3339)?;
+    Some(CredentialProblem::StaleCrl { issuer, next_update })
 }
 
 fn date_problem(certificate: &Certificate, unix_now: u64) -> Option<CredentialProblem> {

@@ -562,3 +562,23 @@ fn toy_certificates_behave_like_real_ones() {
         assert!(Toy.verify_chain(&trust, &changed, &sent, NOW).is_err(), "byte {at}");
     }
 }
+
+#[test]
+fn names_outside_the_constraints_of_a_ca() {
+    let mut limited = ca_params("limited", 1);
+    limited.name_constraints = Some(rcgen::NameConstraints {
+        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("example.org".into())],
+        excluded_subtrees: vec![rcgen::GeneralSubtree::DnsName("secret.example.org".into())],
+    });
+    let root = make(limited, None);
+    let named = |serial: u8, name: &str| {
+        let mut params = params("host", serial);
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+        make(params, Some(&root))
+    };
+    verify(&named(2, "host.example.org"), &[], &[&root], NOW).unwrap();
+    for (serial, name) in [(3, "host.example.com"), (4, "a.secret.example.org")] {
+        let error = verify(&named(serial, name), &[], &[&root], NOW).unwrap_err();
+        assert!(error.to_string().contains("outside the name constraints"), "{name}: {error}");
+    }
+}

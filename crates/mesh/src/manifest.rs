@@ -179,12 +179,14 @@ pub struct Certificates {
     pub instance_private_key: SecretBytes,
     /// The CAs: each item one certificate or a chain, root first.
     pub ca_certificates: Vec<CaItem>,
+    /// Revocation lists of the CAs: each item one or more X509 CRL blocks.
+    pub crls: Vec<CaItem>,
 }
 
-/// One item of `ca_certificates`.
+/// One item of `ca_certificates` or `crls`.
 #[derive(Clone, Debug)]
 pub struct CaItem {
-    /// CERTIFICATE blocks, root first.
+    /// CERTIFICATE blocks, root first; X509 CRL blocks.
     pub pem: String,
     /// Where it stands.
     pub span: Span,

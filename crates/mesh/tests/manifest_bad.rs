@@ -225,6 +225,17 @@ fn pre_shared_keys() {
 }
 
 #[test]
+fn what_is_no_revocation_list() {
+    let certificate = "crls: |\n  -----BEGIN CERTIFICATE-----\n  MIIBCgKCAQEAMIIBCgKCAQEAMIIBCgKC\n  -----END CERTIFICATE-----\n";
+    let found = bad(&format!("ipsec_subnets: [10.0.0.0/8]\n{CERTIFICATES}{certificate}"));
+    assert!(only(&found).2.contains("`crls` holds a `CERTIFICATE`"), "{found}");
+    let found = bad(&format!("ipsec_subnets: [10.0.0.0/8]\n{CERTIFICATES}crls: [x]\n"));
+    assert!(only(&found).2.contains("`crls` is not PEM"), "{found}");
+    let found = bad(&with("crls: x"));
+    assert!(only(&found).2.contains("both `psk` and `crls`"), "{found}");
+}
+
+#[test]
 fn algorithms() {
     let (line, column, message, remedy) =
         only(&bad(&with("ike_proposals: aes128-sha257-modp2048!")));

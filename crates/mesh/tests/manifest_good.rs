@@ -254,6 +254,23 @@ fn old_algorithms_are_noted() {
 }
 
 #[test]
+fn revocation_lists() {
+    let list = "  -----BEGIN X509 CRL-----\n  MIIBCgKCAQEAMIIBCgKCAQEAMIIBCgKC\n  -----END X509 CRL-----\n";
+    for (written, lists) in
+        [(format!("crls: |\n{list}"), 1), (format!("crls:\n- |\n{list}- |\n{list}"), 2)]
+    {
+        let text = format!("ipsec_subnets: [10.0.0.0/8]\n{CERTIFICATES}{written}");
+        let (m, notes) = ok(&text);
+        assert!(notes.is_empty(), "{notes:?}");
+        let Credentials::Certificates(certificates) = &*m.credentials else {
+            panic!("certificates")
+        };
+        assert_eq!(certificates.crls.len(), lists);
+        assert!(certificates.crls[0].pem.starts_with("-----BEGIN X509 CRL-----\n"));
+    }
+}
+
+#[test]
 fn notes_do_not_refuse() {
     let notes =
         |text: &str| -> Vec<String> { ok(text).1.into_iter().map(|note| note.message).collect() };

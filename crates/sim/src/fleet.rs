@@ -219,7 +219,7 @@ fn own(name: &str, address: IpAddr) -> Credentials {
         IpAddr::V6(v6) => wire::identity::Identity::Ipv6(v6),
     };
     let (leaf, key) = authority.issue(name, &[identity], (0, u64::MAX));
-    let trust = TrustStore { roots: vec![authority.certificate], intermediates: Vec::new() };
+    let trust = TrustStore { roots: vec![authority.certificate], ..TrustStore::default() };
     Credentials { leaf, chain: Vec::new(), key: Arc::new(key), trust }
 }
 

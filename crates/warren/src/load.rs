@@ -155,7 +155,10 @@ fn credentials(
     let manifest::Credentials::Certificates(given) = &*manifest.credentials else { return None };
     let cas: Vec<&str> = given.ca_certificates.iter().map(|item| item.pem.as_str()).collect();
     let key = std::str::from_utf8(given.instance_private_key.expose()).unwrap_or_default();
-    let credentials = match Credentials::load(provider, &given.instance_certificate, key, &cas) {
+    let crls: Vec<&str> = given.crls.iter().map(|item| item.pem.as_str()).collect();
+    let loaded = Credentials::load(provider, &given.instance_certificate, key, &cas)
+        .and_then(|credentials| credentials.with_crls(&crls));
+    let credentials = match loaded {
         Ok(credentials) => credentials,
         Err(error) => {
             let span = match &error {
@@ -164,6 +167,7 @@ fn credentials(
                 LoadError::Ca { number, .. } => {
                     given.ca_certificates.get(number - 1).map(|item| item.span)
                 }
+                LoadError::Crl { number, .. } => given.crls.get(number - 1).map(|item| item.span),
             };
             found.push(
                 span,

@@ -3,10 +3,11 @@
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::time::Duration;
 use webpki::{
-    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, anchor_from_trusted_cert,
+    EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeIdIter,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
-use super::{Certificate, ChainError, MAX_CERTIFICATES, TrustStore, names_equal, rfc3339};
+use super::{Certificate, ChainError, Crl, MAX_CERTIFICATES, TrustStore, names_equal, rfc3339};
 
 /// anyExtendedKeyUsage, serverAuth, clientAuth, ipsecEndSystem, ipsecTunnel, ipsecUser (RFC 4945
 /// 5.1.3.12 lets them be accepted), ipsecIKE (RFC 4945), and iKEIntermediate of an expired draft that
@@ -42,7 +43,7 @@ pub(super) fn verify(
         trust.intermediates.iter().chain(sent.iter().take(MAX_CERTIFICATES)).collect();
     let usable_between: Vec<_> = between.iter().copied().filter(|c| usable(c)).collect();
 
-    match build(&leaf.der, &ders(&roots), &ders(&usable_between), unix_now) {
+    match build(trust, &leaf.der, &ders(&roots), &ders(&usable_between), unix_now) {
         Ok(()) => Ok(()),
         Err(error) => Err(explain(trust, leaf, &between, unix_now, &error)),
     }
@@ -105,6 +106,7 @@ fn wrong_usage(certificate: &Certificate, what: &str) -> ChainError {
 }
 
 fn build(
+    trust: &TrustStore,
     leaf: &[u8],
     roots: &[CertificateDer<'_>],
     between: &[CertificateDer<'_>],
@@ -115,13 +117,21 @@ fn build(
     let anchors: Vec<TrustAnchor<'_>> =
         roots.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
     let now = UnixTime::since_unix_epoch(Duration::from_secs(unix_now));
+    let lists: Vec<_> = trust.crls.iter().map(Crl::list).collect();
+    let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+        options
+            .with_depth(RevocationCheckDepth::Chain)
+            .with_status_policy(UnknownStatusPolicy::Allow)
+            .with_expiration_policy(ExpirationPolicy::Ignore)
+            .build()
+    });
     leaf.verify_for_usage(
         webpki::ALL_VERIFICATION_ALGS,
         &anchors,
         between,
         now,
         IkePurposes,
-        None,
+        revocation,
         None,
     )
     .map(|_| ())
@@ -158,6 +168,11 @@ fn explain(
     error: &webpki::Error,
 ) -> ChainError {
     let mut current = leaf;
+    if matches!(error, webpki::Error::CertRevoked)
+        && let Some(revoked) = revoked(trust, leaf, between)
+    {
+        return revoked;
+    }
     for _ in 0..MAX_DEPTH {
         let root = trust.roots.iter().find(|root| names_equal(&root.subject, &current.issuer));
         let issuer = root
@@ -175,6 +190,20 @@ fn explain(
         current = issuer;
     }
     ChainError::Other { subject: current.subject_text.clone(), what: describe(error) }
+}
+
+/// Which one it is, and since when.
+fn revoked(trust: &TrustStore, leaf: &Certificate, between: &[&Certificate]) -> Option<ChainError> {
+    let mut all = std::iter::once(leaf).chain(between.iter().copied());
+    all.find_map(|certificate| {
+        trust.crls.iter().find_map(|crl| {
+            Some(ChainError::Revoked {
+                subject: certificate.subject_text.clone(),
+                at: rfc3339(crl.revoked_at(certificate)?),
+                issuer: crl.issuer_text.clone(),
+            })
+        })
+    })
 }
 
 pub(crate) fn unknown_issuer(trust: &TrustStore, certificate: &Certificate) -> ChainError {
@@ -203,6 +232,9 @@ fn describe(error: &webpki::Error) -> String {
         Error::UnsupportedCriticalExtension => "it has a critical extension that is not known".into(),
         Error::PathLenConstraintViolated => "its chain is longer than a CA's pathLenConstraint allows".into(),
         Error::NameConstraintViolation => "one of its names is outside the name constraints of a CA".into(),
+        Error::CertRevoked => "it, or a CA above it, was revoked".into(),
+        Error::IssuerNotCrlSigner => "there is a revocation list of its issuer, whose keyUsage lacks cRLSign; have that CA's certificate issued anew, or leave the list out".into(),
+        Error::InvalidCrlSignatureForPublicKey => "the revocation list of its issuer was not signed with that CA's key; fetch it anew".into(),
         other => format!("path validation failed: {other}"),
     }
 }

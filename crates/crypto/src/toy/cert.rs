@@ -146,7 +146,7 @@ impl Authority {
 pub fn credentials(name: &str) -> Credentials {
     let authority = Authority::new("toy CA");
     let (leaf, key) = authority.issue(name, &[], (0, u64::MAX));
-    let trust = TrustStore { roots: vec![authority.certificate], intermediates: Vec::new() };
+    let trust = TrustStore { roots: vec![authority.certificate], ..TrustStore::default() };
     Credentials { leaf, chain: Vec::new(), key: Arc::new(key), trust }
 }
 

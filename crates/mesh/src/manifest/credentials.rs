@@ -24,13 +24,10 @@ pub(crate) fn credentials(
     let names = ["instance_certificate", "instance_private_key", "ca_certificates"];
     let parts = names.map(|name| fields.get(name));
     if let Some(psk) = fields.get("psk") {
-        if let Some(part) = parts.iter().flatten().next() {
+        let crls = fields.get("crls");
+        if let Some(part) = parts.iter().chain([&crls]).flatten().next() {
             let message = format!("both `psk` and `{}` are given", part.name);
-            reader.error(
-                psk.node.span,
-                message,
-                "keep either `psk` or the three certificate properties",
-            );
+            reader.error(psk.node.span, message, "keep either `psk` or the certificate properties");
         }
         return self::psk(reader, psk).map_or(Credentials::Absent, Credentials::Psk);
     }
@@ -46,12 +43,14 @@ pub(crate) fn credentials(
     let certificate = parts[0].and_then(|p| certificate(reader, p));
     let key = parts[1].and_then(|p| private_key(reader, p));
     let cas = parts[2].map(|p| ca_certificates(reader, p)).unwrap_or_default();
+    let crls = fields.get("crls").map(|p| crls(reader, p)).unwrap_or_default();
     match (certificate, key) {
         (Some(instance_certificate), Some(instance_private_key)) => {
             Credentials::Certificates(Certificates {
                 instance_certificate,
                 instance_private_key,
                 ca_certificates: cas,
+                crls,
             })
         }
         _ => Credentials::Absent,
@@ -222,6 +221,26 @@ fn ca_certificates(reader: &mut Reader<'_>, p: Property<'_>) -> Vec<CaItem> {
         cas.push(CaItem { pem, span: node.span });
     }
     cas
+}
+
+fn crls(reader: &mut Reader<'_>, p: Property<'_>) -> Vec<CaItem> {
+    let items = match &p.node.value {
+        Value::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(p.node),
+    };
+    let mut all = Vec::new();
+    for node in items {
+        let item = Property { name: p.name, node };
+        let Some(blocks) = blocks(reader, item, "- BEGIN X509 CRL -") else { continue };
+        if let Some(other) = blocks.iter().find(|block| block.label != "X509 CRL") {
+            let message = format!("`crls` holds a `{}`, not a revocation list", other.label);
+            reader.error(node.span, message, "put blocks `-----BEGIN X509 CRL-----` here (`openssl crl -inform der -in CRL` makes one)");
+            continue;
+        }
+        let pem = blocks.iter().map(|block| block.text.as_str()).collect();
+        all.push(CaItem { pem, span: node.span });
+    }
+    all
 }
 
 fn blocks(reader: &mut Reader<'_>, p: Property<'_>, what: &str) -> Option<Vec<Block>> {

@@ -24,6 +24,7 @@ pub(crate) const NAMES: &[&str] = &[
     "instance_certificate",
     "instance_private_key",
     "ca_certificates",
+    "crls",
     "psk",
     "optional",
     "optional_warn_interval",
@@ -59,7 +60,7 @@ pub(crate) const NAMES: &[&str] = &[
 
 /// Those that are joined where several files give them.
 pub(crate) const LISTS: &[&str] =
-    &["ipsec_subnets", "no_ipsec_subnets", "ca_certificates", "policies", "peers"];
+    &["ipsec_subnets", "no_ipsec_subnets", "ca_certificates", "crls", "policies", "peers"];
 
 /// Shorter lifetimes are for tests, longer ones for nobody.
 const LIFETIME: RangeInclusive<Duration> =
