@@ -405,25 +405,36 @@ fn accept(
     cx.timers.cancel(sa.id, crate::timer::Timer::HalfOpen);
     let mut up = establish(cx, sa, now, ids.local_id, ids.remote_id, &handshake);
     up.confirmed = false;
-    let config = sa.config.child.clone();
-    let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: &[], initiated: false };
-    let installed = Answer::choose(cx, sa, &config, payloads, ChildExchange::Auth, None)
-        .and_then(|answer| established::install_answer(cx, sa, now, answer, keying));
-    match installed {
-        Ok(answered) => {
-            reply.push(answered.sa_payload);
-            reply.extend(answered.tail);
-        }
-        Err(refusal) => {
-            reply.push(Payload::Notify(refusal.told()));
-            let (ike, remote) = (sa.id, sa.remote.ip());
-            cx.event(Event::ChildFailed { ike, remote, replaces: None, reason: refusal.reason });
-        }
+    if !child::childless(payloads) {
+        reply.extend(first_child(cx, sa, now, &handshake, payloads));
     }
     sa.respond(cx, reply);
     let peer_contact = find_notify(payloads, NotifyType::INITIAL_CONTACT).is_some();
     cx.after.push_back(After::Established { id: sa.id, peer_contact, own_contact: false });
     State::Up(up)
+}
+
+/// Answers for the child SA of IKE_AUTH.
+fn first_child(
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    handshake: &Handshake,
+    payloads: &[Payload],
+) -> Vec<Payload> {
+    let config = sa.config.child.clone();
+    let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: &[], initiated: false };
+    let installed = Answer::choose(cx, sa, &config, payloads, ChildExchange::Auth, None)
+        .and_then(|answer| established::install_answer(cx, sa, now, answer, keying));
+    match installed {
+        Ok(answered) => [answered.sa_payload].into_iter().chain(answered.tail).collect(),
+        Err(refusal) => {
+            let told = Payload::Notify(refusal.told());
+            let (ike, remote) = (sa.id, sa.remote.ip());
+            cx.event(Event::ChildFailed { ike, remote, replaces: None, reason: refusal.reason });
+            vec![told]
+        }
+    }
 }
 
 fn establish(

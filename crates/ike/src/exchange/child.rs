@@ -335,6 +335,12 @@ pub(crate) fn find_sa(payloads: &[Payload]) -> Option<&[Proposal]> {
     })
 }
 
+/// Whether the peer wants an IKE SA alone (RFC 6023).
+pub(crate) fn childless(payloads: &[Payload]) -> bool {
+    let of_child = |p: &Payload| matches!(p, Payload::Sa(_) | Payload::TsI(_) | Payload::TsR(_));
+    !payloads.iter().any(of_child)
+}
+
 fn find_selectors(payloads: &[Payload]) -> Option<Selectors> {
     let mut tsi: Option<&Vec<TrafficSelector>> = None;
     let mut tsr = None;

@@ -9,6 +9,7 @@ mod chaos;
 mod collide;
 mod delete;
 mod establish;
+mod extras;
 mod faults;
 mod fragments;
 mod hostile;

@@ -182,6 +182,7 @@ impl Answering {
         if sa.fragmentation {
             payloads.extend(fragmentation_payload(&sa.config));
         }
+        payloads.push(error_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED));
         if !self.chosen.suite.additional.is_empty() {
             payloads.push(error_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
         }
