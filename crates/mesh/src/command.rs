@@ -34,6 +34,15 @@ pub enum Command {
     Flush,
 }
 
+/// What an operator has said of a peer: it holds until the contrary is said, over reloads and restarts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Always a tunnel.
+    Up,
+    /// No tunnel.
+    Down,
+}
+
 /// What was done.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Reply {

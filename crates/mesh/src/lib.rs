@@ -23,7 +23,7 @@ pub mod reconcile;
 pub mod status;
 pub mod time;
 
-pub use command::{Command, CommandError, Reply, Target};
+pub use command::{Command, CommandError, Order, Reply, Target};
 pub use event::{Event, Kind};
 pub use loaded::{CertificateFact, CertificateRole, Loaded};
 pub use mesh::{Identity, Input, Mesh, Output, Why};

@@ -28,6 +28,7 @@ use ipsec::dataplane::{DataplaneEvent, Snapshot};
 
 use crate::bucket::Bucket;
 use crate::budget::Budget;
+use crate::command::Order;
 use crate::directory::View;
 use crate::event::{Event, Kind, Level};
 use crate::fleet::Fleet;
@@ -63,6 +64,8 @@ pub enum Input {
     /// What `Output::Journal` left when this host's last process ended, in any order; given before the first
     /// manifest. Without it nothing is recorded.
     Journal(Vec<(journal::Key, Secret)>),
+    /// What [`Mesh::orders`] was when this host's last process ended; given before the first manifest.
+    Orders(BTreeMap<IpAddr, Order>),
     /// A manifest was accepted.
     Manifest(Box<Loaded>),
     /// The data plane refused some changes of this batch. Not needed where it refused none.
@@ -142,6 +145,8 @@ pub struct Mesh {
     reminders: reminders::Reminders,
     counters: Counters,
     journal: Journal,
+    /// Those of an earlier process, until there is a manifest.
+    orders: BTreeMap<IpAddr, Order>,
     /// Peers that lost a child SA in what is being drained, and whether it is to be restored.
     torn: BTreeMap<IpAddr, bool>,
     /// Tunnels that are begun because of packets that anybody can send.
@@ -183,6 +188,7 @@ impl Mesh {
             reminders: reminders::Reminders::default(),
             counters: Counters::default(),
             journal: Journal::default(),
+            orders: BTreeMap::new(),
             torn: BTreeMap::new(),
             strays: Bucket::new(128, 32),
             complaints: Bucket::new(32, 4),
@@ -195,6 +201,7 @@ impl Mesh {
         match input {
             Input::Datagram(datagram) => self.on_datagram(now, datagram),
             Input::Journal(found) => self.on_journal(found),
+            Input::Orders(orders) => self.orders = orders,
             Input::Manifest(loaded) => self.on_manifest(now, *loaded),
             Input::Applied(batch, refusals) => self.on_refusals(now, &batch, &refusals),
             Input::Snapshot(snapshot) => self.on_snapshot(now, &snapshot),

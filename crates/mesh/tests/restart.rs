@@ -160,6 +160,60 @@ fn the_whole_journal_is_what_was_written_bit_by_bit() {
     assert_eq!(whole, parts);
 }
 
+#[test]
+fn what_was_said_of_a_peer_holds_over_reloads_and_restarts() {
+    for data_plane_lives in [false, true] {
+        let mut world = up();
+        world.command(0, Command::Down(target(1)));
+        world.load(0, loaded(&manifest("esp_proposals: aes256gcm16\n"), 0));
+        assert_eq!(world.state(0, 1), State::Down);
+        world.restart(0, &manifest(""), data_plane_lives);
+        let got = world.hosts[1].got.len();
+        for _ in 0..3 {
+            // Neither packets of this host nor the peer's bring it up.
+            world.send(0, 1, b"there");
+            world.send(1, 0, b"back");
+            world.seconds(20);
+            assert_eq!(world.state(0, 1), State::Down);
+        }
+        assert_eq!((world.hosts[1].got.len(), world.clear), (got, 0));
+        world.command(0, Command::Up(target(1)));
+        world.seconds(70);
+        world.assert_one_tunnel(0, 1);
+        // It is to be kept up from now on: the next process begins it without a packet.
+        world.hosts[0].journal.clear();
+        world.reboot(1, &manifest(""));
+        world.restart(0, &manifest(""), false);
+        world.seconds(70);
+        world.assert_one_tunnel(0, 1);
+    }
+}
+
+#[test]
+fn down_holds_though_the_process_ended_before_the_tunnel_did() {
+    let mut world = up();
+    let journal = world.hosts[0].journal.clone();
+    world.cut.extend([(0, 1), (1, 0)]);
+    world.command(0, Command::Down(target(1)));
+    world.hosts[0].journal = journal;
+    world.cut.clear();
+    world.restart(0, &manifest(""), true);
+    world.seconds(10);
+    assert_eq!(world.state(0, 1), State::Down);
+    assert!(world.hosts[0].plane.sas().is_empty(), "{}", world.story(0, 1));
+    assert!(world.hosts[0].journal.is_empty(), "{}", world.story(0, 1));
+}
+
+#[test]
+fn of_who_is_no_peer_any_more_nothing_is_kept() {
+    let mut world = up();
+    world.command(0, Command::Down(target(1)));
+    assert_eq!(world.hosts[0].mesh.orders().len(), 1);
+    let without = "ipsec_subnets: [10.0.0.0/24]\nno_ipsec_subnets: [10.0.0.2/32]\npsk: correct horse battery staple\n";
+    world.restart(0, without, false);
+    assert!(world.hosts[0].mesh.orders().is_empty());
+}
+
 /// What a host's journal holds after a handshake.
 fn records() -> Vec<Secret> {
     up().hosts.iter().flat_map(|host| host.journal.values().cloned()).collect()

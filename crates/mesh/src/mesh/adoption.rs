@@ -12,7 +12,7 @@ use super::tunnels::Demand;
 use super::{Mesh, Output};
 use crate::event::{Kind, Level};
 use crate::journal::{Key, Record};
-use crate::peer::{Child, Ike};
+use crate::peer::{Child, Ike, Wanted};
 use crate::reconcile::Owner;
 
 /// A restored IKE SA whose peer was silent for so many sends of one request gets a rival …
@@ -102,6 +102,7 @@ impl Mesh {
         record: Record,
         there: &BTreeSet<SaKey>,
     ) -> Result<(usize, usize), String> {
+        let key = record.key();
         let Record { peer: address, initiated, mut sa } = record;
         let salt = self.rng.u64();
         let config = self.fleet.as_ref().and_then(|f| f.config(address, salt, false));
@@ -119,6 +120,8 @@ impl Mesh {
             std::mem::take(&mut sa.children).into_iter().partition(here);
         sa.children.clone_from(&kept);
         let restored = self.endpoint.restore(now, sa, config).map_err(|error| error.to_string())?;
+        // So that it is forgotten even if it ends before it is written again.
+        self.journal.written.insert(restored.id, key);
         if replaced {
             return Ok((0, 0));
         }
@@ -145,6 +148,11 @@ impl Mesh {
         }
         peer.stale |= !fits;
         peer.last_active = now.at;
+        if peer.wanted == Wanted::Down {
+            // The last process ended before its tunnel did.
+            self.close_all(now, address);
+            return Ok((0, 0));
+        }
         let spis: Vec<_> = lost.iter().map(|c| c.spi_in).collect();
         self.after_adoption(now, address, spis, goes_on > 0, fits);
         Ok((goes_on, lost.len()))

@@ -1,5 +1,6 @@
 //! What an operator asks for.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ike::Now;
@@ -7,7 +8,7 @@ use ipsec::change::Change;
 
 use super::Mesh;
 use super::tunnels::Demand;
-use crate::command::{Command, CommandError, Reply, Target};
+use crate::command::{Command, CommandError, Order, Reply, Target};
 use crate::event::{Kind, Level};
 use crate::peer::{Peer, Wanted};
 use crate::peers::MAX_PEERS;
@@ -35,6 +36,41 @@ impl Mesh {
         self.report(now, Level::Info, peer, Kind::PeerState, format!("by command: {text}"));
         self.run(now);
         Ok(Reply { peer, text: text.to_owned() })
+    }
+
+    /// What operators have said of peers and what still holds.
+    pub fn orders(&self) -> BTreeMap<IpAddr, Order> {
+        let order = |wanted| match wanted {
+            Wanted::Up => Some(Order::Up),
+            Wanted::Down => Some(Order::Down),
+            Wanted::OnDemand => None,
+        };
+        let peers = self.peers.iter();
+        let orders = peers.filter_map(|(address, peer)| Some((address, order(peer.wanted)?)));
+        orders.chain(self.orders.iter().map(|(address, order)| (*address, *order))).collect()
+    }
+
+    /// What was said to an earlier process; of those who are no peers any more it is forgotten.
+    pub(super) fn obey_orders(&mut self, now: Now) {
+        for (address, order) in std::mem::take(&mut self.orders) {
+            let is_peer = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
+            if !is_peer || self.room_for(address).is_err() {
+                continue;
+            }
+            let peer = self.peers.entry(self.identity.address, address, now.at);
+            let text = match order {
+                Order::Up => {
+                    peer.wanted = Wanted::Up;
+                    self.demand(now, address, Demand::Eager);
+                    "to be kept up, as was said before this start"
+                }
+                Order::Down => {
+                    peer.wanted = Wanted::Down;
+                    "down, as was said before this start; `up` ends that"
+                }
+            };
+            self.report(now, Level::Info, Some(address), Kind::PeerState, text);
+        }
     }
 
     /// Which peer is meant.

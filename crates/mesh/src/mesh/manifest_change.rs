@@ -24,6 +24,7 @@ impl Mesh {
         for address in self.peers.addresses() {
             self.revise(now, address, old.as_ref());
         }
+        self.obey_orders(now);
         self.start_known(now);
         self.look_at = if old.is_none() { now.at } else { self.look_at.min(now.at + LOOK_EVERY) };
         self.reminders.start(now);

@@ -172,12 +172,14 @@ impl World {
     pub fn restart(&mut self, host: usize, manifest: &str, data_plane_lives: bool) {
         let boot = self.hosts[host].boot + 1000;
         self.hosts[host].boot = boot;
+        let orders = self.hosts[host].mesh.orders();
         self.hosts[host].mesh = new_mesh(host, boot, self.clock());
         if !data_plane_lives {
             self.hosts[host].plane = Memory::new(Arc::new(Toy));
         }
         let found = self.hosts[host].journal.clone().into_iter().collect();
         self.input(host, Input::Journal(found));
+        self.input(host, Input::Orders(orders));
         self.load(host, loaded(manifest, host));
     }
 

@@ -262,6 +262,7 @@ fn kind_of(input: &Input) -> u64 {
         Input::Kernel(_) => 5,
         Input::JobDone(id, _) => 6 + (id.0 << 4),
         Input::Tick => 7,
+        Input::Orders(orders) => 9 + ((orders.len() as u64) << 4),
     }
 }
 

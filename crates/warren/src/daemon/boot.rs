@@ -17,6 +17,7 @@ use super::control;
 use super::driver::{Driver, Ended, now};
 use super::jobs::Jobs;
 use super::journal::Journal;
+use super::orders::Orders;
 use super::site::Site;
 use crate::args::Run;
 use crate::exit::Failure;
@@ -121,11 +122,13 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         events,
         site,
         journal: None,
+        orders: Orders::open(&args.state_dir),
         rehearsal: args.rehearsal,
         leaving: None,
         again: Default::default(),
     };
     find_journal(&mut driver, &args.state_dir);
+    driver.mesh.handle(now(), Input::Orders(driver.orders.get().clone()));
     driver.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
     driver.carry_out();
     if driver.site.current().optional() {
@@ -144,10 +147,9 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         Ended::Stopped if kept => Close::HandOver(&args.state_dir),
         Ended::Stopped | Ended::Broken => Close::Leave,
     };
-    if close == Close::Flush
-        && let Some(journal) = driver.journal
-    {
-        journal.forget();
+    if close == Close::Flush {
+        driver.journal.into_iter().for_each(Journal::forget);
+        driver.orders.forget();
     }
     driver.carrier.close(close);
     // Whoever asked for the end hears of it now that it has come.

@@ -19,6 +19,7 @@ use super::control::{Answer, Call, ExplainQuery, Refused, Request};
 use super::jobs::Jobs;
 use super::journal::Journal;
 use super::log;
+use super::orders::Orders;
 use super::site::Site;
 
 /// Inputs taken in before the outputs are carried out again: bounds how long a reply can wait behind a flood.
@@ -46,6 +47,8 @@ pub struct Driver {
     pub leaving: Option<Leaving>,
     /// A lab may tamper with the data plane.
     pub rehearsal: bool,
+    /// What operators have said of peers.
+    pub orders: Orders,
     /// What came of the outputs that are being carried out: handed in when the mesh sleeps.
     pub again: VecDeque<Input>,
 }
@@ -218,7 +221,9 @@ impl Driver {
                 to_json(&self.mesh.peer_status(now(), &target).map_err(Refused::because)?)
             }
             Call::Command(command) => {
-                to_json(&self.mesh.command(now(), command).map_err(Refused::because)?)
+                let reply = self.mesh.command(now(), command).map_err(Refused::because)?;
+                self.orders.put(self.mesh.orders());
+                to_json(&reply)
             }
             Call::Reload => self.reload(),
             Call::Explain(query) => {
@@ -252,6 +257,7 @@ impl Driver {
         if optional {
             self.carrier.follow(self.site.current());
         }
+        self.orders.put(self.mesh.orders());
         Ok(json!({ "reloaded": self.site.path(), "notes": notes }))
     }
 

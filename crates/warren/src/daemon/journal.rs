@@ -188,7 +188,8 @@ fn at(path: &Path) -> impl Fn(io::Error) -> JournalError + use<> {
     move |source| JournalError::File { path: path.clone(), source }
 }
 
-fn remove(path: &Path) -> Result<(), JournalError> {
+/// Takes a file away; that there is none is success.
+pub(super) fn remove(path: &Path) -> Result<(), JournalError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
         _ => Ok(()),
@@ -239,7 +240,8 @@ fn read_private(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, JournalError
     Ok(Some(content))
 }
 
-fn create_private(path: &Path) -> Result<File, JournalError> {
+/// A new file that only its owner can read.
+pub(super) fn create_private(path: &Path) -> Result<File, JournalError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path).map_err(at(path))

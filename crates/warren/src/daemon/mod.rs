@@ -9,4 +9,5 @@ pub mod holder;
 pub mod jobs;
 pub mod journal;
 pub mod log;
+pub mod orders;
 pub mod site;

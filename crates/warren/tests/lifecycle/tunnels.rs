@@ -126,3 +126,31 @@ fn down_ends_an_attempt_that_hangs() {
     };
     assert_eq!(wire.seen().iter().filter(|p| ike(p)).count(), 0, "it goes on trying");
 }
+
+#[test]
+fn down_survives_a_reload_and_a_restart_but_not_a_flush() {
+    if !root() {
+        return;
+    }
+    let mut mesh = Mesh::pair(BASE);
+    let two = mesh.address(1);
+    mesh.daemons[0].warren(&["down", "10.77.0.2"]).ok();
+    mesh.daemons[0].warren(&["reload"]).ok();
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
+        mesh.daemons[0].signal(signal);
+        mesh.daemons[0].ended();
+        mesh.daemons[0].start(BASE);
+        let limit = Duration::from_millis(400);
+        for (from, to) in [(0, 1), (1, 0)] {
+            assert!(!mesh.net.udp_arrives(from, to, "to nobody", limit), "{from} -> {to}");
+        }
+        assert_eq!(mesh.daemons[0].peer(two)["state"], "down");
+    }
+    mesh.daemons[0].warren(&["up", "10.77.0.2"]).ok();
+    mesh.connect(0, 1);
+    mesh.daemons[0].warren(&["down", "10.77.0.2"]).ok();
+    mesh.daemons[0].warren(&["stop", "--flush"]).ok();
+    mesh.daemons[0].ended();
+    mesh.daemons[0].start(BASE);
+    mesh.connect(0, 1);
+}
