@@ -12,6 +12,8 @@ use wire::identity::Identity;
 use wire::proposal::Proposal;
 use wire::selector::TrafficSelector;
 
+use crate::ppk::Ppk;
+
 /// The `fragment_size` for networks that are not known: what every IPv6 link carries (RFC 8200 5), and
 /// few IPv4 paths do not. strongSwan's default too.
 pub const FRAGMENT_SIZE: u16 = 1280;
@@ -59,6 +61,8 @@ pub struct PeerConfig {
     /// Largest IP packet in bytes that an encrypted message may make before it is sent in fragments, if
     /// the peer can gather them (RFC 7383); `None`: fragmentation is neither announced nor used.
     pub fragment_size: Option<u16>,
+    /// A second secret against those who record now and compute later (RFC 8784).
+    pub ppk: Option<Ppk>,
     /// Name of this host's fleet: a peer that says it is of another one is refused.
     pub cluster: Option<String>,
 }

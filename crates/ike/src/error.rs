@@ -28,6 +28,9 @@ pub enum AuthError {
         /// From its ID payload.
         got: Identity,
     },
+    /// The post-quantum pre-shared key (RFC 8784).
+    #[error("{0}")]
+    Ppk(&'static str),
     /// It proves itself in a way that is not configured here (a PSK where certificates are, …).
     #[error("the peer authenticates by {0}, which is not configured here")]
     MethodNotAllowed(String),

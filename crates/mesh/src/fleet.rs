@@ -138,6 +138,11 @@ impl Fleet {
             retransmit: RETRANSMIT,
             initial_contact,
             fragment_size: Some(ike::config::FRAGMENT_SIZE),
+            ppk: manifest.ppk.as_ref().map(|ppk| ike::Ppk {
+                id: ppk.id.clone().into_bytes(),
+                secret: Secret::from(ppk.secret.expose()),
+                required: ppk.required,
+            }),
             cluster: manifest.cluster.clone(),
         }))
     }

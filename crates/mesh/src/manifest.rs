@@ -152,6 +152,8 @@ pub struct Manifest {
     pub liveness: Option<Liveness>,
     /// Name of the mesh: hosts of another one are never spoken to.
     pub cluster: Option<String>,
+    /// `ppk`, `ppk_id` and `ppk_required`.
+    pub ppk: Option<Arc<PpkSetting>>,
     /// Hosts that need something of their own.
     pub peers: Vec<Peer>,
     sources: Sources,
@@ -181,6 +183,17 @@ pub struct Certificates {
     pub ca_certificates: Vec<CaItem>,
     /// Revocation lists of the CAs: each item one or more X509 CRL blocks.
     pub crls: Vec<CaItem>,
+}
+
+/// A second secret of all hosts, which goes into the keys (RFC 8784).
+#[derive(Clone, PartialEq, Eq)]
+pub struct PpkSetting {
+    /// What peers call it.
+    pub id: String,
+    /// It.
+    pub secret: SecretBytes,
+    /// Whether peers without it are refused.
+    pub required: bool,
 }
 
 /// One item of `ca_certificates` or `crls`.

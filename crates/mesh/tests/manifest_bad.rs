@@ -236,6 +236,15 @@ fn what_is_no_revocation_list() {
 }
 
 #[test]
+fn post_quantum_keys_are_whole() {
+    says(&with("ppk: 0123456789abcdef0123456789abcdef"), (3, 6), "without `ppk_id`", "ppk_id:");
+    says(&with("ppk_id: fleet"), (3, 9), "`ppk_id` is given without `ppk`", "remove the line");
+    says(&with("ppk_required: true"), (3, 15), "`ppk_required` is given without `ppk`", "remove");
+    let found = bad(&with("ppk_id: fleet\nppk: short"));
+    assert!(only(&found).2.contains("too short"), "{found}");
+}
+
+#[test]
 fn algorithms() {
     let (line, column, message, remedy) =
         only(&bad(&with("ike_proposals: aes128-sha257-modp2048!")));

@@ -254,6 +254,15 @@ fn old_algorithms_are_noted() {
 }
 
 #[test]
+fn a_post_quantum_key() {
+    let (m, notes) =
+        ok(&with("ppk: 0123456789abcdef0123456789abcdef\nppk_id: fleet\nppk_required: yes"));
+    let ppk = m.ppk.expect("there is one");
+    assert_eq!((ppk.id.as_str(), ppk.required, ppk.secret.len()), ("fleet", true, 32));
+    assert!(notes.is_empty());
+}
+
+#[test]
 fn revocation_lists() {
     let list = "  -----BEGIN X509 CRL-----\n  MIIBCgKCAQEAMIIBCgKCAQEAMIIBCgKC\n  -----END X509 CRL-----\n";
     for (written, lists) in

@@ -249,6 +249,7 @@ fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
         initial_contact: true,
         // So small that honest messages come in fragments too.
         fragment_size: Some(200),
+        ppk: None,
         cluster: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wire::identity::Identity;
-use wire::payload::{AuthPayload, Payload};
+use wire::payload::{AuthPayload, Notify, Payload};
 use wire::registry::{ExchangeType, HashAlg, NotifyType};
 
 use crate::auth::{self};
@@ -19,6 +19,7 @@ use crate::exchange::proof::{Claim, Own, Whose, certificates, check, find_auth, 
 use crate::ike_sa::{IkeSa, State, error_notify, find_error, find_notify};
 use crate::job::{Done, JobId};
 use crate::negotiate::ChildExchange;
+use crate::ppk::{self, PpkKeys};
 
 /// What both sides sign, and how the peer can be answered.
 pub(crate) struct Handshake {
@@ -30,6 +31,10 @@ pub(crate) struct Handshake {
     pub(crate) nr: Vec<u8>,
     /// The peer's SIGNATURE_HASH_ALGORITHMS.
     pub(crate) hashes: Option<Vec<HashAlg>>,
+    /// Both said USE_PPK.
+    pub(crate) use_ppk: bool,
+    /// The keys with the post-quantum pre-shared key in them, while it is in use.
+    pub(crate) ppk: Option<Box<PpkKeys>>,
 }
 
 /// Initiator: waits for its own signature.
@@ -38,6 +43,8 @@ pub(crate) struct Signing {
     handshake: Handshake,
     local_id: Identity,
     scheme: crypto::sign::Scheme,
+    /// The proof with the post-quantum pre-shared key, where this is the one without.
+    first: Option<AuthPayload>,
 }
 
 /// Initiator: waits for the response.
@@ -76,14 +83,55 @@ pub(crate) struct Answering {
 
 /// The initiator's part begins.
 pub(crate) fn start(cx: &mut Context, sa: &mut IkeSa, now: Now, handshake: Handshake) -> State {
-    let prepared = prove(cx, sa, &handshake, Whose::Initiator);
-    match prepared {
-        Err(failure) => sa.end(cx, now, failure),
-        Ok((local_id, Own::Ready(payload))) => send(cx, sa, now, handshake, local_id, payload),
-        Ok((local_id, Own::Job(job, scheme))) => {
-            State::AuthSign(Box::new(Signing { job, handshake, local_id, scheme }))
+    let mut handshake = handshake;
+    if handshake.use_ppk {
+        match mixed(cx, sa) {
+            Ok(keys) => handshake.ppk = Some(keys),
+            Err(failure) => return sa.end(cx, now, failure),
         }
     }
+    let ppk = handshake.ppk.as_deref();
+    match prove(cx, sa, &handshake, Whose::Initiator, ppk) {
+        Err(failure) => sa.end(cx, now, failure),
+        Ok((local_id, Own::Ready(payload))) => proved(cx, sa, now, handshake, local_id, payload),
+        Ok((local_id, Own::Job(job, scheme))) => {
+            State::AuthSign(Box::new(Signing { job, handshake, local_id, scheme, first: None }))
+        }
+    }
+}
+
+/// Where the peer may do without the post-quantum pre-shared key, a second proof goes along without it
+/// (RFC 8784 3).
+fn proved(
+    cx: &mut Context,
+    sa: &mut IkeSa,
+    now: Now,
+    handshake: Handshake,
+    local_id: Identity,
+    proof: AuthPayload,
+) -> State {
+    let required = sa.config.ppk.as_ref().is_some_and(|ppk| ppk.required);
+    if handshake.ppk.is_none() || required {
+        return send(cx, sa, now, handshake, local_id, proof, None);
+    }
+    match prove(cx, sa, &handshake, Whose::Initiator, None) {
+        Err(failure) => sa.end(cx, now, failure),
+        Ok((_, Own::Ready(other))) => send(cx, sa, now, handshake, local_id, proof, Some(other)),
+        Ok((_, Own::Job(job, scheme))) => {
+            let first = Some(proof);
+            State::AuthSign(Box::new(Signing { job, handshake, local_id, scheme, first }))
+        }
+    }
+}
+
+/// The keys of this IKE SA with the configured post-quantum pre-shared key in them.
+fn mixed(cx: &Context, sa: &IkeSa) -> Result<Box<PpkKeys>, Failure> {
+    let (Some(secured), Some(ppk)) = (&sa.secured, &sa.config.ppk) else {
+        return Err(Failure::Local("there is no post-quantum pre-shared key".into()));
+    };
+    PpkKeys::derive(&*cx.provider, secured.suite.prf, &secured.keys, &ppk.secret)
+        .map(Box::new)
+        .map_err(|e| Failure::Local(e.to_string()))
 }
 
 impl Signing {
@@ -97,7 +145,11 @@ impl Signing {
         match done {
             Done::Sign(Ok(signature)) => {
                 let payload = auth::signature_payload(self.scheme, &signature);
-                send(cx, sa, now, self.handshake, self.local_id, payload)
+                let Self { handshake, local_id, first, .. } = *self;
+                match first {
+                    None => proved(cx, sa, now, handshake, local_id, payload),
+                    Some(first) => send(cx, sa, now, handshake, local_id, first, Some(payload)),
+                }
             }
             Done::Sign(Err(error)) => sa.end(cx, now, Failure::Local(error.to_string())),
             _ => State::AuthSign(self),
@@ -112,6 +164,7 @@ fn send(
     handshake: Handshake,
     local_id: Identity,
     proof: AuthPayload,
+    without_ppk: Option<AuthPayload>,
 ) -> State {
     let offer = Offer::new(cx, sa.config.child.clone(), None, ChildExchange::Auth);
     // With an SA to the same address about, the peer did not lose anything (RFC 7296 2.4).
@@ -129,6 +182,12 @@ fn send(
         payloads.push(Payload::IdR(remote_id.clone()));
     }
     payloads.push(Payload::Auth(proof));
+    if let (Some(ppk), Some(_)) = (&sa.config.ppk, &handshake.ppk) {
+        payloads.push(Payload::Notify(ppk::identity(&ppk.id)));
+    }
+    if let Some(other) = without_ppk {
+        payloads.push(Payload::Notify(Notify::new(NotifyType::NO_PPK_AUTH, other.data)));
+    }
     if initial_contact {
         payloads.push(error_notify(NotifyType::INITIAL_CONTACT));
     }
@@ -153,13 +212,22 @@ impl Sent {
         if sa.silent {
             return self.unwanted(cx, sa, now, id);
         }
-        let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Responder };
-        match check(cx, sa, now, &self.handshake, claim) {
-            Ok(None) => self.finish(cx, sa, now, id, &payloads),
-            Ok(Some(job)) => {
-                State::AuthVerify(Box::new(Verifying { job, sent: *self, remote_id: id, payloads }))
+        let mut this = self;
+        if find_notify(&payloads, NotifyType::PPK_IDENTITY).is_none() {
+            let required = sa.config.ppk.as_ref().is_some_and(|ppk| ppk.required);
+            if this.handshake.ppk.take().is_some() && required {
+                let error =
+                    AuthError::Ppk("the peer goes on without the post-quantum pre-shared key");
+                return this.reject(cx, sa, now, id, error);
             }
-            Err(error) => self.reject(cx, sa, now, id, error),
+        }
+        let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Responder };
+        match check(cx, sa, now, &this.handshake, claim) {
+            Ok(None) => this.finish(cx, sa, now, id, &payloads),
+            Ok(Some(job)) => {
+                State::AuthVerify(Box::new(Verifying { job, sent: *this, remote_id: id, payloads }))
+            }
+            Err(error) => this.reject(cx, sa, now, id, error),
         }
     }
 
@@ -280,7 +348,7 @@ impl Verifying {
 impl Handshake {
     /// Responder: the request.
     pub(crate) fn request(
-        self: Box<Self>,
+        mut self: Box<Self>,
         cx: &mut Context,
         sa: &mut IkeSa,
         now: Now,
@@ -298,6 +366,10 @@ impl Handshake {
                 return sa.end(cx, now, Failure::Misbehaved(Misbehaviour::MissingPayload));
             }
         };
+        let proof = match self.choose_ppk(cx, sa, &payloads, proof) {
+            Ok(proof) => proof,
+            Err(error) => return deny(cx, sa, now, Failure::PeerAuth(error)),
+        };
         let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Initiator };
         match check(cx, sa, now, &self, claim) {
             Ok(None) => answer(cx, sa, now, *self, id, payloads),
@@ -308,6 +380,43 @@ impl Handshake {
                 payloads,
             })),
             Err(error) => deny(cx, sa, now, Failure::PeerAuth(error)),
+        }
+    }
+}
+
+impl Handshake {
+    /// Whether the initiator's post-quantum pre-shared key is used, and the proof that belongs to that
+    /// (RFC 8784 3).
+    fn choose_ppk(
+        &mut self,
+        cx: &Context,
+        sa: &IkeSa,
+        payloads: &[Payload],
+        proof: AuthPayload,
+    ) -> Result<AuthPayload, AuthError> {
+        let named = find_notify(payloads, NotifyType::PPK_IDENTITY);
+        let id = named.and_then(|notify| ppk::parse_identity(&notify.data));
+        if let Some(own) = &sa.config.ppk {
+            if self.use_ppk && id == Some(own.id.as_slice()) {
+                let bad = |e: Failure| AuthError::BadProof(e.to_string());
+                self.ppk = Some(mixed(cx, sa).map_err(bad)?);
+                return Ok(proof);
+            }
+            if own.required {
+                let what = "the peer has not the post-quantum pre-shared key that `ppk_id` names";
+                return Err(AuthError::Ppk(what));
+            }
+        }
+        match (named, find_notify(payloads, NotifyType::NO_PPK_AUTH)) {
+            (None, _) => Ok(proof),
+            (Some(_), Some(other)) => {
+                Ok(AuthPayload { method: proof.method, data: other.data.clone() })
+            }
+            (Some(_), None) => {
+                let what =
+                    "the peer insists on a post-quantum pre-shared key that is not known here";
+                Err(AuthError::Ppk(what))
+            }
         }
     }
 }
@@ -345,7 +454,8 @@ fn answer(
     remote_id: Identity,
     payloads: Vec<Payload>,
 ) -> State {
-    match prove(cx, sa, &handshake, Whose::Responder) {
+    let ppk = handshake.ppk.as_deref();
+    match prove(cx, sa, &handshake, Whose::Responder, ppk) {
         Err(failure) => deny(cx, sa, now, failure),
         Ok((local_id, Own::Ready(proof))) => {
             let ids = Ids { local_id, remote_id };
@@ -402,6 +512,9 @@ fn accept(
         reply.extend(certificates(credentials));
     }
     reply.push(Payload::Auth(proof));
+    if handshake.ppk.is_some() {
+        reply.push(error_notify(NotifyType::PPK_IDENTITY));
+    }
     cx.timers.cancel(sa.id, crate::timer::Timer::HalfOpen);
     let mut up = establish(cx, sa, now, ids.local_id, ids.remote_id, &handshake);
     up.confirmed = false;
@@ -446,6 +559,9 @@ fn establish(
     handshake: &Handshake,
 ) -> Box<Established> {
     sa.trail = None;
+    if let (Some(ppk), Some(secured)) = (&handshake.ppk, &mut sa.secured) {
+        ppk.replace(&mut secured.keys);
+    }
     let origin = Origin { own: sa.initiator, ni: handshake.ni.clone(), nr: handshake.nr.clone() };
     let up = Box::new(Established::new(sa, now, local_id, remote_id, Some(Arc::new(origin))));
     up.arm(cx, sa);

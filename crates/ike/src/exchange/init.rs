@@ -167,6 +167,9 @@ impl Sent {
         payloads.extend(nat_payloads(cx, sa)?);
         payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
         payloads.extend(fragmentation_payload(&sa.config));
+        if sa.config.ppk.is_some() {
+            payloads.push(error_notify(NotifyType::USE_PPK));
+        }
         if opening.offer.iter().any(multi_ke::asks) {
             payloads.push(error_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
         }
@@ -363,7 +366,15 @@ impl Sent {
             ni: self.opening.nonce,
             nr: answer.nonce,
             hashes: answer.hashes,
+            use_ppk: sa.config.ppk.is_some()
+                && find_notify(&answer.payloads, NotifyType::USE_PPK).is_some(),
+            ppk: None,
         };
+        if !handshake.use_ppk && sa.config.ppk.as_ref().is_some_and(|ppk| ppk.required) {
+            let reason =
+                "the peer uses no post-quantum pre-shared key, and `ppk_required` asks for one";
+            return sa.end(cx, now, Failure::Local(reason.into()));
+        }
         let job = cx.job(sa.id, Work::Agree { private: self.private, peer: answer.public });
         State::InitAgree(Box::new(Agreeing { job, suite: answer.suite, handshake }))
     }

@@ -15,6 +15,7 @@ use crate::endpoint::Now;
 use crate::error::{AuthError, Failure};
 use crate::ike_sa::IkeSa;
 use crate::job::{JobId, Work};
+use crate::ppk::PpkKeys;
 
 /// Certificates that are taken from one message, and their bytes in all.
 const MAX_CERTIFICATES: usize = 10;
@@ -33,14 +34,16 @@ pub(super) enum Own {
     Job(JobId, crypto::sign::Scheme),
 }
 
+/// With `ppk` as the second secret, if there is one.
 pub(super) fn prove(
     cx: &mut Context,
     sa: &IkeSa,
     handshake: &Handshake,
     whose: Whose,
+    ppk: Option<&PpkKeys>,
 ) -> Result<(Identity, Own), Failure> {
     let local_id = local_id(sa);
-    let octets = octets(cx, sa, handshake, whose, &local_id)?;
+    let octets = octets(cx, sa, handshake, whose, &local_id, ppk)?;
     let own = match &sa.config.auth {
         Auth::Psk(psk) => {
             let payload =
@@ -82,7 +85,8 @@ pub(super) fn check(
         return Err(AuthError::WrongIdentity { wanted: wanted.clone(), got: claim.id.clone() });
     }
     let bad = |e: Failure| AuthError::BadProof(e.to_string());
-    let octets = octets(cx, sa, handshake, claim.whose, claim.id).map_err(bad)?;
+    let ppk = handshake.ppk.as_deref();
+    let octets = octets(cx, sa, handshake, claim.whose, claim.id, ppk).map_err(bad)?;
     match (&sa.config.auth, auth::parse(claim.proof)?) {
         (Auth::Psk(psk), Proof::Psk(mac)) => {
             let prf = prf(sa).map_err(bad)?;
@@ -122,11 +126,16 @@ fn octets(
     handshake: &Handshake,
     whose: Whose,
     id: &Identity,
+    ppk: Option<&PpkKeys>,
 ) -> Result<Vec<u8>, Failure> {
     let keys = &sa.secured.as_ref().ok_or_else(no_keys)?.keys;
     let (message, nonce, sk_p): (_, _, &Secret) = match whose {
-        Whose::Initiator => (&handshake.request, &handshake.nr, &keys.sk_pi),
-        Whose::Responder => (&handshake.response, &handshake.ni, &keys.sk_pr),
+        Whose::Initiator => {
+            (&handshake.request, &handshake.nr, ppk.map_or(&keys.sk_pi, |ppk| &ppk.sk_pi))
+        }
+        Whose::Responder => {
+            (&handshake.response, &handshake.ni, ppk.map_or(&keys.sk_pr, |ppk| &ppk.sk_pr))
+        }
     };
     let mut octets =
         auth::signed_octets(&*cx.provider, prf(sa)?, message, nonce, sk_p, id).map_err(local)?;

@@ -16,5 +16,6 @@ mod hostile;
 mod multi_ke;
 mod nat;
 mod native;
+mod ppk;
 mod rekey;
 mod restore;

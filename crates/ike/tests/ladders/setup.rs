@@ -56,6 +56,7 @@ pub fn peer(local: IpAddr, remote: IpAddr) -> PeerConfig {
         retransmit: Retransmit::default(),
         initial_contact: true,
         fragment_size: Some(FRAGMENT_SIZE),
+        ppk: None,
         cluster: None,
     }
 }

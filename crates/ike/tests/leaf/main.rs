@@ -9,6 +9,7 @@ mod multi_ke;
 mod narrow;
 mod nat;
 mod negotiate;
+mod ppk;
 mod record;
 mod recorded;
 mod sk;

@@ -6,7 +6,7 @@ use super::read::{Property, Reader};
 use super::secret::SecretBytes;
 use super::source::Span;
 use super::yaml::Value;
-use super::{CaItem, Certificates, Credentials};
+use super::{CaItem, Certificates, Credentials, PpkSetting};
 
 /// Shorter keys are guessed: an active attacker gets what he needs to try them offline (RFC 7296 2.15).
 const SHORTEST_PSK: usize = 20;
@@ -68,6 +68,30 @@ fn absent(reader: &mut Reader<'_>, missing: &[&str], fields: &Fields<'_>, sectio
         let message = format!("`{}` is missing", missing.join("` and `"));
         reader.error(span, message, "certificates need all three: instance_certificate, instance_private_key, ca_certificates");
     }
+}
+
+/// The post-quantum pre-shared key: in the forms of a `psk`, with a name.
+pub(crate) fn ppk(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PpkSetting> {
+    let names = ["ppk", "ppk_id", "ppk_required"];
+    let [secret, id, required] = names.map(|name| fields.get(name));
+    let Some(given) = secret else {
+        if let Some(lone) = id.or(required) {
+            let message = format!("`{}` is given without `ppk`", lone.name);
+            reader.error(lone.node.span, message, "give the key as well, or remove the line");
+        }
+        return None;
+    };
+    let Some(id) = id else {
+        let remedy = "give it a name that all hosts share: `ppk_id: fleet-2026`";
+        reader.error(given.node.span, "`ppk` is given without `ppk_id`", remedy);
+        return None;
+    };
+    let id = reader.text(id, "fleet-2026")?.to_owned();
+    let required = required.and_then(|p| reader.truth(p)).unwrap_or(false);
+    if reader.options.ignore_credentials {
+        return None;
+    }
+    Some(PpkSetting { id, secret: psk(reader, given)?, required })
 }
 
 /// A pre-shared key: text as it is, or hex behind `0x`, or base64 behind `0s`, as in strongSwan.

@@ -14,7 +14,7 @@ const DEEPEST: usize = 8;
 /// Files in all.
 const MOST_FILES: usize = 4096;
 /// Properties whose values are never shown, however their names are mistyped.
-const SECRETS: [&str; 2] = ["psk", "instance_private_key"];
+const SECRETS: [&str; 3] = ["psk", "ppk", "instance_private_key"];
 
 /// The properties of one half of the fleet.
 pub(crate) struct Section {

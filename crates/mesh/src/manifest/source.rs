@@ -100,8 +100,8 @@ struct SecretKey {
 }
 
 /// Parts of the names of secrets, as people write them.
-const SECRET_NAMES: [&str; 6] =
-    ["psk", "private_key", "private-key", "private key", "secret", "passphrase"];
+const SECRET_NAMES: [&str; 7] =
+    ["psk", "ppk", "private_key", "private-key", "private key", "secret", "passphrase"];
 
 pub(crate) fn names_a_secret(key: &str) -> bool {
     let key = key.to_lowercase();

@@ -95,7 +95,7 @@ fn policies(new: &Plan, old: &Plan, diff: &mut PlanDiff) {
 
 fn settings(new: &Manifest, old: &Manifest) -> SettingsDiff {
     SettingsDiff {
-        identity: new.credentials != old.credentials,
+        identity: new.credentials != old.credentials || new.ppk != old.ppk,
         cluster: new.cluster != old.cluster,
         ike: new.ike_proposals != old.ike_proposals || new.ike_version != old.ike_version,
         esp: new.esp_proposals != old.esp_proposals

@@ -82,6 +82,7 @@ impl Setup {
             keepalive: Duration::from_secs(20),
             retransmit: Retransmit::default(),
             initial_contact: true,
+            ppk: None,
             fragment_size: Some(self.fragment_size),
             cluster: None,
         }

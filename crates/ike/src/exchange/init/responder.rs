@@ -124,6 +124,9 @@ impl Request {
             ni: self.nonce,
             nr: cx.nonce(),
             hashes: peer_hashes(&self.payloads),
+            use_ppk: sa.config.ppk.is_some()
+                && find_notify(&self.payloads, NotifyType::USE_PPK).is_some(),
+            ppk: None,
         };
         let job = key_share(cx, id, chosen.suite.ke, Some(self.ke.data));
         sa.state =
@@ -183,6 +186,9 @@ impl Answering {
             payloads.extend(fragmentation_payload(&sa.config));
         }
         payloads.push(error_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED));
+        if self.handshake.use_ppk {
+            payloads.push(error_notify(NotifyType::USE_PPK));
+        }
         if !self.chosen.suite.additional.is_empty() {
             payloads.push(error_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
         }
