@@ -8,6 +8,7 @@ VM_LAN=${VM_LAN:-lan}          # the bridge that host_new connects to
 VM_OUT=${VM_OUT:-/vm/out}      # logs and captures go here
 VM_HOSTS=/vm/hosts             # one folder a host: its namespace and the upper layers of its overlays
 CAPTURES=()
+STREAMS=()
 
 # Everything that may be on the wire of an IPsec subnet. The later fragments of a large IKE message show no ports.
 ALLOWED_ON_WIRE='esp or udp port 500 or udp port 4500 or (ip proto 17 and ip[6:2] & 0x1fff != 0) or arp
@@ -115,6 +116,31 @@ ping_all() {
     grep -q ' 0% packet loss' <<<"$report" || fail "$host lost pings to $destination: $report"
 }
 
+# stream_start HOST DESTINATION [INTERVAL]: pings until stream_stop, 20 a second unless said.
+stream_start() {
+    # Not `on`: the process itself is to be signalled, not a shell that waits for it.
+    nsenter "--net=/run/netns/$1" -- ping -n -q -i "${3:-0.05}" -W 2 "$2" >"$VM_OUT/stream.$1.$2" 2>&1 &
+    STREAMS+=("$! $1 $2")
+}
+
+# Ends all streams; each packet must have been answered. STREAMED counts them.
+stream_stop() {
+    local stream pid from to report
+    STREAMED=0
+    for stream in "${STREAMS[@]}"; do
+        read -r pid from to <<<"$stream"
+        kill -INT "$pid"
+        wait "$pid" || true
+        report=$(grep transmitted "$VM_OUT/stream.$from.$to" || true)
+        # The last one may be under way.
+        [[ $report =~ ^([0-9]+)\ packets\ transmitted,\ ([0-9]+)\ received ]] || fail "no stream from $from: $report"
+        [ "${BASH_REMATCH[1]}" -le $((BASH_REMATCH[2] + 1)) ] || fail "packets from $from to $to are lost: $report"
+        [ "${BASH_REMATCH[2]}" -gt 0 ] || fail "an empty stream from $from to $to: $report"
+        STREAMED=$((STREAMED + BASH_REMATCH[1]))
+    done
+    STREAMS=()
+}
+
 # capture_start FILE [DEVICE] [FILTER]: FILE is in $VM_OUT. Returns when the capture runs.
 capture_start() {
     local file=$1 device=${2:-$VM_LAN}
@@ -147,6 +173,33 @@ only_esp() {
 
 # xfrm_errors HOST: the kernel's counters that are not zero.
 xfrm_errors() { on "$1" awk '$2 != 0' /proc/net/xfrm_stat; }
+
+# ---- Warren ----
+
+# warren HOST ARG...: a command to the host's daemon.
+warren() { on "$1" "$WARREN" --control /run/control.sock "${@:2}"; }
+
+# warren_start HOST MANIFEST [OPTION]...: its daemon on the kernel's ESP, with its log in $VM_OUT.
+warren_start() {
+    nsenter "--net=/run/netns/$1" "--mount=$VM_HOSTS/$1/ns" -- "$WARREN" --control /run/control.sock \
+        run -m "$2" --state-dir /run/warren --data-plane kernel "${@:3}" >>"$VM_OUT/$1.log" 2>&1 &
+    echo $! >"$VM_HOSTS/$1/warren.pid"
+    wait_for 60 "the daemon of $1" warren "$1" status
+}
+
+# warren_end HOST SIGNAL: ends the daemon so.
+warren_end() {
+    local pid
+    pid=$(cat "$VM_HOSTS/$1/warren.pid")
+    kill "-$2" "$pid"
+    wait "$pid" 2>/dev/null || true
+}
+
+# warren_flush HOST: `stop --flush`, until the daemon is gone.
+warren_flush() {
+    warren "$1" stop --flush >/dev/null
+    wait "$(cat "$VM_HOSTS/$1/warren.pid")" 2>/dev/null || true
+}
 
 # ---- certificates ----
 

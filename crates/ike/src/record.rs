@@ -15,9 +15,10 @@ mod codec;
 use std::net::SocketAddr;
 
 pub use codec::{DecodeError, VERSION};
+use crypto::Secret;
 pub use crypto::cipher::CipherSpec;
 use ipsec::Instant;
-use ipsec::sa::{Mode, Reqid};
+use ipsec::sa::{Direction, Mode, Reqid, Sa, SaPair};
 use wire::esp::Spi;
 use wire::identity::Identity;
 pub use wire::message::IkeSpi;
@@ -26,11 +27,12 @@ use wire::registry::{ExchangeType, Integ};
 use wire::selector::TrafficSelector;
 
 use crate::child_sa::{Child, Stage};
-use crate::config::PeerConfig;
+use crate::config::{ChildConfig, PeerConfig};
 use crate::context::Context;
 use crate::established::{Established, Own};
 use crate::event::ChildId;
 use crate::exchange::followup::Subject;
+use crate::exchange::child::encapsulation;
 use crate::ike_sa::IkeSa;
 use crate::keys::IkeKeys;
 use crate::nat::NatState;
@@ -190,6 +192,34 @@ impl SaRecord {
         fitting.any(|p| has_all(p, &whole))
             && self.children.iter().all(esp)
             && (self.encap || !config.force_encap)
+    }
+
+    /// The two SAs of one of its child SAs as they were installed, but for their keys: those are in the data plane
+    /// alone. Limits and window are those of `config`.
+    pub fn pair(&self, child: &ChildRecord, config: &ChildConfig) -> SaPair {
+        let (here, there) = (self.local.ip(), self.remote.ip());
+        let encap = child.encap.then(|| encapsulation(self.local, self.remote));
+        let sa = |direction, spi, src, dst| Sa {
+            spi,
+            src,
+            dst,
+            direction,
+            mode: child.mode,
+            reqid: child.reqid,
+            cipher: child.suite.cipher,
+            encr_key: Secret::default(),
+            integ_key: Secret::default(),
+            esn: child.suite.esn,
+            replay_window: config.replay_window,
+            encap,
+            limits: config.limits,
+            local_ts: child.local_ts.clone(),
+            remote_ts: child.remote_ts.clone(),
+        };
+        SaPair {
+            inbound: sa(Direction::In, child.spi_in, there, here),
+            outbound: sa(Direction::Out, child.spi_out, here, there),
+        }
     }
 
     /// Of an SA that is established and to stay, or was until it was replaced; else, or in the middle of what cannot be gone on

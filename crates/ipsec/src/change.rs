@@ -10,6 +10,9 @@ use crate::spd::{Policy, PolicyKey};
 pub enum Change {
     /// Install or replace an SA.
     AddSa(Box<Sa>),
+    /// An SA that an earlier process installed goes on as this one, whose keys are empty: the data plane alone has them.
+    /// Refused where it is not there, or is another.
+    AdoptSa(Box<Sa>),
     /// Take an SA away; absent is success.
     RemoveSa(SaKey),
     /// The peer behind a NAT has a new address or port: outbound SAs to it, inbound from it.
@@ -49,6 +52,12 @@ pub enum RefusalReason {
     /// Its tables are full.
     #[error("the data plane is full: {0}")]
     Full(String),
+    /// There is no memory for it at the moment.
+    #[error("the data plane is short of memory: {0}")]
+    NoMemory(String),
+    /// What is to be changed is not there (any more).
+    #[error("it is not there: {0}")]
+    Gone(String),
     /// It lacks a privilege.
     #[error("not permitted: {0}")]
     Denied(String),
@@ -58,4 +67,23 @@ pub enum RefusalReason {
     /// Anything else that the kernel says.
     #[error("{0}")]
     Other(String),
+}
+
+impl RefusalReason {
+    /// All names, for counters.
+    pub const NAMES: [&str; 7] =
+        ["no_algorithm", "full", "no_memory", "gone", "denied", "conflict", "other"];
+
+    /// One of [`Self::NAMES`].
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NoAlgorithm(_) => "no_algorithm",
+            Self::Full(_) => "full",
+            Self::NoMemory(_) => "no_memory",
+            Self::Gone(_) => "gone",
+            Self::Denied(_) => "denied",
+            Self::Conflict(_) => "conflict",
+            Self::Other(_) => "other",
+        }
+    }
 }

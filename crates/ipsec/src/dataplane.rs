@@ -29,6 +29,8 @@ pub enum DataplaneEvent {
         /// The packet's headers.
         packet: PacketInfo,
     },
+    /// Somebody else changed or removed entries of ours, or may have: a [`Snapshot`] should be taken now.
+    Drift,
     /// A soft limit was reached: time to rekey.
     SoftLimit(SaKey),
     /// A hard limit was reached: the SA is gone.
@@ -79,8 +81,13 @@ pub struct PacketInfo {
 pub struct Snapshot {
     /// SAs of ours, by key.
     pub sas: Vec<SaUsage>,
-    /// Policies of ours.
+    /// Policies of ours that are as they were put.
     pub policies: Vec<PolicyKey>,
+    /// SAs among `sas` that are not as they were installed: limits, selector, encapsulation, or sequence numbers that
+    /// began anew. What such an SA does with its keys nobody knows.
+    pub altered_sas: Vec<SaKey>,
+    /// Policies that are there, but not as they were put: action, priority or template.
+    pub altered_policies: Vec<PolicyKey>,
     /// Drops and errors since start, by name.
     pub counters: Vec<(&'static str, u64)>,
 }

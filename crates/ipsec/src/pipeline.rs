@@ -187,6 +187,8 @@ impl Pipeline {
             Change::AddSa(sa) => {
                 writing(&self.sad).add(now, (**sa).clone(), &*self.provider)?;
             }
+            Change::AdoptSa(sa) if reading(&self.sad).contains(sa.direction, sa.key()) => {}
+            Change::AdoptSa(sa) => return Err(RefusalReason::Gone(format!("SA {}", sa.spi))),
             Change::RemoveSa(key) => {
                 writing(&self.sad).remove_key(*key);
             }
@@ -258,7 +260,7 @@ impl Pipeline {
         sas.sort_by_key(|usage| usage.key);
         self.counters.events_dropped.add(locked(&self.events).take_dropped());
         let policies = reading(&self.spd).policies().map(crate::spd::Policy::key).collect();
-        Snapshot { sas, policies, counters: self.counters.list() }
+        Snapshot { sas, policies, counters: self.counters.list(), ..Snapshot::default() }
     }
 
     /// The SAs, inbound first.

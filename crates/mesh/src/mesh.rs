@@ -43,6 +43,8 @@ use crate::status::DataPlane;
 const HANDSHAKES: usize = 64;
 /// Time between two looks at the data plane: a lost SA is found within this.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The same where there is reason to look at once: a bound for two programs that undo each other's work.
+const LOOK_SOONEST: Duration = Duration::from_millis(100);
 
 /// Who this host is.
 #[derive(Clone, Debug)]
@@ -142,6 +144,7 @@ pub struct Mesh {
     outbox: VecDeque<Output>,
     changes: Vec<Change>,
     look_at: Instant,
+    looked_at: Instant,
     reminders: reminders::Reminders,
     counters: Counters,
     journal: Journal,
@@ -185,6 +188,7 @@ impl Mesh {
             changes: Vec::new(),
             leaving: false,
             look_at: Instant::NEVER,
+            looked_at: Instant::ZERO,
             reminders: reminders::Reminders::default(),
             counters: Counters::default(),
             journal: Journal::default(),
@@ -257,10 +261,16 @@ impl Mesh {
         }
         self.remind(now);
         if self.look_at <= now.at {
-            self.look_at = now.at + LOOK_EVERY;
+            (self.look_at, self.looked_at) = (now.at + LOOK_EVERY, now.at);
             self.reconciler.begin_look();
             self.push(Output::Inspect);
         }
+    }
+
+    /// Something is not as it should be in the data plane, it seems.
+    fn look_soon(&mut self, now: Now) {
+        let soonest = now.at.max(self.looked_at + LOOK_SOONEST);
+        self.look_at = self.look_at.min(soonest);
     }
 
     fn peers_due(&mut self, now: Now) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ike::error::Misbehaviour;
+use ipsec::change::RefusalReason;
 
 /// One sample in the Prometheus data model.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,8 +45,8 @@ pub struct Counters {
     pub retransmits: u64,
     /// Packets that asked for an SA.
     pub acquires: u64,
-    /// Changes that the data plane refused.
-    pub refusals: u64,
+    /// Changes that the data plane refused, by reason.
+    pub refusals: BTreeMap<&'static str, u64>,
     /// ESP for SPIs that do not exist, as reported.
     pub unknown_spi: u64,
     /// Cleartext that must be protected, as reported.
@@ -59,6 +60,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// The data plane refused a change.
+    pub fn refused(&mut self, reason: &RefusalReason) {
+        *self.refusals.entry(reason.name()).or_default() += 1;
+    }
+
     /// All of them as samples.
     pub fn samples(&self) -> Vec<Sample> {
         let plain = [
@@ -77,11 +83,6 @@ impl Counters {
             ("warren_exchange_failures_total", "exchanges that failed", self.failures),
             ("warren_ike_retransmits_total", "IKE requests sent again", self.retransmits),
             ("warren_acquires_total", "packets that asked for an SA", self.acquires),
-            (
-                "warren_data_plane_refusals_total",
-                "changes that the data plane refused",
-                self.refusals,
-            ),
             ("warren_esp_unknown_spi_total", "ESP for unknown SPIs, as reported", self.unknown_spi),
             (
                 "warren_cleartext_dropped_total",
@@ -99,11 +100,19 @@ impl Counters {
                 *n,
             )
         });
+        let refusals = RefusalReason::NAMES.iter().map(|reason| {
+            counter(
+                "warren_data_plane_refusals_total",
+                "changes that the data plane refused, by reason",
+                vec![("reason", (*reason).to_owned())],
+                self.refusals.get(reason).copied().unwrap_or(0),
+            )
+        });
         let data_plane = self.data_plane.iter().map(|(what, n)| {
             let labels = vec![("counter", (*what).to_owned())];
             counter("warren_data_plane_total", "the data plane's own counters", labels, *n)
         });
-        plain.into_iter().chain(dropped).chain(data_plane).collect()
+        plain.into_iter().chain(dropped).chain(refusals).chain(data_plane).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use ipsec::change::Change;
 use ipsec::dataplane::Snapshot;
 use ipsec::sa::{Direction, Sa, SaKey};
 use ipsec::spd::{Policy, PolicyKey};
+use serde::Serialize;
 
 /// Whose an SA is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +35,64 @@ pub struct Reconciler {
     removed_since_look: BTreeSet<SaKey>,
     policies_changed_in: u64,
     manifest: bool,
-    repaired: u64,
+    /// A look was judged since there is a manifest.
+    looked: bool,
+    repaired: Repaired,
+}
+
+/// Entries put right, by what was wrong with them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Repaired {
+    /// Policies that were gone.
+    pub policies_missing: u64,
+    /// Policies that did something else than they were put for.
+    pub policies_altered: u64,
+    /// Policies that carried our mark and nobody had asked for.
+    pub policies_extra: u64,
+    /// SAs that were gone.
+    pub sas_missing: u64,
+    /// SAs that were not any more what was installed.
+    pub sas_altered: u64,
+    /// SAs that carried our mark and nobody had asked for.
+    pub sas_extra: u64,
+    /// What an earlier process had left, and this one had no use for.
+    pub left_behind: u64,
+}
+
+impl Repaired {
+    /// Each kind with its name.
+    pub fn kinds(&self) -> [(&'static str, u64); 7] {
+        [
+            ("policies_missing", self.policies_missing),
+            ("policies_altered", self.policies_altered),
+            ("policies_extra", self.policies_extra),
+            ("sas_missing", self.sas_missing),
+            ("sas_altered", self.sas_altered),
+            ("sas_extra", self.sas_extra),
+            ("left_behind", self.left_behind),
+        ]
+    }
+
+    /// What somebody else had changed; not what was left behind.
+    pub fn drift(&self) -> u64 {
+        self.kinds().iter().map(|(_, n)| n).sum::<u64>() - self.left_behind
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.policies_missing += other.policies_missing;
+        self.policies_altered += other.policies_altered;
+        self.policies_extra += other.policies_extra;
+        self.sas_missing += other.sas_missing;
+        self.sas_altered += other.sas_altered;
+        self.sas_extra += other.sas_extra;
+        self.left_behind += other.left_behind;
+    }
+
+    fn words(&self) -> String {
+        let found = self.kinds().into_iter().filter(|(_, n)| *n > 0);
+        let words = found.map(|(kind, n)| format!("{n} {}", kind.replace('_', " ")));
+        words.collect::<Vec<_>>().join(", ").replace("sas", "SAs")
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -48,11 +106,13 @@ struct Desired {
 /// What a snapshot showed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Drift {
-    /// Changes that put it right.
+    /// Changes that put it right, and tries at policies that were refused before.
     pub changes: Vec<Change>,
     /// SAs that are gone behind our back; their child SAs are to be replaced.
     pub lost: Vec<(SaKey, IpAddr, ChildId)>,
-    /// What was found, in words; empty if all was well.
+    /// What was found.
+    pub found: Repaired,
+    /// The same in words; empty if all was well.
     pub text: String,
 }
 
@@ -107,8 +167,8 @@ impl Reconciler {
         self.policies.values()
     }
 
-    /// The data plane refused this policy: not counted as drift until there is another.
-    /// False if it was refused before.
+    /// The data plane refused this policy: it is tried again with every look, and is no drift while it is refused.
+    /// False if it was refused before, and has not been there since.
     pub fn policy_refused(&mut self, key: PolicyKey) -> bool {
         self.refused.insert(key)
     }
@@ -125,21 +185,25 @@ impl Reconciler {
         if !self.manifest {
             return drift;
         }
-        let counts = [
-            self.missing_policies(snapshot, &mut drift),
-            self.missing_sas(snapshot, &mut drift),
-            self.extra_policies(snapshot, &mut drift),
-            self.extra_sas(snapshot, &mut drift),
-        ];
-        let names = ["policies missing", "SAs missing", "policies too many", "SAs too many"];
-        let found = counts.iter().zip(names).filter(|(n, _)| **n > 0);
-        drift.text = found.map(|(n, name)| format!("{n} {name}")).collect::<Vec<_>>().join(", ");
-        self.repaired += counts.iter().sum::<usize>() as u64;
+        let (policies_missing, policies_altered) = self.missing_policies(snapshot, &mut drift);
+        let (sas_missing, sas_altered) = self.missing_sas(snapshot, &mut drift);
+        let policies_extra = self.extra_policies(snapshot, &mut drift);
+        let sas_extra = self.extra_sas(snapshot, &mut drift);
+        let extra = if self.looked {
+            Repaired { policies_extra, sas_extra, ..Repaired::default() }
+        } else {
+            Repaired { left_behind: policies_extra + sas_extra, ..Repaired::default() }
+        };
+        drift.found =
+            Repaired { policies_missing, policies_altered, sas_missing, sas_altered, ..extra };
+        drift.text = drift.found.words();
+        self.repaired.add(&drift.found);
+        self.looked = true;
         drift
     }
 
     /// Entries put right since start.
-    pub fn repaired(&self) -> u64 {
+    pub fn repaired(&self) -> Repaired {
         self.repaired
     }
 
@@ -158,44 +222,65 @@ impl Reconciler {
         changes
     }
 
-    fn missing_policies(&self, snapshot: &Snapshot, drift: &mut Drift) -> usize {
+    /// Missing ones and altered ones; those that were refused are tried again with them.
+    fn missing_policies(&mut self, snapshot: &Snapshot, drift: &mut Drift) -> (u64, u64) {
         if self.policies_changed_in == self.look {
-            return 0;
+            return (0, 0);
         }
         let there: BTreeSet<_> = snapshot.policies.iter().collect();
-        let missing =
-            self.policies.iter().filter(|(k, _)| !there.contains(k) && !self.refused.contains(k));
-        let before = drift.changes.len();
-        drift.changes.extend(missing.map(|(_, p)| Change::PutPolicy(*p)));
-        drift.changes.len() - before
+        let altered: BTreeSet<_> = snapshot.altered_policies.iter().collect();
+        self.refused.retain(|key| !there.contains(key));
+        let (mut missing, mut other) = (0, 0);
+        for (key, policy) in self.policies.iter().filter(|(key, _)| !there.contains(key)) {
+            match (self.refused.contains(key), altered.contains(key)) {
+                (true, _) => {}
+                (false, true) => other += 1,
+                (false, false) => missing += 1,
+            }
+            drift.changes.push(Change::PutPolicy(*policy));
+        }
+        (missing, other)
     }
 
-    fn missing_sas(&mut self, snapshot: &Snapshot, drift: &mut Drift) -> usize {
+    /// Missing ones and altered ones. The keys of the latter may be in use with numbers that were used already: they go.
+    fn missing_sas(&mut self, snapshot: &Snapshot, drift: &mut Drift) -> (u64, u64) {
         let there: BTreeSet<_> = snapshot.sas.iter().map(|u| u.key).collect();
+        let altered: BTreeSet<_> = snapshot.altered_sas.iter().copied().collect();
+        let right = |key: &SaKey| there.contains(key) && !altered.contains(key);
         let look = self.look;
-        let lost = self.sas.iter().filter(|(k, d)| d.since_look < look && !there.contains(k));
+        let lost = self.sas.iter().filter(|(k, d)| d.since_look < look && !right(k));
         drift.lost = lost.map(|(k, d)| (*k, d.owner.peer, d.owner.child)).collect();
+        let (mut missing, mut other) = (0, 0);
         for (key, ..) in &drift.lost {
             self.sas.remove(key);
+            if altered.contains(key) {
+                drift.changes.push(Change::RemoveSa(*key));
+                other += 1;
+            } else {
+                missing += 1;
+            }
         }
-        drift.lost.len()
+        (missing, other)
     }
 
-    fn extra_policies(&self, snapshot: &Snapshot, drift: &mut Drift) -> usize {
+    fn extra_policies(&self, snapshot: &Snapshot, drift: &mut Drift) -> u64 {
         if self.policies_changed_in == self.look {
             return 0;
         }
         let extra = snapshot.policies.iter().filter(|k| !self.policies.contains_key(k));
         let before = drift.changes.len();
         drift.changes.extend(extra.map(|k| Change::RemovePolicy(*k)));
-        drift.changes.len() - before
+        (drift.changes.len() - before) as u64
     }
 
-    fn extra_sas(&self, snapshot: &Snapshot, drift: &mut Drift) -> usize {
-        let known = |k: &SaKey| self.sas.contains_key(k) || self.removed_since_look.contains(k);
+    fn extra_sas(&self, snapshot: &Snapshot, drift: &mut Drift) -> u64 {
+        let lost: BTreeSet<_> = drift.lost.iter().map(|(key, ..)| *key).collect();
+        let known = |k: &SaKey| {
+            self.sas.contains_key(k) || self.removed_since_look.contains(k) || lost.contains(k)
+        };
         let extra = snapshot.sas.iter().map(|u| u.key).filter(|k| !known(k));
         let before = drift.changes.len();
         drift.changes.extend(extra.map(Change::RemoveSa));
-        drift.changes.len() - before
+        (drift.changes.len() - before) as u64
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::loaded::CertificateRole;
+use crate::reconcile::Repaired;
 
 /// All of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -36,8 +37,10 @@ pub struct NodeStatus {
     pub manifest: Option<ManifestStatus>,
     /// Certificates in use.
     pub certificates: Vec<CertificateStatus>,
-    /// Entries of the data plane that were put right since start.
+    /// Entries of the data plane that somebody else changed, and that were put right since start.
     pub drift_repaired: u64,
+    /// The same by kind, and what an earlier process had left.
+    pub drift: Repaired,
     /// Changes that the data plane refused since start.
     pub refusals: u64,
     /// What the program waits for next.

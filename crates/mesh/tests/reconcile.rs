@@ -8,7 +8,7 @@ use ipsec::change::Change;
 use ipsec::dataplane::{SaUsage, Snapshot};
 use ipsec::sa::{Direction, Limits, Mode, Reqid, Sa, SaKey};
 use ipsec::spd::{Action, Flow, Policy, PolicySelector};
-use mesh::reconcile::Reconciler;
+use mesh::reconcile::{Reconciler, Repaired};
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
@@ -65,7 +65,7 @@ fn settled() -> (Reconciler, Snapshot, SaKey) {
     let key = sa.key();
     reconciler.add_sa(sa, PEER, ChildId(1));
     let policies = vec![policy(1, Action::Discard).key()];
-    let snapshot = Snapshot { sas: vec![usage(key)], policies, counters: vec![] };
+    let snapshot = Snapshot { sas: vec![usage(key)], policies, ..Snapshot::default() };
     (reconciler, snapshot, key)
 }
 
@@ -88,7 +88,7 @@ fn what_is_right_is_left_alone() {
     let (mut reconciler, snapshot, _) = settled();
     reconciler.begin_look();
     assert_eq!(reconciler.observe(&snapshot), Default::default());
-    assert_eq!(reconciler.repaired(), 0);
+    assert_eq!(reconciler.repaired(), Repaired::default());
 }
 
 #[test]
@@ -107,6 +107,7 @@ fn a_lost_sa_is_told_and_not_installed_again() {
     let drift = reconciler.observe(&snapshot);
     assert_eq!((drift.changes, drift.lost), (vec![], vec![(key, PEER, ChildId(1))]));
     assert_eq!(drift.text, "1 SAs missing");
+    assert_eq!(reconciler.repaired(), Repaired { sas_missing: 1, ..Default::default() });
     reconciler.begin_look();
     assert_eq!(reconciler.observe(&snapshot).lost, [], "told once");
 }
@@ -116,6 +117,8 @@ fn missing_policies_come_back_and_extra_entries_go() {
     let (mut reconciler, mut snapshot, key) = settled();
     let stranger = SaKey { spi: Spi(9), ..key };
     let extra = policy(5, Action::Bypass);
+    reconciler.begin_look();
+    reconciler.observe(&snapshot);
     snapshot.sas.push(usage(stranger));
     snapshot.policies = vec![extra.key()];
     reconciler.begin_look();
@@ -128,7 +131,10 @@ fn missing_policies_come_back_and_extra_entries_go() {
             Change::RemoveSa(stranger),
         ]
     );
-    assert_eq!(reconciler.repaired(), 3);
+    let found =
+        Repaired { policies_missing: 1, policies_extra: 1, sas_extra: 1, ..Default::default() };
+    assert_eq!((reconciler.repaired(), drift.found), (found, found));
+    assert_eq!((found.drift(), drift.text.as_str()), (3, "1 policies missing, 1 policies extra, 1 SAs extra"));
 }
 
 #[test]
@@ -156,7 +162,46 @@ fn a_refused_policy_is_not_drift() {
     assert!(!reconciler.policy_refused(policy(1, Action::Discard).key()));
     snapshot.policies.clear();
     reconciler.begin_look();
+    let drift = reconciler.observe(&snapshot);
+    assert_eq!((drift.text.as_str(), drift.found), ("", Repaired::default()));
+    // But it is tried again: what was in its way may be gone, and until then nothing protects.
+    assert_eq!(drift.changes, [Change::PutPolicy(policy(1, Action::Discard))]);
+    // Once it was there, its absence is drift again, and another refusal worth telling.
+    snapshot.policies.push(policy(1, Action::Discard).key());
+    reconciler.begin_look();
     assert_eq!(reconciler.observe(&snapshot), Default::default());
+    snapshot.policies.clear();
+    reconciler.begin_look();
+    assert_eq!(reconciler.observe(&snapshot).found.policies_missing, 1);
+    assert!(reconciler.policy_refused(policy(1, Action::Discard).key()));
+}
+
+#[test]
+fn altered_entries_are_put_right_by_kind() {
+    let (mut reconciler, mut snapshot, key) = settled();
+    let rule = policy(1, Action::Discard);
+    snapshot.altered_policies = std::mem::take(&mut snapshot.policies);
+    snapshot.altered_sas.push(key);
+    reconciler.begin_look();
+    let drift = reconciler.observe(&snapshot);
+    assert_eq!(drift.changes, [Change::PutPolicy(rule), Change::RemoveSa(key)]);
+    assert_eq!(drift.lost, [(key, PEER, ChildId(1))], "its child SA is replaced");
+    let found = Repaired { policies_altered: 1, sas_altered: 1, ..Default::default() };
+    assert_eq!((drift.found, reconciler.repaired()), (found, found));
+    assert_eq!(drift.text, "1 policies altered, 1 SAs altered");
+}
+
+#[test]
+fn what_an_earlier_process_left_is_no_drift() {
+    let (mut reconciler, mut snapshot, key) = settled();
+    snapshot.sas.push(usage(SaKey { spi: Spi(9), ..key }));
+    snapshot.policies.push(policy(5, Action::Bypass).key());
+    reconciler.begin_look();
+    let drift = reconciler.observe(&snapshot);
+    assert_eq!((drift.changes.len(), drift.found.left_behind, drift.found.drift()), (2, 2, 0));
+    // Later the same is somebody else's doing.
+    reconciler.begin_look();
+    assert_eq!(reconciler.observe(&snapshot).found.drift(), 2);
 }
 
 #[test]

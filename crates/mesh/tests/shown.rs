@@ -63,7 +63,12 @@ fn status_keeps_its_shape() {
                     "subject": "CN=host", "serial": "0a", "not_after": "2027-01-25T08:01:01Z",
                     "days_left": 10, "role": "leaf", "level": "warn",
                 }],
-                "drift_repaired": 0, "refusals": 0, "waiting_for": "the next look at the data plane",
+                "drift_repaired": 0,
+                "drift": {
+                    "policies_missing": 0, "policies_altered": 0, "policies_extra": 0,
+                    "sas_missing": 0, "sas_altered": 0, "sas_extra": 0, "left_behind": 0,
+                },
+                "refusals": 0, "waiting_for": "the next look at the data plane",
             },
             "peers": [{
                 "address": "10.0.0.2", "name": "two", "state": "up", "verdict": "ok",

@@ -4,11 +4,11 @@ mod world;
 
 use std::time::Duration;
 
-use ipsec::change::{Batch, Change};
+use ipsec::change::{Batch, Change, RefusalReason};
 use ipsec::dataplane::Dataplane;
 use mesh::status::{State, Verdict};
 use mesh::{Command, CommandError, Kind, Target};
-use world::{World, address, loaded, loaded_with, manifest, target};
+use world::{Fault, World, address, loaded, loaded_with, manifest, target};
 
 const EAGER: &str = "start: eager\npeers:\n- {address: 10.0.0.1, name: one}\n- {address: 10.0.0.2, name: two}\n- {address: 10.0.0.3, name: three}\n";
 
@@ -213,7 +213,10 @@ fn what_is_taken_from_the_data_plane_is_put_back() {
 #[test]
 fn a_data_plane_that_refuses_is_not_asked_without_end() {
     let mut world = World::new(2, &manifest(""));
-    world.hosts[0].refuses = true;
+    world.hosts[0].fault = Fault::new(|_, change| match change {
+        Change::AddSa(_) => Some(RefusalReason::NoAlgorithm("rfc4106(gcm(aes))".into())),
+        _ => None,
+    });
     for _ in 0..600 {
         world.send(0, 1, b"x");
         world.seconds(1);
@@ -222,7 +225,7 @@ fn a_data_plane_that_refuses_is_not_asked_without_end() {
     assert!((4..=60).contains(&refused), "{refused}");
     let error = world.peer(0, 1).last_error.unwrap();
     assert!(error.contains("rfc4106(gcm(aes))"), "{error}");
-    world.hosts[0].refuses = false;
+    world.hosts[0].fault = None;
     for _ in 0..90 {
         world.send(0, 1, b"x");
         world.seconds(1);

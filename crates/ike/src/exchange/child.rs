@@ -1,5 +1,6 @@
 //! What IKE_AUTH and CREATE_CHILD_SA share: offering, choosing and keying a child SA (RFC 7296 1.2, 1.3.1, 2.9, 2.17).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crypto::Secret;
@@ -211,12 +212,15 @@ pub(crate) fn pair(
     Ok(build_pair(sa, agreed, keys, keying.initiated))
 }
 
-fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> SaPair {
-    // A peer that stays on port 500 in spite of a NAT still takes ESP on 4500 (RFC 3948 2.1).
+/// The UDP ports of ESP between two ends of IKE. A peer that stays on port 500 in spite of a NAT still takes ESP on 4500
+/// (RFC 3948 2.1).
+pub(crate) fn encapsulation(local: SocketAddr, remote: SocketAddr) -> Encap {
     let natt = |port| if port == IKE_PORT { NATT_PORT } else { port };
-    let encap = sa
-        .encap
-        .then(|| Encap { local_port: natt(sa.local.port()), remote_port: natt(sa.remote.port()) });
+    Encap { local_port: natt(local.port()), remote_port: natt(remote.port()) }
+}
+
+fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> SaPair {
+    let encap = sa.encap.then(|| encapsulation(sa.local, sa.remote));
     let make = |direction, encr_key, integ_key| {
         let inbound = direction == Direction::In;
         let (here, there) = (sa.local.ip(), sa.remote.ip());

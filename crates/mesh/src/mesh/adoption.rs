@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use ike::record::{ChildRecord, SaRecord};
 use ike::{IkeSaId, Now, Secret};
 use ipsec::dataplane::Snapshot;
-use ipsec::sa::{Direction, SaKey};
+use ipsec::change::Change;
+use ipsec::sa::SaKey;
 
 use super::tunnels::Demand;
 use super::{Mesh, Output};
@@ -119,6 +120,7 @@ impl Mesh {
         let (kept, lost): (Vec<_>, Vec<_>) =
             std::mem::take(&mut sa.children).into_iter().partition(here);
         sa.children.clone_from(&kept);
+        let pairs: Vec<_> = kept.iter().map(|child| sa.pair(child, &config.child)).collect();
         let restored = self.endpoint.restore(now, sa, config).map_err(|error| error.to_string())?;
         // So that it is forgotten even if it ends before it is written again.
         self.journal.written.insert(restored.id, key);
@@ -131,15 +133,15 @@ impl Mesh {
         let (since, child_due, closing) = (Some(since), None, false);
         peer.ikes.push(Ike { id: restored.id, initiated, since, child_due, closing });
         let mut goes_on = 0;
-        for (record, id) in kept.iter().zip(restored.children) {
+        for (pair, id) in pairs.into_iter().zip(restored.children) {
             let Some(id) = id else { continue };
-            let [inbound, outbound] = ends(record);
             let (ike, up) = (Some(restored.id), true);
-            let (inbound, outbound) = (Some(inbound), Some(outbound));
+            let (inbound, outbound) = (Some(pair.inbound.key()), Some(pair.outbound.key()));
             peer.children.push(Child { ike, inbound, outbound, up, ..Child::new(id) });
-            for (key, direction) in [(inbound, Direction::In), (outbound, Direction::Out)] {
-                let owner = Owner { peer: address, child: id, direction };
-                key.into_iter().for_each(|key| self.reconciler.adopt(key, owner));
+            for sa in [pair.inbound, pair.outbound] {
+                let owner = Owner { peer: address, child: id, direction: sa.direction };
+                self.reconciler.adopt(sa.key(), owner);
+                self.changes.push(Change::AdoptSa(Box::new(sa)));
             }
             goes_on += 1;
         }

@@ -17,6 +17,7 @@ impl Mesh {
     pub(super) fn on_kernel(&mut self, now: Now, event: DataplaneEvent) {
         match event {
             DataplaneEvent::Acquire { packet, .. } => self.acquire(now, &packet),
+            DataplaneEvent::Drift => self.look_soon(now),
             DataplaneEvent::SoftLimit(key) => self.soft_limit(now, key),
             DataplaneEvent::HardLimit(key) => self.sa_gone(now, key),
             DataplaneEvent::FirstUse(key) => self.endpoint.note_first_use(now, key.spi),
@@ -29,15 +30,21 @@ impl Mesh {
     /// Changes that were refused. A tunnel whose SA cannot be installed is of no use.
     pub(super) fn on_refusals(&mut self, now: Now, batch: &Batch, refusals: &[Refusal]) {
         for refusal in refusals {
-            self.counters.refusals += 1;
+            self.counters.refused(&refusal.reason);
             match batch.0.get(refusal.index) {
-                Some(Change::AddSa(sa)) => {
+                Some(Change::AddSa(sa) | Change::AdoptSa(sa)) => {
                     self.sa_refused(now, sa.key(), &refusal.reason.to_string())
                 }
                 Some(Change::PutPolicy(p)) if !self.reconciler.policy_refused(p.key()) => {}
                 Some(Change::PutPolicy(p)) => {
                     let text = format!("policy {}: {}", super::shown::policy(p), refusal.reason);
                     self.report(now, Level::Error, None, Kind::InstallPolicyFailed, text);
+                }
+                Some(Change::MoveSa { key, .. }) => {
+                    // It may have been lost on the way: a look will tell.
+                    let text = format!("moving SA {}: {}", key.spi, refusal.reason);
+                    self.look_soon(now);
+                    self.report(now, Level::Warn, Some(key.dst), Kind::IkeUpdate, text);
                 }
                 Some(other) => {
                     let text = format!("{other:?}: {}", refusal.reason);
@@ -77,17 +84,23 @@ impl Mesh {
 
     fn repair(&mut self, now: Now, snapshot: &Snapshot) {
         let drift = self.reconciler.observe(snapshot);
-        if drift.text.is_empty() {
-            return;
-        }
         for change in drift.changes {
             self.change(change);
         }
-        let text = format!(
-            "the data plane was changed by somebody else ({}); putting it right",
-            drift.text
-        );
-        self.report(now, Level::Warn, None, Kind::Drift, text);
+        if drift.text.is_empty() {
+            return;
+        }
+        let (level, text) = if drift.found.drift() > 0 {
+            let text = format!(
+                "the data plane was changed by somebody else ({}); putting it right",
+                drift.text
+            );
+            (Level::Warn, text)
+        } else {
+            let n = drift.found.left_behind;
+            (Level::Info, format!("{n} entries that an earlier process left are taken away"))
+        };
+        self.report(now, level, None, Kind::Drift, text);
         for (key, peer, _) in drift.lost {
             self.lose(now, peer, key);
         }
@@ -102,7 +115,7 @@ impl Mesh {
         }
         if self.peers.get(address).is_some_and(crate::peer::Peer::flowing) {
             // It says that it has no SA, and we say that it has: one of us is wrong.
-            self.look_at = now.at;
+            self.look_soon(now);
         }
         if !self.demand(now, address, Demand::Traffic) {
             let text = format!("no room for {address}: {} peers are known", self.peers.len());

@@ -90,16 +90,12 @@ impl Mesh {
             ("warren_handshakes_waiting", "peers that wait for a slot", waiting),
         ];
         samples.extend(plain.map(|(name, help, n)| gauge(name, help, Vec::new(), n as f64)));
-        let help = "entries of the data plane that were put right";
-        samples.push(Sample {
-            counter: true,
-            ..gauge(
-                "warren_drift_repaired_total",
-                help,
-                Vec::new(),
-                self.reconciler.repaired() as f64,
-            )
-        });
+        for (kind, n) in self.reconciler.repaired().kinds() {
+            let help = "entries of the data plane that were put right, by what was wrong";
+            let labels = vec![("kind", kind.to_owned())];
+            let sample = gauge("warren_drift_repaired_total", help, labels, n as f64);
+            samples.push(Sample { counter: true, ..sample });
+        }
         let known = self.known();
         let mut states: BTreeMap<State, usize> = BTreeMap::new();
         for (address, peer) in self.peers.iter() {
@@ -182,8 +178,9 @@ impl Mesh {
             cluster: fleet.and_then(|f| f.manifest().cluster.clone()),
             manifest: fleet.map(|f| manifest(f.loaded())),
             certificates: self.certificates_shown(now),
-            drift_repaired: self.reconciler.repaired(),
-            refusals: self.counters.refusals,
+            drift_repaired: self.reconciler.repaired().drift(),
+            drift: self.reconciler.repaired(),
+            refusals: self.counters.refusals.values().sum(),
             waiting_for: self.next_wake().1.to_string(),
         }
     }

@@ -11,7 +11,7 @@ use ike::endpoint::Datagram;
 use ike::rng::Rng;
 use ike::{Auth, Done, JobId, Now, Provider, Secret};
 use ipsec::Instant;
-use ipsec::change::{Change, Refusal, RefusalReason};
+use ipsec::change::{Batch, Change, Refusal, RefusalReason};
 use ipsec::dataplane::Dataplane;
 use ipsec::memory::Memory;
 use ipsec::pipeline::{Emit, OuterInfo, OuterPacket};
@@ -48,12 +48,29 @@ pub struct Host {
     /// Payloads that arrived, decrypted.
     pub got: Vec<Vec<u8>>,
     pub events: Vec<(Instant, Event)>,
-    /// Every new SA is refused.
-    pub refuses: bool,
+    /// Which of the changes asked of its data plane are refused.
+    pub fault: Option<Fault>,
     /// What its process wrote for the next one.
     pub journal: BTreeMap<Key, Secret>,
     boot: u32,
     wake: Instant,
+}
+
+/// Asked of every change, numbered from 0 since it was set.
+pub struct Fault {
+    pub asked: usize,
+    pub refuse: Box<dyn Fn(usize, &Change) -> Option<RefusalReason>>,
+}
+
+impl Fault {
+    pub fn new(refuse: impl Fn(usize, &Change) -> Option<RefusalReason> + 'static) -> Option<Self> {
+        Some(Self { asked: 0, refuse: Box::new(refuse) })
+    }
+
+    fn judge(&mut self, change: &Change) -> Option<RefusalReason> {
+        self.asked += 1;
+        (self.refuse)(self.asked - 1, change)
+    }
 }
 
 enum Thing {
@@ -123,7 +140,7 @@ impl World {
             address: address(n),
             got: Vec::new(),
             events: Vec::new(),
-            refuses: false,
+            fault: None,
             journal: BTreeMap::new(),
             boot,
             wake: Instant::NEVER,
@@ -337,15 +354,30 @@ impl World {
         }
     }
 
-    fn apply(&mut self, host: usize, batch: &ipsec::change::Batch) -> Vec<Refusal> {
-        if self.hosts[host].refuses && batch.0.iter().any(|c| matches!(c, Change::AddSa(_))) {
-            let sas = batch.0.iter().enumerate().filter(|(_, c)| matches!(c, Change::AddSa(_)));
-            let reason = RefusalReason::NoAlgorithm("rfc4106(gcm(aes))".into());
-            return sas.map(|(index, _)| Refusal { index, reason: reason.clone() }).collect();
-        }
-        let refusals = self.hosts[host].plane.apply(self.now, batch);
+    fn apply(&mut self, host: usize, batch: &Batch) -> Vec<Refusal> {
+        let refusals = if self.hosts[host].fault.is_some() {
+            self.apply_with_faults(host, batch)
+        } else {
+            self.hosts[host].plane.apply(self.now, batch)
+        };
         let emits = self.hosts[host].plane.tick(self.now);
         self.emit(host, emits);
+        refusals
+    }
+
+    fn apply_with_faults(&mut self, host: usize, batch: &Batch) -> Vec<Refusal> {
+        let now = self.now;
+        let Host { plane, fault, .. } = &mut self.hosts[host];
+        let mut refusals = Vec::new();
+        for (index, change) in batch.0.iter().enumerate() {
+            match fault.as_mut().and_then(|fault| fault.judge(change)) {
+                Some(reason) => refusals.push(Refusal { index, reason }),
+                None => {
+                    let one = plane.apply(now, &Batch(vec![change.clone()]));
+                    refusals.extend(one.into_iter().map(|r| Refusal { index, ..r }));
+                }
+            }
+        }
         refusals
     }
 
