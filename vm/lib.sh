@@ -6,6 +6,7 @@ set -euo pipefail
 WARREN=${WARREN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/target/release/warren}
 VM_LAN=${VM_LAN:-lan}          # the bridge that host_new connects to
 VM_OUT=${VM_OUT:-/vm/out}      # logs and captures go here
+VM_LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 VM_HOSTS=/vm/hosts             # one folder a host: its namespace and the upper layers of its overlays
 CAPTURES=()
 STREAMS=()
@@ -116,27 +117,32 @@ ping_all() {
     grep -q ' 0% packet loss' <<<"$report" || fail "$host lost pings to $destination: $report"
 }
 
-# stream_start HOST DESTINATION [INTERVAL]: pings until stream_stop, 20 a second unless said.
-stream_start() {
-    # Not `on`: the process itself is to be signalled, not a shell that waits for it.
-    nsenter "--net=/run/netns/$1" -- ping -n -q -i "${3:-0.05}" -W 2 "$2" >"$VM_OUT/stream.$1.$2" 2>&1 &
-    STREAMS+=("$! $1 $2")
+# streams_start RATE HOST=ADDRESS...: numbered datagrams between all of them, so many a second each way, until streams_end.
+streams_start() {
+    local rate=$1 pair other peers
+    shift
+    for pair; do
+        peers=()
+        for other; do [ "$other" = "$pair" ] || peers+=("${other#*=}"); done
+        nsenter "--net=/run/netns/${pair%%=*}" -- python3 "$VM_LIB/stream.py" "$rate" 86400 "${pair#*=}" "${peers[@]}" \
+            >"$VM_OUT/stream.${pair#*=}" 2>&1 &
+        STREAMS+=("$!=${pair#*=}")
+    done
 }
 
-# Ends all streams; each packet must have been answered. STREAMED counts them.
-stream_stop() {
-    local stream pid from to report
+# Ends them: every datagram must have arrived. STREAMED is how many there were.
+streams_end() {
+    local stream address peer sent received arrived
     STREAMED=0
+    for stream in "${STREAMS[@]}"; do kill "${stream%%=*}"; done
+    for stream in "${STREAMS[@]}"; do wait "${stream%%=*}" || fail "a stream: $(cat "$VM_OUT/stream.${stream#*=}")"; done
     for stream in "${STREAMS[@]}"; do
-        read -r pid from to <<<"$stream"
-        kill -INT "$pid"
-        wait "$pid" || true
-        report=$(grep transmitted "$VM_OUT/stream.$from.$to" || true)
-        # The last one may be under way.
-        [[ $report =~ ^([0-9]+)\ packets\ transmitted,\ ([0-9]+)\ received ]] || fail "no stream from $from: $report"
-        [ "${BASH_REMATCH[1]}" -le $((BASH_REMATCH[2] + 1)) ] || fail "packets from $from to $to are lost: $report"
-        [ "${BASH_REMATCH[2]}" -gt 0 ] || fail "an empty stream from $from to $to: $report"
-        STREAMED=$((STREAMED + BASH_REMATCH[1]))
+        address=${stream#*=}
+        while read -r peer sent _; do
+            read -r _ _ arrived _ < <(grep "^$address " "$VM_OUT/stream.$peer")
+            [ "$sent" -gt 0 ] && [ "$arrived" = "$sent" ] || fail "of $sent packets from $address to $peer came $arrived"
+            STREAMED=$((STREAMED + sent))
+        done <"$VM_OUT/stream.$address"
     done
     STREAMS=()
 }

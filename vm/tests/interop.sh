@@ -137,8 +137,7 @@ done
 # Rekeys, under traffic both ways.
 errors="$(xfrm_errors w) $(xfrm_errors s)"
 capture_start rekey.pcap
-stream_start w $S
-stream_start s $W
+streams_start 20 w=$W s=$S
 changed() { one_pair && [ "$(spis w)" != "$before" ]; }
 for round in 1 2 3; do
     for step in "warren w rekey $S" 'on s swanctl --rekey --child mesh' 'on s swanctl --rekey --ike mesh'; do
@@ -147,7 +146,7 @@ for round in 1 2 3; do
         if [[ $step = *--ike* ]]; then pause 2; else wait_for 60 "SAs after: $step" changed; fi
     done
 done
-stream_stop
+streams_end
 capture_stop
 only_esp rekey.pcap 200
 [ "$(xfrm_errors w) $(xfrm_errors s)" = "$errors" ] || fail "xfrm_stat: $(xfrm_errors w) $(xfrm_errors s), before $errors"

@@ -61,6 +61,9 @@ const TESTS: &[(&str, fn())] = &[
     ("a peer that moves", moves),
     ("a peer behind a NAT is mapped anew", mapping),
     ("somebody flushes, foreign SAs stay", foreign_and_flushed),
+    ("the next process takes SAs over", taken_over),
+    ("an SA that somebody changed is told", altered),
+    ("more events than the socket holds", overrun),
     ("what the kernel lacks", refusals),
     ("rekeys under traffic lose nothing", rekeys),
 ];
@@ -647,17 +650,173 @@ fn foreign_and_flushed() {
     ip(&rig.pair.a, &format!("xfrm state delete {id}"));
 
     rig.add(&link);
-    drain(&mut rig.a);
-    assert!(!rig.a.take_drift(), "what we did ourselves is no drift");
+    assert_eq!(drain(&mut rig.a), [], "what we did ourselves is no drift");
     ip(&rig.pair.a, &format!("xfrm state delete {id}"));
     until(&mut rig.a, "the removal", |event| *event == DataplaneEvent::HardLimit(out.key()));
-    assert!(rig.a.take_drift());
+    until(&mut rig.a, "drift", |event| *event == DataplaneEvent::Drift);
     ip(&rig.pair.a, "xfrm state flush");
     until(&mut rig.a, "the flush", |event| *event == DataplaneEvent::HardLimit(inbound.key()));
-    assert!(rig.a.take_drift());
+    until(&mut rig.a, "drift", |event| *event == DataplaneEvent::Drift);
     rig.add(&link);
     rig.protect(&link, false);
     assert_eq!(rig.echo(&link, 1), 1);
+}
+
+fn adopt(sa: &Sa) -> Change {
+    let (encr_key, integ_key) = (Secret::default(), Secret::default());
+    Change::AdoptSa(Box::new(Sa { encr_key, integ_key, ..sa.clone() }))
+}
+
+/// Another process in place of host a's.
+fn successor(rig: &mut Rig) {
+    rig.a = rig.pair.a.run(Kernel::open).unwrap();
+}
+
+fn taken_over() {
+    for mode in [Mode::Transport, Mode::Tunnel] {
+        let mut rig = Rig::new();
+        let limits =
+            Limits { soft_packets: Some(9), hard_packets: Some(5000), ..Limits::default() };
+        let link = Link { mode, limits, ..Link::new(A4, B4) };
+        let fleet: IpNet = "10.9.0.0/24".parse().unwrap();
+        let plan = policies(net(link.a), fleet, mode, false);
+        done(&mut rig.a, plan.clone());
+        done(&mut rig.b, policies(net(link.b), fleet, mode, false));
+        rig.add(&link);
+        assert_eq!(rig.echo(&link, 3), 3, "{mode:?}");
+        let ((out, inbound), _) = link.ends();
+        let before = ip(&rig.pair.a, "xfrm policy list");
+
+        successor(&mut rig);
+        done(&mut rig.a, plan);
+        done(&mut rig.a, vec![adopt(&inbound), adopt(&out)]);
+        let there = rig.a.snapshot(now());
+        assert_eq!((there.sas.len(), there.policies.len()), (2, 2), "{mode:?}: {there:?}");
+        assert_eq!((there.altered_sas, there.altered_policies), (vec![], vec![]));
+        assert_eq!(ip(&rig.pair.a, "xfrm policy list"), before, "{mode:?}");
+        // Its events are told as if this process had installed it.
+        assert_eq!(rig.echo(&link, 10), 10, "{mode:?}");
+        for key in [out.key(), inbound.key()] {
+            until(&mut rig.a, "the soft limit", |event| *event == DataplaneEvent::SoftLimit(key));
+        }
+        let id = format!("dst {B4} proto esp spi 0x{}", out.spi);
+        ip(&rig.pair.a, &format!("xfrm state delete {id}"));
+        until(&mut rig.a, "the removal", |event| *event == DataplaneEvent::HardLimit(out.key()));
+        let gone = apply(&mut rig.a, vec![adopt(&out)]);
+        assert!(matches!(&gone[..], [RefusalReason::Gone(_)]), "{gone:?}");
+        let other = Sa { esn: true, ..inbound.clone() };
+        let refused = apply(&mut rig.a, vec![adopt(&other)]);
+        assert!(matches!(&refused[..], [RefusalReason::Conflict(_)]), "{refused:?}");
+        // With the tunnel went the policy that followed from it.
+        assert_eq!(rig.echo(&link, 1), 0, "{mode:?}");
+        assert_eq!(rig.a.snapshot(now()).policies.len(), 2);
+        assert_eq!(ip(&rig.pair.a, "xfrm policy list").matches("dir out").count(), 1, "{mode:?}");
+    }
+    // No packet had come yet: the first one is told to the process that is there.
+    let mut rig = Rig::new();
+    let link = Link::new(A4, B4);
+    rig.add(&link);
+    rig.protect(&link, false);
+    let ((out, inbound), _) = link.ends();
+    successor(&mut rig);
+    done(&mut rig.a, vec![adopt(&inbound), adopt(&out)]);
+    assert_eq!(rig.echo(&link, 2), 2);
+    until(&mut rig.a, "the first use", |event| *event == DataplaneEvent::FirstUse(inbound.key()));
+}
+
+fn altered() {
+    let mut rig = Rig::new();
+    let limits = Limits { hard_packets: Some(5000), ..Limits::default() };
+    let link = Link { limits, ..Link::new(A4, B4) };
+    rig.add(&link);
+    rig.protect(&link, false);
+    assert_eq!(rig.echo(&link, 3), 3);
+    let ((out, inbound), _) = link.ends();
+    drain(&mut rig.a);
+    assert_eq!(rig.a.snapshot(now()).altered_sas, []);
+    let hex: String = out.encr_key.expose().iter().map(|byte| format!("{byte:02x}")).collect();
+    let whole = |limit: &str| {
+        format!(
+            "src {A4} dst {B4} proto esp spi 0x{} reqid {} mode transport aead rfc4106(gcm(aes)) 0x{hex} 128 sel src {A4}/32 dst {B4}/32 {limit}",
+            out.spi, FLEET.0
+        )
+    };
+    let altered = |rig: &mut Rig| {
+        until(&mut rig.a, "drift", |event| *event == DataplaneEvent::Drift);
+        rig.a.snapshot(now()).altered_sas
+    };
+    let same = "limit packet-soft 3758096377 limit packet-hard 5000";
+    // Limits taken away.
+    ip(&rig.pair.a, &format!("xfrm state update {}", whole("")));
+    assert_eq!(altered(&mut rig), [out.key()]);
+    ip(&rig.pair.a, &format!("xfrm state update {}", whole(same)));
+    drain(&mut rig.a);
+    assert_eq!(rig.a.snapshot(now()).altered_sas, [], "as it was");
+    // Saved and restored: the same in every word, and its numbers begin anew.
+    ip(&rig.pair.a, &format!("xfrm state delete dst {B4} proto esp spi 0x{}", out.spi));
+    ip(&rig.pair.a, &format!("xfrm state add {}", whole(same)));
+    assert_eq!(altered(&mut rig), [out.key()]);
+    // The repair of the mesh is to let it go.
+    done(&mut rig.a, vec![Change::RemoveSa(out.key()), Change::RemoveSa(inbound.key())]);
+    let there = rig.a.snapshot(now());
+    assert_eq!((there.sas, there.altered_sas), (vec![], vec![]));
+}
+
+/// A socket that holds a handful of events, and thousands come: all that they would have told is found out.
+fn overrun() {
+    let mut rig = Rig::new();
+    let fleet: IpNet = "10.9.0.0/24".parse().unwrap();
+    let limits = Limits { soft_packets: Some(4), ..Limits::default() };
+    let (used, lost) =
+        (Link { limits, ..Link::new(A4, B4) }, Link { serial: 2, ..Link::new(A4, B4) });
+    done(&mut rig.a, policies(net(used.a), fleet, Mode::Transport, false));
+    done(&mut rig.b, policies(net(used.b), fleet, Mode::Transport, false));
+    rig.add(&lost);
+    rig.add(&used);
+    drain(&mut rig.a);
+    rustix::net::sockopt::set_socket_recv_buffer_size(&rig.a, 1).unwrap();
+    let mut other = rig.pair.a.run(Kernel::open).unwrap();
+    let noise = Policy {
+        priority: 5,
+        flow: Flow::Out,
+        selector: PolicySelector {
+            local: net(used.a),
+            remote: "192.0.2.0/24".parse().unwrap(),
+            protocol: None,
+            local_ports: None,
+            remote_ports: None,
+        },
+        action: Action::Discard,
+    };
+    for _ in 0..2500 {
+        done(&mut other, vec![Change::PutPolicy(noise), Change::RemovePolicy(noise.key())]);
+    }
+    // Of all this no event arrives.
+    assert_eq!(rig.echo(&used, 6), 6);
+    let ((lost_out, lost_in), _) = lost.ends();
+    let ((used_out, used_in), _) = used.ends();
+    ip(&rig.pair.a, &format!("xfrm state delete dst {A4} proto esp spi 0x{}", lost_in.spi));
+    ip(&rig.pair.a, "xfrm policy update src 10.9.0.0/24 dst 10.9.0.1/32 dir in action block");
+    let stranger = rig.pair.a.run(|| socket(SocketAddr::new(used.a, 7003)));
+    let _ = stranger.send_to(b"x", "10.9.0.77:7");
+    let events = drain(&mut rig.a);
+    let told = |event: &DataplaneEvent| events.iter().filter(|e| *e == event).count();
+    assert_eq!(told(&DataplaneEvent::HardLimit(lost_in.key())), 1, "{events:?}");
+    assert_eq!(told(&DataplaneEvent::HardLimit(lost_out.key())), 0, "{events:?}");
+    assert_eq!(told(&DataplaneEvent::FirstUse(used_in.key())), 1, "{events:?}");
+    assert!(told(&DataplaneEvent::SoftLimit(used_out.key())) >= 1, "{events:?}");
+    assert_eq!(told(&DataplaneEvent::Drift), 1, "{events:?}");
+    let asked = events.iter().any(|event| match event {
+        DataplaneEvent::Acquire { packet, .. } => packet.dst.to_string() == "10.9.0.77",
+        _ => false,
+    });
+    assert!(asked, "{events:?}");
+    let there = rig.a.snapshot(now());
+    assert_eq!(there.altered_policies.len(), 1, "{there:?}");
+    assert_eq!((there.policies.len(), there.sas.len()), (1, 3), "{there:?}");
+    // And from here on events come as ever.
+    ip(&rig.pair.a, &format!("xfrm state delete dst {A4} proto esp spi 0x{}", used_in.spi));
+    until(&mut rig.a, "a removal", |event| *event == DataplaneEvent::HardLimit(used_in.key()));
 }
 
 fn refusals() {

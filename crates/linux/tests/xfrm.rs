@@ -116,7 +116,7 @@ fn policies_are_installed_listed_and_removed() {
     // Again is nothing new.
     done(&mut kernel, plan().into_iter().map(Change::PutPolicy).collect());
     assert_eq!(there(&mut kernel), keys);
-    assert!(drain(&mut kernel).is_empty() && !kernel.take_drift());
+    assert_eq!(drain(&mut kernel), []);
     // 1000 to 2000 is eight blocks, ICMPv6 133 to 137 three.
     let listed = ip(&netns, "xfrm policy list");
     assert_eq!(listed.matches("action block").count(), 2 * 8, "{listed}");
@@ -226,16 +226,31 @@ fn drift_is_seen_and_repaired() {
     let mut kernel = netns.run(Kernel::open).unwrap();
     done(&mut kernel, plan().into_iter().map(Change::PutPolicy).collect());
     let all = there(&mut kernel);
-    drain(&mut kernel);
-    assert!(!kernel.take_drift());
+    assert_eq!(drain(&mut kernel), []);
 
     // One part of one, and another made harmless under its own name and index.
     ip(&netns, "xfrm policy delete src 10.9.0.0/24 dst 10.9.0.1/32 proto udp sport 2000 dir in");
     ip(&netns, "xfrm policy update src 10.9.0.1/32 dst 10.9.0.0/24 dir out priority 19");
-    drain(&mut kernel);
-    assert!(kernel.take_drift() && !kernel.take_drift());
+    assert_eq!(drain(&mut kernel), [DataplaneEvent::Drift], "told once");
     let left = there(&mut kernel);
     assert_eq!(all.len() - left.len(), 2);
+    let altered = kernel.snapshot(NOW).altered_policies;
+    assert!(altered.len() == 1 && altered[0].priority == 9, "{altered:?}");
+    // Template, action and priority: each is noticed.
+    for change in [
+        "src 10.9.0.0/24 dst 10.9.0.1/32 dir in priority 19 tmpl proto esp reqid 1463877632 mode transport level use",
+        "src 10.9.0.0/24 dst 10.9.0.1/32 dir in priority 19 action block",
+        "src 10.9.0.0/24 dst 10.9.0.1/32 dir in priority 20 tmpl proto esp reqid 1463877632 mode transport",
+        "src 10.9.0.0/24 dst 10.9.0.1/32 dir in priority 19 tmpl proto esp reqid 7 mode transport",
+    ] {
+        ip(&netns, &format!("xfrm policy update {change}"));
+        assert_eq!(drain(&mut kernel), [DataplaneEvent::Drift], "{change}");
+        assert_eq!(kernel.snapshot(NOW).altered_policies.len(), 2, "{change}");
+    }
+    ip(
+        &netns,
+        "xfrm policy update src 10.9.0.0/24 dst 10.9.0.1/32 dir in priority 19 tmpl proto esp reqid 1463877632 mode transport",
+    );
     let missing = plan().into_iter().filter(|policy| !left.contains(&policy.key()));
     let repair: Vec<_> = missing.map(Change::PutPolicy).collect();
     assert_eq!(repair.len(), 2);
@@ -243,8 +258,7 @@ fn drift_is_seen_and_repaired() {
     assert_eq!(there(&mut kernel), all);
 
     ip(&netns, "xfrm policy flush");
-    drain(&mut kernel);
-    assert!(kernel.take_drift());
+    assert_eq!(drain(&mut kernel), [DataplaneEvent::Drift]);
     assert_eq!(there(&mut kernel), []);
     done(&mut kernel, plan().into_iter().map(Change::PutPolicy).collect());
     assert_eq!(there(&mut kernel), all);
@@ -361,7 +375,7 @@ fn lost_events_are_made_up_for() {
         _ => false,
     };
     assert!(events.iter().any(acquired), "{events:?}");
-    assert!(kernel.take_drift(), "all is to be looked at");
+    assert!(events.contains(&DataplaneEvent::Drift), "all is to be looked at");
 }
 
 #[test]
@@ -419,6 +433,32 @@ fn settings_come_and_go_with_the_kernel_plane() {
     assert_eq!(read(), "6");
     drop(kernel);
     assert_eq!(read(), before);
+}
+
+#[test]
+fn settings_are_put_back_by_the_process_after_one_that_was_killed() {
+    if !can_run() {
+        return;
+    }
+    let netns = namespace();
+    let dir = std::env::temp_dir().join(format!("warren-settings-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let read = || netns.run(|| linux::netns::get_sysctl("net/core/xfrm_acq_expires").unwrap());
+    netns.run(|| linux::netns::set_sysctl("net/core/xfrm_acq_expires", "77").unwrap());
+    let open = || netns.run(|| Kernel::open_with(Some(&dir))).unwrap();
+    // Killed twice.
+    for _ in 0..2 {
+        std::mem::forget(open());
+        assert_eq!(read(), "6");
+    }
+    drop(open());
+    assert_eq!(read(), "77");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "nothing stays");
+    // What stands there and is no number of seconds is not written to the kernel.
+    std::fs::write(dir.join("xfrm_acq_expires.before"), "rm -rf /").unwrap();
+    drop(open());
+    assert_eq!(read(), "77");
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

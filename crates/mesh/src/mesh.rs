@@ -25,6 +25,7 @@ use ike::{Done, Endpoint, IkeSaId, Job, JobId, Now, Provider, Secret};
 use ipsec::Instant;
 use ipsec::change::{Batch, Change, Refusal};
 use ipsec::dataplane::{DataplaneEvent, Snapshot};
+use ipsec::sa::SaKey;
 
 use crate::bucket::Bucket;
 use crate::budget::Budget;
@@ -110,6 +111,8 @@ pub enum Why {
     Peer(IpAddr),
     /// The data plane is looked at.
     Inspect,
+    /// An SA that a newer one serves for is taken away.
+    LetGo,
     /// Something is said again: an expiring certificate, `optional`.
     Remind,
     /// Nothing to wait for.
@@ -122,6 +125,7 @@ impl fmt::Display for Why {
             Self::Ike(why) => write!(f, "IKE ({why:?})"),
             Self::Peer(peer) => write!(f, "the next attempt with {peer}"),
             Self::Inspect => f.write_str("the next look at the data plane"),
+            Self::LetGo => f.write_str("the end of a replaced SA"),
             Self::Remind => f.write_str("the next reminder"),
             Self::Nothing => f.write_str("nothing"),
         }
@@ -145,6 +149,8 @@ pub struct Mesh {
     changes: Vec<Change>,
     look_at: Instant,
     looked_at: Instant,
+    /// Outbound SAs that newer ones serve for, and when they go; in that order.
+    parting: VecDeque<(Instant, SaKey)>,
     reminders: reminders::Reminders,
     counters: Counters,
     journal: Journal,
@@ -189,6 +195,7 @@ impl Mesh {
             leaving: false,
             look_at: Instant::NEVER,
             looked_at: Instant::ZERO,
+            parting: VecDeque::new(),
             reminders: reminders::Reminders::default(),
             counters: Counters::default(),
             journal: Journal::default(),
@@ -260,6 +267,7 @@ impl Mesh {
             self.peers_due(now);
         }
         self.remind(now);
+        self.see_off(now);
         if self.look_at <= now.at {
             (self.look_at, self.looked_at) = (now.at + LOOK_EVERY, now.at);
             self.reconciler.begin_look();
@@ -352,7 +360,8 @@ impl Mesh {
         let peer = self.peers.first().map(|(at, address)| (at, Why::Peer(address)));
         let look = Some((self.look_at, Why::Inspect));
         let remind = Some((self.reminders.at, Why::Remind));
-        let due = [ike, peer, look, remind].into_iter().flatten().min_by_key(|(at, _)| *at);
+        let leave = self.parting.front().map(|(at, _)| (*at, Why::LetGo));
+        let due = [ike, peer, look, remind, leave].into_iter().flatten().min_by_key(|(at, _)| *at);
         due.filter(|(at, _)| *at != Instant::NEVER).unwrap_or((Instant::NEVER, Why::Nothing))
     }
 }

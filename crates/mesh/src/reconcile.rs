@@ -30,6 +30,8 @@ pub struct Reconciler {
     policies: BTreeMap<PolicyKey, Policy>,
     refused: BTreeSet<PolicyKey>,
     sas: BTreeMap<SaKey, Desired>,
+    /// The newest outbound SA to each peer: the one that a data plane sends through.
+    newest: BTreeMap<IpAddr, SaKey>,
     /// Counts looks at the data plane: an entry changed since the last look was begun is not judged by it.
     look: u64,
     removed_since_look: BTreeSet<SaKey>,
@@ -136,6 +138,7 @@ impl Reconciler {
         let owner = Owner { peer, child, direction: sa.direction };
         let desired = Desired { owner, since_look: self.look, sa: Some(sa.clone()) };
         self.sas.insert(sa.key(), desired);
+        self.note_newest(sa.key(), owner);
         self.removed_since_look.remove(&sa.key());
         Change::AddSa(sa)
     }
@@ -143,11 +146,28 @@ impl Reconciler {
     /// An SA that the data plane has already.
     pub fn adopt(&mut self, key: SaKey, owner: Owner) {
         self.sas.insert(key, Desired { owner, since_look: self.look, sa: None });
+        self.note_newest(key, owner);
+    }
+
+    fn note_newest(&mut self, key: SaKey, owner: Owner) {
+        if owner.direction == Direction::Out {
+            self.newest.insert(owner.peer, key);
+        }
+    }
+
+    /// Whether packets to its peer go through another outbound SA, installed after this one.
+    pub fn is_superseded(&self, key: SaKey) -> bool {
+        let newest = self.owner(key).and_then(|owner| self.newest.get(&owner.peer));
+        newest.is_some_and(|newest| *newest != key && self.sas.contains_key(newest))
     }
 
     /// An SA is not to be there any more.
     pub fn remove_sa(&mut self, key: SaKey) -> Change {
-        self.sas.remove(&key);
+        if let Some(owner) = self.sas.remove(&key).map(|desired| desired.owner)
+            && self.newest.get(&owner.peer) == Some(&key)
+        {
+            self.newest.remove(&owner.peer);
+        }
         self.removed_since_look.insert(key);
         Change::RemoveSa(key)
     }

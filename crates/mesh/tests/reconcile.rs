@@ -134,7 +134,10 @@ fn missing_policies_come_back_and_extra_entries_go() {
     let found =
         Repaired { policies_missing: 1, policies_extra: 1, sas_extra: 1, ..Default::default() };
     assert_eq!((reconciler.repaired(), drift.found), (found, found));
-    assert_eq!((found.drift(), drift.text.as_str()), (3, "1 policies missing, 1 policies extra, 1 SAs extra"));
+    assert_eq!(
+        (found.drift(), drift.text.as_str()),
+        (3, "1 policies missing, 1 policies extra, 1 SAs extra")
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod sas;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ipsec::Instant;
@@ -60,10 +61,16 @@ impl Kernel {
     ///
     /// [`super::probe`] tells whether that kernel has ESP.
     pub fn open() -> Result<Self, Error> {
+        Self::open_with(None)
+    }
+
+    /// The same. What the settings were before is kept in `state_dir`, so that a process after one that was killed can
+    /// put them back.
+    pub fn open_with(state_dir: Option<&Path>) -> Result<Self, Error> {
         let mut xfrm = Xfrm::open()?;
         let events = Events::open()?;
         let policies = Policies::new(&xfrm.installed()?);
-        let acquire = Setting::set("xfrm_acq_expires", ACQUIRE_SECONDS);
+        let acquire = Setting::set("xfrm_acq_expires", ACQUIRE_SECONDS, state_dir);
         Ok(Self {
             xfrm,
             events,
@@ -77,15 +84,10 @@ impl Kernel {
         })
     }
 
-    /// Whether, since the last call, somebody else changed or removed entries of ours, or events were lost: a
-    /// [`Snapshot`] should be taken now rather than later.
-    pub fn take_drift(&mut self) -> bool {
-        std::mem::take(&mut self.drifted)
-    }
-
     fn change(&mut self, change: &Change) -> Result<(), RefusalReason> {
         match change {
             Change::AddSa(sa) => self.add_sa(sa),
+            Change::AdoptSa(sa) => self.adopt_sa(sa),
             Change::RemoveSa(key) => self.remove_sa(*key),
             Change::MoveSa { key, remote } => self.move_sa(*key, *remote),
             Change::PutPolicy(policy) => self.put_policy(policy),
@@ -106,23 +108,29 @@ impl Kernel {
             bad_icv: 0,
         });
         let policies = self.policies.keys().collect();
-        Snapshot { sas: sas.collect(), policies, counters: Vec::new() }
+        Snapshot { sas: sas.collect(), policies, ..Snapshot::default() }
     }
 
     fn look(&mut self, now: Instant) -> Result<Snapshot, Error> {
         let mut states = self.xfrm.states(None)?;
-        let policies = self.observe_policies()?;
+        let (policies, altered_policies) = self.observe_policies()?;
         states.retain(|state| state.is_ours() && !state.is_larval());
         states.sort_by_key(|state| state.key);
         let mut sas = Vec::with_capacity(states.len());
-        let mut seen = BTreeMap::new();
+        let (mut seen, mut altered_sas) = (BTreeMap::new(), Vec::new());
         for state in &states {
             let last_used = self.last_used(now, state);
             seen.insert(state.key, (state.packets, last_used));
             sas.push(usage(state, last_used));
+            match self.sas.get_mut(state.key) {
+                Some(known) if known.agrees(state) => known.note(state),
+                Some(_) => altered_sas.push(state.key),
+                None => {}
+            }
         }
         self.seen = seen;
-        Ok(Snapshot { sas, policies, counters: self.counters.read() })
+        let counters = self.counters.read();
+        Ok(Snapshot { sas, policies, altered_sas, altered_policies, counters })
     }
 }
 
@@ -192,14 +200,13 @@ fn refused(error: &Error, what: &str) -> RefusalReason {
     let text = format!("{what}: {error}");
     match error.errno() {
         Some(Errno::EPERM | Errno::EACCES) => RefusalReason::Denied(text),
-        Some(Errno::ENOSPC | Errno::ENOMEM | Errno::ENOBUFS | Errno::E2BIG) => {
-            RefusalReason::Full(text)
-        }
+        Some(Errno::ENOSPC | Errno::E2BIG) => RefusalReason::Full(text),
+        Some(Errno::ENOMEM | Errno::ENOBUFS) => RefusalReason::NoMemory(text),
         Some(Errno::EEXIST) => RefusalReason::Conflict(text),
         Some(Errno::ENOSYS | Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP) => {
             RefusalReason::NoAlgorithm(text)
         }
-        Some(Errno::ESRCH | Errno::ENOENT) => RefusalReason::Other(format!(
+        Some(Errno::ESRCH | Errno::ENOENT) => RefusalReason::Gone(format!(
             "{text}; somebody else removes entries: see `ip xfrm monitor`"
         )),
         _ => RefusalReason::Other(text),

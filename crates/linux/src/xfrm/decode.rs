@@ -63,7 +63,7 @@ pub(crate) fn state(body: &[u8]) -> Option<State> {
     for (kind, value) in Attributes::new(body.get(size_of::<SaInfo>()..)?) {
         match kind {
             attr::LASTUSED => state.last_used = read(value),
-            attr::ENCAP => state.encapsulated = true,
+            attr::ENCAP => state.encap = read(value).map(ports),
             _ => {}
         }
     }
@@ -82,13 +82,20 @@ pub(crate) fn sa_info(info: &SaInfo) -> Option<State> {
         reqid: info.reqid,
         mode: info.mode,
         selector: selector(&info.sel),
-        encapsulated: false,
+        encap: None,
+        esn: info.flags & STATE_ESN != 0,
+        limits: info.lft,
+        added: info.curlft.add_time,
         bytes: info.curlft.bytes,
         packets: info.curlft.packets,
         replays: u64::from(info.replay_errors) + u64::from(info.replay),
         bad_icv: info.integrity_failed.into(),
         last_used: None,
     })
+}
+
+fn ports(encap: EncapTmpl) -> (u16, u16) {
+    (u16::from_be_bytes(encap.sport), u16::from_be_bytes(encap.dport))
 }
 
 /// Whether two SAs, each as its fixed part and its attributes, have the same algorithms and keys. Takes as long for any

@@ -14,7 +14,9 @@ use super::state;
 use super::uapi::*;
 use crate::netlink::Body;
 
-pub(crate) use sa::{Move, SecretBody, limits, moved_sa, new_sa, trial_sa, update_sa};
+pub(crate) use sa::{
+    Move, SecretBody, encap_ports, limits, mode, moved_sa, new_sa, trial_sa, update_sa,
+};
 
 /// `struct xfrm_usersa_id`.
 pub(crate) fn sa_id(key: SaKey) -> SaId {

@@ -27,6 +27,8 @@ pub(crate) enum Event {
     Expire { state: State, hard: bool },
     /// The peer of an SA in UDP has a new address or port.
     Moved { key: SaKey, reqid: u32, remote: std::net::SocketAddr },
+    /// Somebody, perhaps this program, installed or changed an SA of ours.
+    SaPut(Box<State>),
     /// Somebody, perhaps this program, took an SA away.
     SaRemoved(SaKey),
     /// Somebody took all SAs away.
@@ -75,6 +77,9 @@ fn decode(kind: u16, body: &[u8]) -> Option<Event> {
             Some(Event::Expire { state, hard: expire.hard != 0 })
         }
         msg::MAPPING => mapping(body),
+        msg::NEWSA | msg::UPDSA => {
+            decode::state(body).filter(State::is_ours).map(|state| Event::SaPut(Box::new(state)))
+        }
         // The SA itself follows as an attribute; its name is enough.
         msg::DELSA => read(body).and_then(|id| decode::sa_id(&id)).map(Event::SaRemoved),
         msg::FLUSHSA => Some(Event::SasFlushed),

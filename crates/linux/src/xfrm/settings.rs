@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 /// A setting that is put back when this value goes.
 ///
@@ -10,25 +11,48 @@ use std::io::{Read, Seek, SeekFrom, Write};
 pub(crate) struct Setting {
     file: File,
     before: String,
+    /// Where `before` is written down for as long as it is not put back.
+    memo: Option<PathBuf>,
 }
 
 impl Setting {
     /// Sets it; `None` if this kernel has no such setting, or does not let us, both of which only cost comfort.
-    pub(crate) fn set(name: &str, value: &str) -> Option<Self> {
+    ///
+    /// A process that is killed cannot put it back. The next one finds in `dir` what it was before the first.
+    pub(crate) fn set(name: &str, value: &str, dir: Option<&Path>) -> Option<Self> {
         let path = format!("/proc/sys/net/core/{name}");
         let mut file = OpenOptions::new().read(true).write(true).open(path).ok()?;
         let mut before = String::new();
         file.read_to_string(&mut before).ok()?;
-        write(&mut file, value).ok()?;
-        Some(Self { file, before })
+        let memo = dir.map(|dir| dir.join(format!("{name}.before")));
+        if let Some(memo) = &memo {
+            match remembered(memo) {
+                Some(earlier) => before = earlier,
+                None => std::fs::write(memo, &before).ok()?,
+            }
+        }
+        let mut setting = Self { file, before, memo };
+        // If it cannot be written it need not be put back either.
+        write(&mut setting.file, value).ok()?;
+        Some(setting)
     }
 }
 
 impl Drop for Setting {
     fn drop(&mut self) {
         let before = std::mem::take(&mut self.before);
-        let _ = write(&mut self.file, before.trim());
+        let put_back = write(&mut self.file, before.trim()).is_ok();
+        if let Some(memo) = self.memo.take().filter(|_| put_back) {
+            let _ = std::fs::remove_file(memo);
+        }
     }
+}
+
+/// A number of seconds as an earlier process left it. Anything else is no value of a setting.
+fn remembered(memo: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(memo).ok()?.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse::<u32>().ok().map(|value| value.to_string())
 }
 
 fn write(file: &mut File, value: &str) -> std::io::Result<()> {

@@ -9,6 +9,7 @@ use wire::selector::TrafficSelector;
 use super::REQIDS;
 use super::policy::{PortMask, Selector};
 use super::split::is_icmp;
+use super::uapi::LifetimeCfg;
 
 /// An SA of the kernel, without its keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +22,12 @@ pub(crate) struct State {
     pub(crate) mode: u8,
     /// Which packets it is for; `None` for those of both families.
     pub(crate) selector: Option<Selector>,
-    pub(crate) encapsulated: bool,
+    /// Of ESP in UDP: source and destination port.
+    pub(crate) encap: Option<(u16, u16)>,
+    pub(crate) esn: bool,
+    pub(crate) limits: LifetimeCfg,
+    /// When it was installed, in seconds since 1970.
+    pub(crate) added: u64,
     pub(crate) bytes: u64,
     pub(crate) packets: u64,
     pub(crate) replays: u64,

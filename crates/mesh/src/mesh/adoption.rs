@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ike::record::{ChildRecord, SaRecord};
 use ike::{IkeSaId, Now, Secret};
-use ipsec::dataplane::Snapshot;
 use ipsec::change::Change;
+use ipsec::dataplane::Snapshot;
 use ipsec::sa::SaKey;
 
 use super::tunnels::Demand;

@@ -1,6 +1,7 @@
 //! What the data plane tells: acquires, limits, refusals, and what a look at it shows.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ike::Now;
 use ipsec::change::{Batch, Change, Refusal};
@@ -13,7 +14,33 @@ use crate::event::{Kind, Level};
 use crate::peer::Usage;
 use crate::status::Verdict;
 
+/// An outbound SA whose packets a newer one carries stays for so long: a packet that was given to it may be on its way
+/// through the data plane, which loses it if the SA goes under it (the kernel counts XfrmOutStateInvalid).
+const LET_GO_AFTER: Duration = Duration::from_millis(500);
+
 impl Mesh {
+    /// Nothing new is to be sent through an outbound SA.
+    pub(super) fn let_go(&mut self, now: Now, key: SaKey) {
+        if self.reconciler.is_superseded(key) {
+            self.parting.push_back((now.at + LET_GO_AFTER, key));
+        } else {
+            let change = self.reconciler.remove_sa(key);
+            self.change(change);
+        }
+    }
+
+    /// Takes away what was let go a while ago.
+    pub(super) fn see_off(&mut self, now: Now) {
+        while self.parting.front().is_some_and(|(at, _)| *at <= now.at) {
+            let Some((_, key)) = self.parting.pop_front() else { return };
+            // Its child SA may have ended before.
+            if self.reconciler.owner(key).is_some() {
+                let change = self.reconciler.remove_sa(key);
+                self.change(change);
+            }
+        }
+    }
+
     pub(super) fn on_kernel(&mut self, now: Now, event: DataplaneEvent) {
         match event {
             DataplaneEvent::Acquire { packet, .. } => self.acquire(now, &packet),

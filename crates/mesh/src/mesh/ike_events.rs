@@ -29,7 +29,7 @@ impl Mesh {
                 self.install(now, child, sa);
             }
             Event::ChildUp(info) => self.child_up(now, &info),
-            Event::RemoveOutbound { child, key } => self.retire(child, key),
+            Event::RemoveOutbound { child, key } => self.retire(now, child, key),
             Event::ChildDown { child, remote, remove, reason, .. } => {
                 self.child_down(now, child, remote, &remove, &reason);
             }
@@ -235,10 +235,9 @@ impl Mesh {
     }
 
     /// Nothing is sent through it any more; another one serves.
-    fn retire(&mut self, child: ChildId, key: SaKey) {
+    fn retire(&mut self, now: Now, child: ChildId, key: SaKey) {
         let owner = self.reconciler.owner(key);
-        let change = self.reconciler.remove_sa(key);
-        self.change(change);
+        self.let_go(now, key);
         let Some(peer) = owner.and_then(|o| self.peers.get_mut(o.peer)) else { return };
         if let Some(child) = peer.children.iter_mut().find(|c| c.id == child) {
             child.outbound = child.outbound.filter(|k| *k != key);

@@ -224,8 +224,7 @@ impl Mesh {
         }
         peer.tidy_at = Some(now.at + TIDY_OWN / 2);
         for key in muted {
-            let change = self.reconciler.remove_sa(key);
-            self.change(change);
+            self.let_go(now, key);
         }
     }
 

@@ -88,7 +88,7 @@ impl Carrier {
         let upcalls = ToLoop { datagrams: sender, wake: wake.clone(), refused: refused.clone() };
         let (plane, ports) = if in_kernel {
             handover::dismiss(state_dir);
-            kernel(upcalls)?
+            kernel(upcalls, state_dir)?
         } else {
             userspace(site, provider, upcalls, state_dir)?
         };
@@ -248,12 +248,12 @@ fn is_there(probed: Result<(), Missing>) -> bool {
     probed.is_ok()
 }
 
-fn kernel(upcalls: ToLoop) -> Result<(Plane, Arc<Ports>), CarrierError> {
+fn kernel(upcalls: ToLoop, state_dir: &Path) -> Result<(Plane, Arc<Ports>), CarrierError> {
     let ports = Arc::new(Ports::open(&PORTS, MARK)?);
     for socket in ports.sockets().iter().filter(|socket| socket.port() == NAT_TRAVERSAL) {
         xfrm::decapsulate(socket)?;
     }
-    let kernel = Box::new(Kernel::open()?);
+    let kernel = Box::new(Kernel::open_with(Some(state_dir))?);
     let _listener = Listener::start(ports.clone(), kernel.as_fd(), Box::new(upcalls))?;
     Ok((Plane::Kernel { kernel, _listener }, ports))
 }

@@ -21,7 +21,9 @@ impl Kernel {
             let mut batch = Vec::new();
             match self.events.read(|event| batch.push(event)) {
                 Ok(true) => batch.into_iter().for_each(|event| self.handle(event)),
-                Ok(false) => return None,
+                Ok(false) => {
+                    return std::mem::take(&mut self.drifted).then_some(DataplaneEvent::Drift);
+                }
                 Err(error) if error.errno() == Some(Errno::ENOBUFS) => {
                     tracing::debug!(
                         "more events than the socket could hold: looking for ourselves"
@@ -45,6 +47,10 @@ impl Kernel {
             Event::Expire { state, hard: false } => self.soft_limit(state.key),
             Event::Moved { key, reqid, remote } if REQIDS.contains(&reqid) => {
                 self.tell(DataplaneEvent::Moved { key, remote });
+            }
+            Event::SaPut(state) => {
+                let known = self.sas.get(state.key);
+                self.drifted |= known.is_some_and(|known| !known.agrees(&state));
             }
             Event::SaRemoved(key) => self.perhaps_removed(key),
             Event::SasFlushed if !self.sas.is_empty() => self.resync(),

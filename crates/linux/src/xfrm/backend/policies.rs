@@ -193,8 +193,9 @@ impl Kernel {
         }
     }
 
-    /// What the kernel has of ours, by the plan's names. What follows from tunnels is put back here if it is missing.
-    pub(super) fn observe_policies(&mut self) -> Result<Vec<PolicyKey>, Error> {
+    /// What the kernel has of ours, by the plan's names: as it should be, and altered. What follows from tunnels is put
+    /// back here if it is missing.
+    pub(super) fn observe_policies(&mut self) -> Result<(Vec<PolicyKey>, Vec<PolicyKey>), Error> {
         let there: BTreeMap<Name, Installed> = self
             .xfrm
             .installed()?
@@ -207,11 +208,14 @@ impl Kernel {
             let (there, held) = (there.get(name), held.get(name));
             there.zip(held).is_some_and(|(there, held)| there.policy == held.policy)
         };
-        let mut keys: BTreeSet<PolicyKey> = planned
-            .iter()
-            .filter(|(_, planned)| planned.names.iter().all(as_should_be))
-            .map(|(key, _)| *key)
-            .collect();
+        let (mut keys, mut altered) = (BTreeSet::new(), Vec::new());
+        for (key, planned) in planned {
+            if planned.names.iter().all(as_should_be) {
+                keys.insert(*key);
+            } else if planned.names.iter().all(|name| there.contains_key(name)) {
+                altered.push(*key);
+            }
+        }
         let left = there.values().filter(|there| !held.contains_key(&name(&there.policy)));
         keys.extend(left.map(|there| split::key(&there.policy)));
         let lost: Vec<_> = held
@@ -224,7 +228,7 @@ impl Kernel {
                 tracing::warn!(%reason, "the policy of a tunnel cannot be put back");
             }
         }
-        Ok(keys.into_iter().collect())
+        Ok((keys.into_iter().collect(), altered))
     }
 
     /// Installs what follows from a tunnel. The kernel has one policy for each selector: where the plan's own

@@ -11,6 +11,7 @@ use super::{Kernel, foreign_sa, refused};
 use crate::errno::Errno;
 use crate::xfrm::encode::{self, Move};
 use crate::xfrm::probe::RESERVED_SPI;
+use crate::xfrm::state::State;
 use crate::xfrm::uapi::LifetimeCfg;
 use crate::xfrm::{Error, decode, state};
 
@@ -25,6 +26,39 @@ pub(super) struct Known {
     pub(super) sa: Sa,
     /// No packet has come by it yet, and the kernel is to tell when one does.
     pub(super) unseen: bool,
+    /// As they are in the kernel.
+    pub(super) limits: LifetimeCfg,
+    /// When it was installed and how many packets it had carried, at the last look.
+    seen: Option<(u64, u64)>,
+}
+
+impl Known {
+    fn new(sa: &Sa, unseen: bool) -> Self {
+        let limits = if unseen { first_use(sa) } else { encode::limits(sa) };
+        Self { sa: without_keys(sa), unseen, limits, seen: None }
+    }
+
+    /// Whether what is in the kernel is this SA. One that was taken away and put back by somebody else has counted anew,
+    /// and its sequence numbers with it.
+    pub(super) fn agrees(&self, there: &State) -> bool {
+        let sa = &self.sa;
+        let since = self
+            .seen
+            .is_none_or(|(added, packets)| added == there.added && packets <= there.packets);
+        since
+            && there.src == sa.src
+            && there.reqid == sa.reqid.0
+            && there.mode == encode::mode(sa.mode)
+            && there.esn == sa.esn
+            && there.selector == state::selector(sa)
+            && there.encap == sa.encap.map(|encap| encode::encap_ports(sa, encap))
+            && there.limits == self.limits
+    }
+
+    /// Remembers what a look has shown.
+    pub(super) fn note(&mut self, there: &State) {
+        self.seen = Some((there.added, there.packets));
+    }
 }
 
 impl Sas {
@@ -65,11 +99,29 @@ impl Kernel {
             Err(error) if error.errno() == Some(Errno::EEXIST) => self.replace_sa(sa, &body)?,
             other => other.map(|()| inbound).map_err(|error| not_installed(&error, sa))?,
         };
-        let known = Known { sa: without_keys(sa), unseen };
-        let old = self.sas.0.insert(sa.key(), known);
+        let old = self.sas.0.insert(sa.key(), Known::new(sa, unseen));
         if let Some(old) = old.filter(|old| is_outbound_tunnel(&old.sa)) {
             self.remove_tunnel(&old.sa);
         }
+        self.add_tunnel(sa)
+    }
+
+    /// An SA of an earlier process: from here on it is known as if this one had installed it.
+    pub(super) fn adopt_sa(&mut self, sa: &Sa) -> Result<(), RefusalReason> {
+        check(sa)?;
+        let there = self.own_sa(sa.key()).map_err(|error| refused(&error, "taking over an SA"))?;
+        let Some(there) = there else {
+            return Err(RefusalReason::Gone(format!("SA {} to {}", sa.spi, sa.dst)));
+        };
+        // The limit that makes the kernel tell of the first packet; no manifest has one so low.
+        let unseen = sa.direction == Direction::In && there.limits.soft_packet_limit <= 1;
+        let limits = there.limits;
+        let known = Known { limits, ..Known::new(sa, unseen) };
+        if !known.agrees(&there) {
+            let text = format!("SA {} to {} is not what was installed", sa.spi, sa.dst);
+            return Err(RefusalReason::Conflict(text));
+        }
+        self.sas.0.insert(sa.key(), known);
         self.add_tunnel(sa)
     }
 
@@ -95,7 +147,7 @@ impl Kernel {
     /// The peer behind an SA is somewhere else now. An outbound SA has another key after that.
     pub(super) fn move_sa(&mut self, key: SaKey, remote: SocketAddr) -> Result<(), RefusalReason> {
         let Some(known) = self.sas.get(key) else { return Ok(()) };
-        let (mut sa, unseen) = (known.sa.clone(), known.unseen);
+        let (mut sa, unseen, limits) = (known.sa.clone(), known.unseen, known.limits);
         let side = match sa.direction {
             Direction::In => &mut sa.src,
             Direction::Out => &mut sa.dst,
@@ -106,16 +158,16 @@ impl Kernel {
         }
         check(&sa)?;
         if before == remote.ip() {
-            let limits = if unseen { first_use(&sa) } else { encode::limits(&sa) };
-            self.update_sa(&sa, limits)?;
-            self.sas.0.insert(key, Known { sa, unseen });
+            let known = Known::new(&sa, unseen);
+            self.update_sa(&sa, known.limits)?;
+            self.sas.0.insert(key, known);
             return Ok(());
         }
         let there = self.xfrm.sa(key).map_err(|error| refused(&error, "moving an SA"))?;
         let Some(there) = there else { return Ok(()) };
         self.forget_sa(key);
         self.transplant(key, &there, &sa)?;
-        self.sas.0.insert(sa.key(), Known { sa: sa.clone(), unseen });
+        self.sas.0.insert(sa.key(), Known { limits, ..Known::new(&sa, unseen) });
         self.add_tunnel(&sa)
     }
 
@@ -137,8 +189,10 @@ impl Kernel {
     pub(super) fn arm(&mut self, key: SaKey, limits: impl Fn(&Sa) -> LifetimeCfg) {
         let Some(known) = self.sas.get(key) else { return };
         let sa = known.sa.clone();
-        if let Err(reason) = self.update_sa(&sa, limits(&sa)) {
-            tracing::debug!(?key, %reason, "limits of an SA");
+        let limits = limits(&sa);
+        match self.update_sa(&sa, limits) {
+            Ok(()) => drop(self.sas.0.get_mut(&key).map(|known| known.limits = limits)),
+            Err(reason) => tracing::debug!(?key, %reason, "limits of an SA"),
         }
     }
 
@@ -167,12 +221,11 @@ impl Kernel {
         let in_place = old.src == sa.src
             && old.reqid == sa.reqid.0
             && old.selector == state::selector(sa)
-            && old.encapsulated == sa.encap.is_some();
-        if in_place {
-            self.update_sa(sa, limits)?;
-        } else {
+            && old.encap.is_some() == sa.encap.is_some();
+        if !in_place {
             self.transplant(key, &there, sa)?;
         }
+        self.update_sa(sa, limits)?;
         Ok(unseen)
     }
 
@@ -191,9 +244,9 @@ impl Kernel {
     }
 
     /// The SA of this key, if it is one of ours.
-    fn own_sa(&mut self, key: SaKey) -> Result<Option<state::State>, Error> {
+    fn own_sa(&mut self, key: SaKey) -> Result<Option<State>, Error> {
         let there = self.xfrm.sa(key)?;
-        Ok(there.and_then(|raw| decode::state(&raw)).filter(state::State::is_ours))
+        Ok(there.and_then(|raw| decode::state(&raw)).filter(State::is_ours))
     }
 }
 

@@ -172,21 +172,30 @@ fn sa_info(sa: &Sa, lft: LifetimeCfg) -> SaInfo {
         lft,
         reqid: sa.reqid.0,
         family: family(sa.dst),
-        mode: match sa.mode {
-            Mode::Transport => MODE_TRANSPORT,
-            Mode::Tunnel => MODE_TUNNEL,
-        },
+        mode: mode(sa.mode),
         flags,
         ..SaInfo::default()
     }
 }
 
-/// An outbound SA's own port is the source, an inbound one's the destination.
-fn encap_info(sa: &Sa, encap: Encap) -> EncapTmpl {
-    let (sport, dport) = match sa.direction {
+/// `XFRM_MODE_*`.
+pub(crate) fn mode(mode: Mode) -> u8 {
+    match mode {
+        Mode::Transport => MODE_TRANSPORT,
+        Mode::Tunnel => MODE_TUNNEL,
+    }
+}
+
+/// Source and destination port: an outbound SA's own port is the source, an inbound one's the destination.
+pub(crate) fn encap_ports(sa: &Sa, encap: Encap) -> (u16, u16) {
+    match sa.direction {
         ipsec::sa::Direction::Out => (encap.local_port, encap.remote_port),
         ipsec::sa::Direction::In => (encap.remote_port, encap.local_port),
-    };
+    }
+}
+
+fn encap_info(sa: &Sa, encap: Encap) -> EncapTmpl {
+    let (sport, dport) = encap_ports(sa, encap);
     EncapTmpl {
         encap_type: ENCAP_ESPINUDP,
         sport: sport.to_be_bytes(),
@@ -305,7 +314,7 @@ mod tests {
         let body = new_sa(&sa, limits(&sa)).unwrap();
         let state = decode::state(body.bytes()).unwrap();
         assert_eq!((state.key, state.src, state.reqid), (sa.key(), sa.src, sa.reqid.0));
-        assert!(state.is_ours() && !state.is_larval() && state.encapsulated);
+        assert!(state.is_ours() && !state.is_larval() && state.encap == Some((4500, 61_000)));
         assert_eq!(state.selector, state::selector(&sa));
         let encap: EncapTmpl = read(algorithm(&body, attr::ENCAP).unwrap()).unwrap();
         assert_eq!((encap.sport, encap.dport), ([0x11, 0x94], 61_000u16.to_be_bytes()));
