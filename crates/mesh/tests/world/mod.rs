@@ -59,8 +59,10 @@ pub struct Host {
 /// Asked of every change, numbered from 0 since it was set.
 pub struct Fault {
     pub asked: usize,
-    pub refuse: Box<dyn Fn(usize, &Change) -> Option<RefusalReason>>,
+    pub refuse: Judge,
 }
+
+type Judge = Box<dyn Fn(usize, &Change) -> Option<RefusalReason>>;
 
 impl Fault {
     pub fn new(refuse: impl Fn(usize, &Change) -> Option<RefusalReason> + 'static) -> Option<Self> {
