@@ -398,6 +398,17 @@ impl Endpoint {
         open.map(|sa| (sa.id, sa.remote.ip(), sa.initiator)).collect()
     }
 
+    /// Whether this host has begun this IKE SA and has not sent its IKE_AUTH request: the peer cannot have it, and
+    /// nothing is lost if it is abandoned.
+    pub fn is_tentative(&self, ike: IkeSaId) -> bool {
+        self.sas.get(&ike).is_some_and(|sa| {
+            matches!(
+                sa.state,
+                State::InitKey(_) | State::InitSent(_) | State::InitAgree(_) | State::AuthSign(_)
+            )
+        })
+    }
+
     /// Keys for Wireshark.
     pub fn export_keys(&self, ike: IkeSaId) -> Option<ExportedKeys> {
         let sa = self.sas.get(&ike)?;

@@ -15,7 +15,7 @@ pub use address::Address;
 pub use link::{Link, NewLink};
 pub use monitor::Monitor;
 pub use rule::{Rule, RuleAction};
-pub use table::{Found, Kind, MAIN_TABLE, Route};
+pub use table::{Found, Kind, LOCAL_TABLE, MAIN_TABLE, Route};
 
 use crate::errno::Errno;
 use crate::netlink::{self, Family, Socket};

@@ -1,5 +1,6 @@
 //! What this process may do.
 
+use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -24,6 +25,33 @@ pub fn keep_secrets() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Keys stay out of swap: this process's memory is locked, as far as it is used.
+///
+/// # Errors
+/// Where it may lock only so many bytes: then none are, since allocations would fail once they are used up.
+pub fn lock_memory() -> Result<(), NotLocked> {
+    let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let limit = rustix::process::getrlimit(Resource::Memlock).current;
+    if let Some(limit) = limit.filter(|_| !effective.contains(CapabilitySet::IPC_LOCK)) {
+        return Err(NotLocked::Limit(limit));
+    }
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    rustix::mm::mlockall(flags).map_err(|error| NotLocked::Call(crate::errno::of(error)))
+}
+
+/// Why memory may be swapped out, keys with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotLocked {
+    /// RLIMIT_MEMLOCK.
+    #[error(
+        "this process may lock {0} bytes only: LimitMEMLOCK=infinity in its unit, or CAP_IPC_LOCK"
+    )]
+    Limit(u64),
+    /// The kernel refused.
+    #[error("mlockall: {}", crate::errno::explain(*.0))]
+    Call(crate::errno::Errno),
+}
+
 fn missing(effective: CapabilitySet) -> Result<(), Missing> {
     let wanted =
         [(CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::NET_RAW, "CAP_NET_RAW")];
@@ -42,6 +70,21 @@ mod tests {
         let dumpable = rustix::process::dumpable_behavior().unwrap();
         assert_eq!(dumpable, DumpableBehavior::NotDumpable);
         assert_eq!(rustix::process::getrlimit(Resource::Core).current, Some(0));
+    }
+
+    #[test]
+    fn memory_is_locked_or_it_is_said_why_not() {
+        let locked = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        match lock_memory() {
+            Ok(()) => assert!(locked() > 0),
+            Err(NotLocked::Limit(limit)) => assert!(limit < u64::MAX),
+            Err(other) => panic!("{other}"),
+        }
+        let _ = rustix::mm::munlockall();
     }
 
     #[test]

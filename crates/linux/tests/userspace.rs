@@ -709,3 +709,21 @@ fn what_is_no_data_plane_of_this_place_is_refused() {
     }
     assert_eq!(read(whole), Ok(()));
 }
+
+#[test]
+fn the_way_in_is_there_from_the_beginning() {
+    if !root() {
+        return;
+    }
+    // The kernel makes the routes of IPv6 addresses in a work queue, which other namespaces keep busy.
+    let setup = Setup { v6: true, ..PLAIN };
+    let pair = Pair::new();
+    for _ in 0..20 {
+        let host = start(&pair.a, setup, 1);
+        let local = pair.a.run(|| Rtnl::open().unwrap().routes(Some(linux::route::LOCAL_TABLE)));
+        let ours = (setup.address(1).into(), Some(userspace::INTERFACE.to_owned()));
+        let found = local.unwrap().into_iter().any(|r| (r.dst, r.interface) == ours);
+        assert!(found, "a packet out of the device would be dropped");
+        pair.a.run(|| host.plane.flush());
+    }
+}

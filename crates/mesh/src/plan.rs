@@ -260,6 +260,17 @@ impl Plan {
         &self.protected
     }
 
+    /// Whether a userspace data plane gets the packets to this address, whoever sends them.
+    pub fn is_led(&self, dst: IpAddr) -> bool {
+        let longest = |nets: &[IpNet]| {
+            nets.iter().filter(|net| net.contains(&dst)).map(IpNet::prefix_len).max()
+        };
+        match (longest(&self.protected), longest(&self.clear)) {
+            (Some(protected), Some(clear)) => protected > clear,
+            (protected, _) => protected.is_some(),
+        }
+    }
+
     /// Networks inside [`Plan::protected`] that keep the routes they have.
     pub fn clear(&self) -> &[IpNet] {
         &self.clear

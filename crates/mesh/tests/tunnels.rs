@@ -430,3 +430,23 @@ fn clusters_of_different_names_keep_apart() {
         assert!(status.last_error.unwrap().contains("another cluster"));
     }
 }
+
+#[test]
+fn an_attempt_that_nobody_answered_ends_with_the_peers_tunnel() {
+    for first in [0, 1] {
+        let mut world = World::bare(2, 7);
+        world.load_all(&manifest(""));
+        world.cut.insert((first, 1 - first));
+        world.send(first, 1 - first, b"its request is lost");
+        world.run(Duration::from_millis(100));
+        assert!(!world.datagrams.is_empty());
+        world.cut.clear();
+        world.send(1 - first, first, b"and the peer begins");
+        world.run(Duration::from_millis(400));
+        world.assert_one_tunnel(0, 1);
+        let so_far = world.datagrams.len();
+        world.seconds(15);
+        assert_eq!(world.datagrams.len(), so_far, "{}", world.story(0, 1));
+        world.assert_one_tunnel(0, 1);
+    }
+}

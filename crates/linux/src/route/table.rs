@@ -12,6 +12,9 @@ use crate::raw::Ip;
 /// The table that routes without a table of their own are in.
 pub const MAIN_TABLE: u32 = 254;
 
+/// The table of the host's own addresses, which the kernel keeps.
+pub const LOCAL_TABLE: u32 = 255;
+
 /// What a route does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {

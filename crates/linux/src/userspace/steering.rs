@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use ipsec::pipeline::Pipeline;
@@ -34,6 +35,8 @@ const QUEUE: u32 = 4096;
 /// Least MTU of a device that carries IPv6 (RFC 8200 5), and of one that does not (RFC 791).
 const LEAST_MTU: (u32, u32) = (1280, 576);
 const USUAL_MTU: u32 = 1500;
+/// An address of the device can be received on within this, on a machine that is very busy.
+const ALIAS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Steering {
     /// Makes the device. What leads into it comes with [`Steering::sync`].
@@ -218,12 +221,35 @@ impl Steering {
             let here = there.iter().any(|a| a.interface == index && a.net.addr() == *address);
             // Alone on the device it would answer for an address that the host has lost.
             match (elsewhere, here) {
-                (true, false) => self.rtnl.add_alias(&name, *address)?,
+                (true, false) => {
+                    self.rtnl.add_alias(&name, *address)?;
+                    self.await_local(&name, *address)?;
+                }
                 (false, true) => self.rtnl.delete_address(&name, IpNet::from(*address))?,
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// The kernel makes the local route of an IPv6 address later, in a work queue. Until then a packet out of the device
+    /// lacks the exemption, and a kernel policy drops it.
+    fn await_local(&mut self, name: &str, address: IpAddr) -> Result<(), route::Error> {
+        let net = IpNet::from(address);
+        let end = Instant::now() + ALIAS_WITHIN;
+        loop {
+            let local = self.rtnl.routes(Some(route::LOCAL_TABLE))?;
+            if local.iter().any(|r| r.dst == net && r.interface.as_deref() == Some(name)) {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let text =
+                    format!("{address} on {name} has no route yet: packets to it may be refused");
+                self.warnings.push(text);
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn sync_routes(&mut self) -> Result<(), route::Error> {

@@ -262,6 +262,7 @@ impl Mesh {
             child.superseded |= Some(child.id) == info.replaces;
         }
         peer.succeed(now.at);
+        self.drop_attempts(now, address, info.ike);
         self.console(now, address, info.ike);
         self.heard(now, address);
         self.expect_tidy(now, address);
@@ -274,6 +275,21 @@ impl Mesh {
             self.report(now, Level::Info, Some(address), Kind::ChildUp, text);
         }
         self.warn_of_narrow(now, info);
+    }
+
+    /// A tunnel that the peer began is up: what this host had begun as well is of no use any more. Only as long as the
+    /// peer cannot have completed it: else each end might drop the one that the other keeps.
+    fn drop_attempts(&mut self, now: Now, address: IpAddr, ike: IkeSaId) {
+        let Some(peer) = self.peers.get(address) else { return };
+        if !peer.ikes.iter().any(|i| i.id == ike && !i.initiated) {
+            return;
+        }
+        let open = peer.ikes.iter().filter(|i| i.initiated && i.since.is_none() && !i.closing);
+        for id in open.map(|i| i.id).collect::<Vec<_>>() {
+            if self.endpoint.is_tentative(id) {
+                let _ = self.endpoint.abandon(now, id);
+            }
+        }
     }
 
     /// A peer may agree to less than all traffic between the hosts. What is left out finds no SA.

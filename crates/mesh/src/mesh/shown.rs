@@ -16,10 +16,22 @@ use crate::fleet::Fleet;
 use crate::metrics::{Sample, gauge};
 use crate::peer::{Peer, Wanted};
 use crate::status::{
-    CertificateStatus, ChildSaStatus, Considered, Explanation, IkeSaStatus, ManifestStatus,
-    NodeStatus, PeerStatus, State, Status, Verdict,
+    CertificateStatus, ChildSaStatus, Considered, DataPlane, Explanation, IkeSaStatus,
+    ManifestStatus, NodeStatus, PeerStatus, State, Status, Verdict,
 };
 use crate::time::rfc3339;
+
+/// Why, and what becomes of a packet between two others. No SA is for it: those are between the hosts' own addresses.
+fn forwarded(fleet: &Fleet, data_plane: DataPlane, dst: IpAddr) -> (String, String) {
+    let nobody = "neither address is this host's";
+    match data_plane {
+        DataPlane::Userspace if fleet.plan().is_led(dst) => {
+            let only = "to a protected network only packets from this host's own address go";
+            (format!("{nobody}, and {only}"), "drop".to_owned())
+        }
+        _ => (nobody.to_owned(), "pass".to_owned()),
+    }
+}
 
 /// What the endpoint knows, sorted by peer once for all peers.
 #[derive(Default)]
@@ -61,7 +73,7 @@ impl Mesh {
         });
         let action = decision.policy.map(|p| p.policy.action);
         let (because, decision_text) = match (decision.flow, decision.policy) {
-            (None, _) => ("neither address is this host's".to_owned(), "pass".to_owned()),
+            (None, _) => forwarded(fleet, self.identity.data_plane, packet.dst),
             (_, None) => ("no policy is for it".to_owned(), "pass".to_owned()),
             (_, Some(p)) => {
                 (format!("{} ({})", policy(&p.policy), p.origin), decided(&p.policy.action))

@@ -93,6 +93,9 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         now().unix,
     )?;
     super::log::start(site.current().manifest().log_level);
+    if let Err(reason) = linux::sandbox::lock_memory() {
+        tracing::info!("keys may be swapped out ({reason}): encrypt the swap, or have none");
+    }
     notes.iter().for_each(|note| tracing::info!("{note}"));
     let _lock = state_dir(&args.state_dir)?;
     let (listener, _file) = control::listen(socket)

@@ -29,6 +29,8 @@ const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 /// Takes over what is given on standard input, and holds it.
 pub fn run(args: &Hold) -> Result<(), Failure> {
     linux::sandbox::keep_secrets().map_err(Failure::no)?;
+    // The daemon has said it, if it is not so.
+    let _ = linux::sandbox::lock_memory();
     let line = giver().map_err(|error| {
         Failure::Usage(format!("`hold` is started by a daemon that stops ({error})"))
     })?;

@@ -7,6 +7,7 @@ mod world;
 mod disagreements;
 mod exceptions;
 mod families;
+mod forwarded;
 mod handovers;
 mod reloads;
 mod restarts;
