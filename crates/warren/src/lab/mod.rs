@@ -263,7 +263,7 @@ fn own_subnet(family: Family) -> IpNet {
 
 /// A CA, one certificate for all hosts as fleets have it, and a manifest with the defaults.
 fn write_own(dir: &Path, family: Family) -> Result<PathBuf, Failure> {
-    write_credentials(dir)?;
+    write_credentials(dir, "lab CA")?;
     let file = dir.join("manifest.yml");
     let text = format!(
         "ipsec:\n  ipsec_subnets:\n  - {}\n  instance_certificate: file:instance.pem\n  instance_private_key: file:instance.key\n  ca_certificates:\n  - file:ca.pem\n",
@@ -273,10 +273,11 @@ fn write_own(dir: &Path, family: Family) -> Result<PathBuf, Failure> {
     Ok(file)
 }
 
-fn write_credentials(dir: &Path) -> Result<(), Failure> {
+/// A CA and one certificate under it: `ca.pem`, `ca.key`, `instance.pem`, `instance.key`.
+pub fn write_credentials(dir: &Path, ca_name: &str) -> Result<(), Failure> {
     let unix_now = linux::clock::unix_now();
     let request = |name| Request { name, key: KeyType::Rsa3072, days: 30, sans: &[], unix_now };
-    let ca = pki::make_ca(&request("lab CA")).map_err(Failure::no)?;
+    let ca = pki::make_ca(&request(ca_name)).map_err(Failure::no)?;
     let leaf = pki::make_leaf(&ca, &request("lab instance")).map_err(Failure::no)?;
     pki::store(dir, "ca", &ca, true).map_err(Failure::no)?;
     pki::store(dir, "instance", &leaf, true).map_err(Failure::no)?;
@@ -293,7 +294,7 @@ fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
     let (manifest, credentials) = match load::load(&file, &crypto::native::Native, unix_now, None) {
         Ok(accepted) => (accepted.manifest, None),
         Err(refused) => {
-            write_credentials(dir)?;
+            write_credentials(dir, "lab CA")?;
             // Refused for anything but its credentials: then the first refusal is the one to show.
             let accepted = load::load(&file, &crypto::native::Native, unix_now, Some(dir))
                 .map_err(|_| Failure::no(&refused))?;

@@ -147,11 +147,15 @@ fn has_link(switch: &Netns, name: &str) -> bool {
     switch.run(|| Rtnl::open().and_then(|mut rtnl| rtnl.link(name))).is_ok()
 }
 
-/// Switches a port of the switch on or off: an outage of one host.
-#[allow(dead_code)]
-pub fn set_port(host: &Host, up: bool) -> Result<(), String> {
+/// Takes a host's ports out of the switch, or puts them back: an outage that the host's own interface does not show.
+pub fn connect_ports(host: &Host, connected: bool) -> Result<(), String> {
     let switch = Netns::open(&host.lab).map_err(text)?;
-    switch.run(|| Rtnl::open()?.set_up(&host.name, up)).map_err(text)
+    let master = connected.then_some(BRIDGE);
+    let set = switch.run(|| {
+        let mut rtnl = Rtnl::open()?;
+        host.ports().iter().try_for_each(|port| rtnl.set_master(port, master))
+    });
+    set.map_err(text)
 }
 
 /// Ends every process in the hosts' namespaces: daemons, and what they left running.

@@ -6,12 +6,17 @@
 
 mod add_remove;
 mod boot_gap;
+mod clusters;
 mod drift;
 mod exempt;
 mod halfling;
 mod mesh;
+mod multi_homed;
+mod reboot;
+mod rekey;
 mod restart;
 mod rollout;
+mod stuck_peer;
 
 use super::net::Host;
 use super::stage::{Stage, Stopped};
@@ -57,6 +62,11 @@ pub fn all() -> &'static [&'static dyn Scenario] {
         &exempt::Exempt,
         &rollout::Rollout,
         &add_remove::AddRemove,
+        &reboot::Reboot,
+        &stuck_peer::StuckPeer,
+        &rekey::Rekey,
+        &clusters::Clusters,
+        &multi_homed::MultiHomed,
     ]
 }
 

@@ -458,6 +458,23 @@ impl Stage<'_> {
         self.run(host, command)
     }
 
+    /// Turns a host's leak guard on, as its unit does before the network is up, or off.
+    pub fn guard(&self, host: usize, on: bool) -> Result<(), Stopped> {
+        let (manifest, dir) = (self.manifest(host), self.state_dir(host).join("guard"));
+        let (manifest, dir) = (manifest.display().to_string(), dir.display().to_string());
+        let address = self.address(host).to_string();
+        let args: &[&str] = match on {
+            true => &["guard", "on", "-m", &manifest, "--address", &address, "--state-dir", &dir],
+            false => &["guard", "off"],
+        };
+        let output = self.warren(host, args)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(Stopped::Failed(format!("{}: warren guard: {text}", self.name(host))))
+    }
+
     /// A command on a host.
     pub fn run(&self, host: usize, mut command: Command) -> Result<std::process::Output, Stopped> {
         let netns = self.netns(host)?;
@@ -472,7 +489,7 @@ impl Stage<'_> {
 
     /// Cuts a host off, or connects it again.
     pub fn cut_off(&self, host: usize, cut: bool) -> Result<(), Stopped> {
-        Ok(net::set_port(&self.lab.hosts[host], !cut)?)
+        Ok(net::connect_ports(&self.lab.hosts[host], !cut)?)
     }
 
     /// A host's SAs with every other.
@@ -547,6 +564,18 @@ impl Stage<'_> {
         if let Some(streams) = &self.streams {
             streams.add(pairs);
         }
+    }
+
+    /// Only these streams pause from now on.
+    pub fn mute(&mut self, of: impl Fn(Pair) -> bool) {
+        if let Some(streams) = &self.streams {
+            streams.book().mute(of);
+        }
+    }
+
+    /// Whether a stream pauses.
+    pub fn is_muted(&self, pair: Pair) -> bool {
+        self.book(|book| book.is_muted(pair))
     }
 
     /// How long after `since` it took until all of these were heard again; `None` if not yet.

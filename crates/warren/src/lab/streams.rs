@@ -1,5 +1,6 @@
 //! Steady streams of numbered packets between the hosts, in a thread of their own, with a book of what arrived and when.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,8 @@ struct Record {
 pub struct Book {
     pairs: Vec<Pair>,
     records: Vec<Record>,
+    /// Streams that pause.
+    muted: BTreeSet<Pair>,
 }
 
 /// Packets that were sent within some time, and those of them that did not arrive.
@@ -52,13 +55,23 @@ impl Book {
     /// Of no stream yet.
     pub fn new(pairs: Vec<Pair>) -> Self {
         let records = vec![Record::default(); pairs.len()];
-        Self { pairs, records }
+        Self { pairs, records, muted: BTreeSet::new() }
     }
 
     /// More streams.
     pub fn add(&mut self, pairs: Vec<Pair>) {
         self.records.resize_with(self.records.len() + pairs.len(), Record::default);
         self.pairs.extend(pairs);
+    }
+
+    /// Only these pause from now on.
+    pub fn mute(&mut self, of: impl Fn(Pair) -> bool) {
+        self.muted = self.pairs.iter().copied().filter(|pair| of(*pair)).collect();
+    }
+
+    /// Whether a stream pauses.
+    pub fn is_muted(&self, pair: Pair) -> bool {
+        self.muted.contains(&pair)
     }
 
     /// The streams.
@@ -255,17 +268,39 @@ struct Sender {
     began: Instant,
 }
 
+/// How long to wait from round to round: what is wanted, and more where the streams would take the machine for themselves.
+struct Pace {
+    wanted: Duration,
+    /// How long a round takes, on average over the last ones.
+    round: Duration,
+}
+
+/// Sending takes at most one part in so many of the time.
+const SHARE: u32 = 4;
+
+impl Pace {
+    fn new(wanted: Duration) -> Self {
+        Self { wanted, round: Duration::ZERO }
+    }
+
+    fn pause(&mut self, round: Duration) -> Duration {
+        self.round = (self.round * 9 + round) / 10;
+        self.wanted.max(self.round * SHARE)
+    }
+}
+
 /// What is under way at the end has so long to arrive.
 const LAST: Duration = Duration::from_secs(2);
 
 impl Sender {
     fn run(&self, rate: f64, stop: &AtomicBool) {
-        let pause = Duration::from_secs_f64(1.0 / rate);
+        let mut pace = Pace::new(Duration::from_secs_f64(1.0 / rate));
         let mut next = Instant::now();
         while !stop.load(Ordering::Relaxed) {
+            let start = Instant::now();
             self.round();
             // Rounds that the machine had no time for are left out: a burst would be no steady stream.
-            next = (next + pause).max(Instant::now());
+            next = (next + pace.pause(start.elapsed())).max(Instant::now());
             self.receive_until(next);
         }
         let end = Instant::now() + LAST;
@@ -284,6 +319,9 @@ impl Sender {
         for (stream, (from, to)) in pairs.into_iter().enumerate() {
             let number = {
                 let mut book = lock(&self.book);
+                if book.is_muted((from, to)) {
+                    continue;
+                }
                 if book.records[stream].packets.len() >= LONGEST / book.pairs.len().max(1) {
                     return;
                 }
@@ -402,6 +440,25 @@ mod tests {
         assert_eq!(book.rates(), [100.0, 100.0]);
         let (_, none) = book.longest_gap(ms(0), ms(100), |pair| pair == (0, 1)).unwrap();
         assert_eq!(none, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_slow_machine_is_not_filled_with_streams() {
+        let mut pace = Pace::new(ms(10));
+        assert!((0..50).all(|_| pace.pause(ms(1)) == ms(10)));
+        // One round that was held up changes little.
+        assert!(pace.pause(ms(20)) < ms(13));
+        let slow = (0..100).map(|_| pace.pause(ms(10))).last().unwrap();
+        assert!(slow > ms(38) && slow <= ms(40), "{slow:?}");
+    }
+
+    #[test]
+    fn muted_streams_pause() {
+        let mut book = book();
+        book.mute(|(from, _)| from == 1);
+        assert!(book.is_muted((1, 0)) && !book.is_muted((0, 1)));
+        book.mute(|_| false);
+        assert!(!book.is_muted((1, 0)));
     }
 
     #[test]

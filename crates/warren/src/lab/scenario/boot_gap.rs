@@ -37,7 +37,7 @@ impl Scenario for BootGap {
         stage.start_all(1..stage.len())?;
         let begin = stage.wire();
         stage.step(format!("{name}: its interface is down; the leak guard goes on"));
-        guard(stage, "on")?;
+        stage.guard(NEW, true)?;
         let netns = stage.netns(NEW)?;
         let others: Vec<_> = (1..stage.len()).map(|host| stage.address(host)).collect();
         let end = End { netns: &netns, address: stage.address(NEW) };
@@ -79,7 +79,7 @@ impl Scenario for BootGap {
         // Had anything leaked, it would have been seen.
         stage.step(format!("{name}: everything of Warren's is taken away: now it is to be seen"));
         stage.flush(NEW)?;
-        guard(stage, "off")?;
+        stage.guard(NEW, false)?;
         let wire = stage.wire();
         stage.wait(STATE)?;
         let seen = stage.wire().since(&wire);
@@ -101,22 +101,6 @@ enum Act {
     Start,
     Kill,
     Stop,
-}
-
-fn guard(stage: &Stage<'_>, how: &str) -> Result<(), Stopped> {
-    let (manifest, address) = (stage.manifest(NEW), stage.address(NEW).to_string());
-    let dir = stage.state_dir(NEW).join("guard");
-    let (manifest, dir) = (manifest.display().to_string(), dir.display().to_string());
-    let args = match how {
-        "on" => vec!["guard", "on", "-m", &manifest, "--address", &address, "--state-dir", &dir],
-        other => vec!["guard", other],
-    };
-    let output = stage.warren(NEW, &args)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(Stopped::Failed(format!("warren guard {how}: {text}")))
 }
 
 /// The host's interface goes down or up; an IPv6 address goes with it and has to be given again.
