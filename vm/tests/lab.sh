@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# A mesh of real daemons on the kernel's ESP: all pairs up, nothing lost, nothing in the clear.
+# Meshes of real daemons on the kernel's ESP, IPv4 and IPv6: all pairs up, nothing lost, nothing in the clear.
 . "$(dirname "$0")/../lib.sh"
 
-exec "$WARREN" lab demo --hosts "${1:-4}" --data-plane kernel
+for family in 4 6; do
+    "$WARREN" lab demo --hosts "${1:-4}" --family $family --data-plane kernel
+done

@@ -1,10 +1,6 @@
 #!/usr/bin/env bash
-# Incidents on the kernel's ESP: `warren lab scenario`, the names given or a short selection.
+# Incidents on the kernel's ESP: those that are named, or all, or a short selection.
 . "$(dirname "$0")/../lib.sh"
 
-[ $# -gt 0 ] || set -- mesh restart drift halfling rollout add-remove
-failed=()
-for name in "$@"; do
-    "$WARREN" lab scenario "$name" --data-plane kernel ${HOSTS:+--hosts "$HOSTS"} --keep "$VM_OUT/$name" || failed+=("$name")
-done
-[ ${#failed[@]} = 0 ] || fail "${failed[*]}"
+[ $# -gt 0 ] || set -- restart drift halfling rollout
+exec "$WARREN" lab scenario "$@" --data-plane kernel --keep "$VM_OUT/logs"

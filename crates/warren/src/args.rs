@@ -353,10 +353,10 @@ pub enum LabCommand {
 /// `warren lab scenario`
 #[derive(Args, Debug, Clone)]
 pub struct LabScenario {
-    /// Which: `--list` shows them.
-    #[arg(required_unless_present_any = ["all", "list"], conflicts_with_all = ["all", "list"])]
-    pub name: Option<String>,
-    /// All of them, one after the other; with --json one object a line.
+    /// Which: `--list` shows them. Several are played one after the other.
+    #[arg(value_name = "NAME", required_unless_present_any = ["all", "list"], conflicts_with_all = ["all", "list"])]
+    pub names: Vec<String>,
+    /// All of them; with --json one object a line.
     #[arg(long, conflicts_with = "list")]
     pub all: bool,
     /// Show the names, and what each requires.

@@ -15,12 +15,69 @@ fn lab(args: &[&str]) -> Ended {
     finish(warren().arg("lab").args(args))
 }
 
-/// Namespaces and folders of the demo of this process.
+/// Namespaces and folders of the demo or the scenario of this process.
 fn traces(pid: u32) -> Vec<String> {
-    let name = format!("warren-demo-{pid}");
-    let mut found: Vec<_> = Netns::list().into_iter().filter(|n| n.starts_with(&name)).collect();
-    found.extend(Path::new("/run").join(&name).exists().then_some(name));
+    let names = ["demo", "scenario"].map(|kind| format!("warren-{kind}-{pid}"));
+    let ours = |n: &String| names.iter().any(|name| n.starts_with(name));
+    let mut found: Vec<_> = Netns::list().into_iter().filter(ours).collect();
+    for place in ["/run", "/dev/shm"] {
+        let there = names.iter().filter(|name| Path::new(place).join(name).exists());
+        found.extend(there.cloned());
+    }
     found
+}
+
+#[test]
+fn scenarios_are_listed_and_mistakes_are_named() {
+    let list: Value = serde_json::from_str(&lab(&["scenario", "--list", "--json"]).ok()).unwrap();
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|s| s["name"].as_str()).collect();
+    for name in ["mesh", "restart", "drift", "rollout"] {
+        assert!(names.contains(&Some(name)), "{name} in {names:?}");
+    }
+    if !root() {
+        return;
+    }
+    lab(&["scenario", "nonsense"]).fails(2, &["nonsense", "restart"]);
+    lab(&["scenario"]).fails(2, &["NAME"]);
+    lab(&["scenario", "mesh", "--all"]).fails(2, &["--all"]);
+    lab(&["scenario", "exempt", "--hosts", "2"]).fails(2, &["exempt", "3 to 20"]);
+}
+
+#[test]
+fn a_scenario_with_an_operators_manifest_measures_and_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let folder = Folder::new();
+    let text = "ipsec_subnets: [10.66.8.0/24]\npsk: correct horse battery staple\n";
+    let file = folder.put("own.yml", text);
+    let file = file.to_str().unwrap();
+    let args = ["lab", "scenario", "mesh", "--json", "--hosts", "3", "--data-plane", "userspace"];
+    let child = warren().args(args).args(["-m", file]).spawn().unwrap();
+    let pid = child.id();
+    let shown = Ended::of(child.wait_with_output().unwrap()).ok();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["verdict"], &shown["hosts"]), (&"pass".into(), &3.into()), "{shown:#}");
+    assert_eq!(shown["data_plane"], "userspace");
+    let measures = shown["measures"].as_array().unwrap();
+    assert!(measures.len() > 5 && measures.iter().all(|m| m["ok"] == true), "{shown:#}");
+    assert!(shown["steps"].as_array().unwrap().len() > 2, "{shown:#}");
+    assert_eq!(traces(pid), Vec::<String>::new());
+}
+
+#[test]
+fn a_scenario_that_is_interrupted_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let child = warren().args(["lab", "scenario", "halfling", "--hosts", "3"]).spawn().unwrap();
+    let pid = child.id();
+    eventually("the first namespaces", || (traces(pid).len() > 3).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let ended = Ended::of(child.wait_with_output().unwrap());
+    assert!(matches!(ended.code, Some(1)), "{ended:#?}");
+    assert_eq!(traces(pid), Vec::<String>::new());
 }
 
 fn demo(args: &[&str]) -> Child {

@@ -70,25 +70,24 @@ pub fn all() -> &'static [&'static dyn Scenario] {
     ]
 }
 
+fn find(name: &str) -> Result<&'static dyn Scenario, Failure> {
+    all().iter().copied().find(|scenario| scenario.name() == name).ok_or_else(|| {
+        let names: Vec<_> = all().iter().map(|scenario| scenario.name()).collect();
+        Failure::Usage(format!("no scenario `{name}`; there are {}", names.join(", ")))
+    })
+}
+
 /// Runs what is wanted.
 pub fn run(wanted: &LabScenario, json: bool) -> Result<(), Failure> {
     if wanted.list {
         list(json);
         return Ok(());
     }
-    let chosen: Vec<_> = all()
-        .iter()
-        .copied()
-        .filter(|scenario| wanted.name.as_deref().is_none_or(|name| name == scenario.name()))
-        .collect();
-    if chosen.is_empty() {
-        let names: Vec<_> = all().iter().map(|scenario| scenario.name()).collect();
-        let name = wanted.name.as_deref().unwrap_or_default();
-        return Err(Failure::Usage(format!(
-            "no scenario `{name}`; there are {}",
-            names.join(", ")
-        )));
-    }
+    let chosen = if wanted.all {
+        all().to_vec()
+    } else {
+        wanted.names.iter().map(|name| find(name)).collect::<Result<_, _>>()?
+    };
     let stop = Stop::on_signals().map_err(Failure::no)?;
     let mut failed = Vec::new();
     for scenario in &chosen {

@@ -120,7 +120,7 @@ impl<'a> Stage<'a> {
             daemons: lab.hosts.iter().map(|_| None).collect(),
             programs: vec![program; lab.hosts.len()],
             replacement: wanted.replacement.clone(),
-            keep: wanted.keep.clone(),
+            keep: wanted.keep.as_ref().map(|keep| keep.join(scenario.name())),
             recipe,
             more: Vec::new(),
             lab,
