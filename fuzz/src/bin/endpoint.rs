@@ -46,9 +46,12 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
+    fn new(hybrid: bool) -> Self {
         let host = |n: usize| {
-            let config = config(HOSTS[n], HOSTS[1 - n]);
+            let mut config = config(HOSTS[n], HOSTS[1 - n]);
+            if hybrid {
+                several_key_exchanges(&mut config);
+            }
             (Endpoint::new(LIMITS, Arc::new(Toy), [n as u8; 32]), Open(Arc::new(config)))
         };
         Self { hosts: [host(0), host(1)], wire: Vec::new(), now: Instant::from_nanos(1 << 40) }
@@ -102,7 +105,7 @@ impl Pair {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((phase, mut rest)) = bytes.split_first() else { return };
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(phase & 0x80 != 0);
     let (now, config) = (pair.at(), pair.hosts[0].1.0.clone());
     pair.hosts[0].0.initiate(now, config);
     pair.drain(0);
@@ -193,7 +196,10 @@ fn sealed(pair: &mut Pair, n: usize, kind: u8, detail: u8, body: &[u8]) -> Optio
         spi_r: keys.spi_r,
         next_payload: PayloadType::NONE,
         version: Header::VERSION,
-        exchange: ExchangeType(34 + (detail & 3)),
+        exchange: match kind & 0x40 {
+            0 => ExchangeType(34 + (detail & 3)),
+            _ => ExchangeType(43 + (detail & 1)),
+        },
         flags: Flags { initiator, version: false, response: detail & 4 != 0 },
         message_id: u32::from(detail >> 3),
         length: 0,
@@ -219,6 +225,18 @@ fn sealed(pair: &mut Pair, n: usize, kind: u8, detail: u8, body: &[u8]) -> Optio
     let datagram = Datagram { local: (HOSTS[n], 500).into(), remote: (HOSTS[1 - n], 500).into(), bytes };
     pair.deliver(n, datagram);
     Some(())
+}
+
+/// With IKE_INTERMEDIATE, IKE_FOLLOWUP_KE and a second secret.
+fn several_key_exchanges(config: &mut PeerConfig) {
+    let ike = "aes128-sha256-ecp256-ke1_mlkem512-ke3_x25519-ke3_none";
+    config.ike_proposals = vec![parse_ike(ike).unwrap()];
+    let mut child = (*config.child).clone();
+    child.esp_proposals = vec![parse_esp("aes128gcm16-x25519-ke2_mlkem768").unwrap()];
+    config.child = Arc::new(child);
+    config.fragment_size = Some(900);
+    let secret = Secret::new(b"a second secret of good length".to_vec());
+    config.ppk = Some(ike::Ppk { id: b"fleet".to_vec(), secret, required: false });
 }
 
 fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
