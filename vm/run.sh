@@ -253,7 +253,7 @@ describe_machine() {
         -accel tcg,thread=multi -cpu max,cx16=off -smp "$cpus"
         -object "memory-backend-memfd,id=mem,size=${memory}M,share=on" -machine pc,memory-backend=mem -m "$memory"
         -kernel "$cache/$kernel/boot/vmlinuz-$kernel" -initrd "$tmp/initramfs"
-        -append "console=ttyS0 loglevel=5 panic=-1 oops=panic cryptomgr.notests=1 mitigations=off audit=0 rcupdate.rcu_expedited=1"
+        -append "console=ttyS0 loglevel=5 panic=-1 oops=panic cryptomgr.notests=1 mitigations=off audit=0 no_timer_check rcupdate.rcu_expedited=1"
         -chardev "file,id=console,path=$tmp/console" -serial chardev:console
         -device virtio-serial-pci
     )

@@ -87,7 +87,7 @@ impl Kernel {
         }
     }
 
-    fn first_use(&mut self, key: SaKey) {
+    pub(super) fn first_use(&mut self, key: SaKey) {
         if let Some(known) = self.sas.get_mut(key) {
             known.unseen = false;
         }

@@ -122,6 +122,13 @@ impl Kernel {
             return Err(RefusalReason::Conflict(text));
         }
         self.sas.0.insert(sa.key(), known);
+        if unseen {
+            // The kernel has told the last process, perhaps, which has not done anything about it; it tells once.
+            match there.packets {
+                0 => self.arm(sa.key(), first_use),
+                _ => self.first_use(sa.key()),
+            }
+        }
         self.add_tunnel(sa)
     }
 
