@@ -797,6 +797,8 @@ fn overrun() {
     let ((used_out, used_in), _) = used.ends();
     ip(&rig.pair.a, &format!("xfrm state delete dst {A4} proto esp spi 0x{}", lost_in.spi));
     ip(&rig.pair.a, "xfrm policy update src 10.9.0.0/24 dst 10.9.0.1/32 dir in action block");
+    // Of an acquire that nobody at all hears of the kernel keeps nothing: it asks again with the next packet.
+    let _hears = rig.pair.a.run(Kernel::open).unwrap();
     let stranger = rig.pair.a.run(|| socket(SocketAddr::new(used.a, 7003)));
     let _ = stranger.send_to(b"x", "10.9.0.77:7");
     let events = drain(&mut rig.a);
