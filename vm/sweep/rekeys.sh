@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Rekeys under traffic on the kernel's ESP, from both sides of every pair: no packet is lost, and no counter of
+# /proc/net/xfrm_stat grows. The first argument is how many (default 60; `./x sweep` asks for 1000).
+. "$(dirname "$0")/../lib.sh"
+
+WANTED=${1:-60}
+HOSTS=(a=10.77.0.1 b=10.77.0.2 c=10.77.0.3)
+
+# Who owns a pair rekeys it when its time has come; who does not does so by command.
+cat >/vm/warren.yml <<'TXT'
+ipsec_subnets: [10.77.0.0/24]
+psk: correct horse battery staple
+ike_proposals: aes128-sha256-x25519
+child_lifetime: 3s
+ike_lifetime: 30s
+jitter: 50
+TXT
+
+# rekeys HOST: child SAs that were replaced, as the daemon has counted them.
+rekeys() {
+    on "$1" python3 - <<'TXT'
+import json, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect("/run/control.sock")
+s.sendall(b"GET /v1/metrics HTTP/1.0\r\n\r\n")
+body = b""
+while chunk := s.recv(65536):
+    body += chunk
+samples = json.loads(body.split(b"\r\n\r\n", 1)[1])
+print(int(sum(m["value"] for m in samples if m["name"] == "warren_child_rekeys_total")))
+TXT
+}
+
+count() { echo $((($(rekeys a) + $(rekeys b) + $(rekeys c)) / 2)); }
+states() { ip -n "$1" xfrm state | grep -c 'proto esp'; }
+spis() { ip -n "$1" xfrm state | grep -o 'spi 0x[0-9a-f]*' | sort -u; }
+errors() { for pair in "${HOSTS[@]}"; do echo "${pair%%=*}:" "$(xfrm_errors "${pair%%=*}")"; done; }
+
+lan_new
+for pair in "${HOSTS[@]}"; do host_new "${pair%%=*}" "${pair#*=}/24"; done
+for pair in "${HOSTS[@]}"; do warren_start "${pair%%=*}" /vm/warren.yml; done
+for from in a b c; do
+    for pair in "${HOSTS[@]}"; do
+        [ "${pair%%=*}" = "$from" ] || ping_until 60 "$from" "${pair#*=}"
+    done
+done
+pause 3
+
+before=$(errors) start=$(count) begun=$SECONDS first=$(spis a)
+capture_start rekeys.pcap "$VM_LAN" "not esp"
+streams_start 25 "${HOSTS[@]}"
+done=0 most=0 round=0
+while [ "$done" -lt "$WANTED" ]; do
+    [ $((SECONDS - begun)) -lt $((60 + WANTED * 5)) ] || fail "only $done of $WANTED rekeys in $((SECONDS - begun)) s"
+    # The other side's turn: whichever of a pair is asked, it is the owner of some and not of others.
+    from=${HOSTS[$((round % 3))]} to=${HOSTS[$(((round + 1) % 3))]}
+    warren "${from%%=*}" rekey "${to#*=}" >/dev/null || true
+    round=$((round + 1))
+    pause 2
+    for host in a b c; do
+        now=$(states $host)
+        [ "$now" -le "$most" ] || most=$now
+    done
+    done=$(($(count) - start))
+done
+errors >"$VM_OUT/errors"
+streams_end
+capture_stop
+took=$((SECONDS - begun))
+[ "$(errors)" = "$before" ] || fail "xfrm_stat: $(errors); before: $before"
+[ -z "$(comm -12 <(spis a) <(echo "$first"))" ] || fail "SAs of the beginning are still there"
+# Two pairs of SAs a host, and what lingers of each for late packets.
+[ "$most" -le 40 ] || fail "$most SAs on one host"
+clear=$(tcpdump -n -r "$VM_OUT/rekeys.pcap" "not ($ALLOWED_ON_WIRE)" 2>/dev/null)
+[ -z "$clear" ] || fail "in the clear: $(head -n 5 <<<"$clear")"
+# Once quiet, one pair of SAs for each pair of hosts again.
+settled() { for host in a b c; do [ "$(on $host "$WARREN" --control /run/control.sock status --json | python3 -c '
+import json, sys
+print(sorted(len(p["ike_sas"]) for p in json.load(sys.stdin)["peers"]))')" = "[1, 1]" ] || return 1; done; }
+wait_for 60 "one IKE SA for each pair" settled
+say "$done rekeys in $took s, $round of them by command: $STREAMED packets, 0 lost; xfrm_stat did not move; at most $most SAs a host"
