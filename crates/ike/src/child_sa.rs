@@ -145,6 +145,13 @@ impl Children {
 }
 
 impl Child {
+    /// Whether it serves, or is about to, and nothing is there in its place.
+    pub(crate) fn live(&self) -> bool {
+        matches!(self.stage, Stage::Inbound | Stage::Up)
+            && self.successor.is_none()
+            && !self.redundant
+    }
+
     fn remove_keys(&self) -> Vec<SaKey> {
         vec![self.inbound_key(), self.outbound_key()]
     }

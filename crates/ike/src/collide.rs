@@ -1,5 +1,7 @@
 //! Who wins when both sides start the same, and what to answer in the meantime (RFC 7296 2.8, 2.25).
 
+use ipsec::Instant;
+
 /// What this host does with a child SA at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChildDoing {
@@ -126,6 +128,13 @@ pub fn duplicate(own: Nonces<'_>, peer: Nonces<'_>) -> Side {
         Side::Own => Side::Peer,
         Side::Peer => Side::Own,
     }
+}
+
+/// Whether two IKE SAs of one pair of hosts were being negotiated at the same time, each from its beginning
+/// until it was established. If not, the newer one is no accident: it is meant to replace the older one
+/// (reauthentication, RFC 7296 2.8.3), and its initiator deletes that.
+pub fn simultaneous(a: (Instant, Instant), b: (Instant, Instant)) -> bool {
+    a.0 < b.1 && b.0 < a.1
 }
 
 /// RFC 7296 2.25.1.

@@ -70,8 +70,6 @@ pub(crate) enum After {
         id: IkeSaId,
         /// The peer said INITIAL_CONTACT.
         peer_contact: bool,
-        /// This host said it: the peer dropped everything older.
-        own_contact: bool,
     },
     /// Close an IKE SA that lost a simultaneous rekey.
     CloseRedundant(IkeSaId),
@@ -79,6 +77,8 @@ pub(crate) enum After {
     Ended(IkeSaId),
     /// Close an IKE SA whose successor is up.
     CloseReplaced(IkeSaId),
+    /// An IKE SA that this host initiated is up at both ends: close what it replaces.
+    Supersede(IkeSaId),
 }
 
 impl Context {

@@ -45,8 +45,9 @@ pub(crate) const MAX_SAS_PER_PEER: usize = 64;
 
 /// The loser of two IKE SAs that were initiated at once is closed after this long by its initiator …
 const CLOSE_OWN_TWIN: Duration = Duration::from_secs(2);
-/// … and, if the peer does not, after this long by the other side.
-const CLOSE_PEER_TWIN: Duration = Duration::from_secs(30);
+/// … and, if the peer does not, after this long by the other side: the peer may hold the newer one for a
+/// replacement rather than a twin, where messages were lost.
+const CLOSE_PEER_TWIN: Duration = Duration::from_secs(5);
 
 /// The two clocks: one for timers, one for certificates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -261,7 +262,9 @@ impl Endpoint {
         self.cx.timers.next()
     }
 
-    /// Starts an IKE SA with its first child SA. Ends in `IkeUp` and `ChildUp`, or in `IkeDown`.
+    /// Starts an IKE SA with its first child SA. Ends in `IkeUp` and `ChildUp`, or in `IkeDown`. If one with
+    /// the peer is up already, it is replaced, make before break (reauthentication, RFC 7296 2.8.3): it is
+    /// deleted once the new one with its child SA is up at both ends, and stays if that fails.
     pub fn initiate(&mut self, now: Now, config: Arc<PeerConfig>) -> IkeSaId {
         let id = self.cx.fresh_ike_id();
         let remote = config.remote;
@@ -277,11 +280,11 @@ impl Endpoint {
             spi_i: self.cx.fresh_ike_spi(),
             spi_r: IkeSpi(0),
         };
-        let sa = init::start(&mut self.cx, config, ends, id);
+        let mut sa = init::start(&mut self.cx, config, ends, id);
         if !matches!(sa.state, State::Gone) {
+            sa.began = now.at;
             self.insert(Box::new(sa));
         }
-        let _ = now;
         id
     }
 
@@ -514,9 +517,7 @@ impl Endpoint {
             After::Spawn(sa) => self.insert(sa),
             After::Inherit { old, new } => self.inherit(now, old, new),
             After::Adopt { old, new } => self.with_one(old, |cx, sa| sa.replaced_by(cx, now, new)),
-            After::Established { id, peer_contact, own_contact } => {
-                self.established(now, id, peer_contact, own_contact);
-            }
+            After::Established { id, peer_contact } => self.established(now, id, peer_contact),
             After::CloseRedundant(id) => {
                 self.with_one(id, |cx, sa| sa.delete(cx, now, EndReason::Redundant));
             }
@@ -526,6 +527,7 @@ impl Endpoint {
             After::CloseReplaced(id) => {
                 self.with_one(id, |cx, sa| sa.delete(cx, now, EndReason::Rekeyed))
             }
+            After::Supersede(id) => self.supersede(now, id),
         }
     }
 }

@@ -124,6 +124,9 @@ pub enum EndReason {
     /// Replaced by its successor.
     #[error("rekeyed")]
     Rekeyed,
+    /// Replaced by another that was authenticated anew (RFC 7296 2.8.3).
+    #[error("replaced by a newly authenticated one")]
+    Reauthenticated,
     /// The loser of a simultaneous negotiation.
     #[error("redundant")]
     Redundant,

@@ -80,6 +80,10 @@ pub(crate) struct Origin {
     pub(crate) own: bool,
     pub(crate) ni: Vec<u8>,
     pub(crate) nr: Vec<u8>,
+    /// When it began here.
+    pub(crate) began: Instant,
+    /// When both ends were authenticated here.
+    pub(crate) since: Instant,
 }
 
 /// Where it is in its life.
@@ -110,6 +114,8 @@ pub(crate) enum Task {
     DeleteIke(Option<NotifyType>),
     /// A sign of life is asked for.
     Probe,
+    /// This IKE SA is up at both ends: what it replaces is deleted.
+    Supersede,
 }
 
 /// The exchange that this host runs; at most one (window size 1).
@@ -377,7 +383,9 @@ impl Task {
             (Self::DeleteChild(a, _), Self::DeleteChild(b, _)) => a == b,
             (Self::DeleteSpi(a), Self::DeleteSpi(b)) => a == b,
             (Self::NewChild(a), Self::NewChild(b)) => a.reqid == b.reqid,
-            (Self::RekeyIke, Self::RekeyIke) | (Self::Probe, Self::Probe) => true,
+            (Self::RekeyIke, Self::RekeyIke)
+            | (Self::Probe, Self::Probe)
+            | (Self::Supersede, Self::Supersede) => true,
             _ => false,
         }
     }

@@ -5,6 +5,7 @@ mod receive;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipsec::Instant;
 use wire::message::{Flags, Header, IkeSpi, ParseError, SkFrame, encode_payloads};
 use wire::payload::{Notify, Payload};
 use wire::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
@@ -37,6 +38,8 @@ pub(crate) struct IkeSa {
     pub(crate) remote: SocketAddr,
     /// The peer's address and port at the beginning; the tables know it by that.
     pub(crate) home: SocketAddr,
+    /// When this host began it, or the peer's first message came.
+    pub(crate) began: Instant,
     /// Whether this host is its original initiator.
     pub(crate) initiator: bool,
     pub(crate) spi_i: IkeSpi,
@@ -143,6 +146,7 @@ impl IkeSa {
             local: ends.local,
             remote: ends.remote,
             home: ends.remote,
+            began: Instant::ZERO,
             initiator: ends.initiator,
             spi_i: ends.spi_i,
             spi_r: ends.spi_r,

@@ -27,6 +27,10 @@ pub enum Command {
     Restart(Target),
     /// New keys for the IKE SA and its child SAs, make before break.
     Rekey(Target),
+    /// Another tunnel instead of this one, identities proven anew, make before break.
+    Reauth(Target),
+    /// The same for all tunnels, spread over time.
+    ReauthAll,
     /// Takes all tunnels down in agreement with the peers, before [`Command::Flush`]: nothing is sent through them any
     /// more, while what the peers have sent already still comes in. Policies stay.
     Leave,
@@ -67,7 +71,7 @@ pub enum CommandError {
     /// Nothing with that SPI.
     #[error("no SA has the SPI {0:#x}; `warren status --json` lists them")]
     UnknownSpi(u64),
-    /// There is no tunnel to rekey.
+    /// There is no tunnel to rekey or to replace.
     #[error("{0} is not up; `warren up {0}` starts it")]
     NotUp(IpAddr),
     /// The table of peers is full.
@@ -79,8 +83,10 @@ impl Command {
     /// Whom it concerns; `None`: all.
     pub fn target(&self) -> Option<&Target> {
         match self {
-            Self::Up(t) | Self::Down(t) | Self::Restart(t) | Self::Rekey(t) => Some(t),
-            Self::Leave | Self::Flush => None,
+            Self::Up(t) | Self::Down(t) | Self::Restart(t) | Self::Rekey(t) | Self::Reauth(t) => {
+                Some(t)
+            }
+            Self::Leave | Self::Flush | Self::ReauthAll => None,
         }
     }
 }

@@ -18,6 +18,8 @@ pub const PROVEN_AFTER: Duration = Duration::from_secs(60);
 pub const FIRST_CHILD_WITHIN: Duration = Duration::from_secs(5);
 /// A further one that was asked for comes, or fails, before its request is given up.
 pub const CHILD_WITHIN: Duration = Duration::from_secs(45);
+/// IKE SAs that came up within this time were begun at once, by chance.
+pub const AT_ONCE: Duration = Duration::from_secs(5);
 /// A peer that is not in the manifest by name and does nothing is forgotten after this.
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 
@@ -47,8 +49,6 @@ pub struct Peer {
     pub demand_until: Instant,
     /// A packet or the operator waits for it.
     pub urgent: bool,
-    /// Its tunnel was negotiated under an older manifest and is to be replaced.
-    pub stale: bool,
     /// IKE SAs, and half-open ones that this host initiated.
     pub ikes: Vec<Ike>,
     /// Child SAs.
@@ -86,6 +86,8 @@ pub struct Ike {
     pub since: Option<Instant>,
     /// A child SA of it is still to come, or to fail: no other is asked for before this.
     pub child_due: Option<Instant>,
+    /// To be replaced: negotiated under an older manifest, or its proof is to be made anew.
+    pub stale: bool,
     /// On its way down.
     pub closing: bool,
 }
@@ -143,7 +145,6 @@ impl Peer {
             wanted: Wanted::OnDemand,
             demand_until: Instant::ZERO,
             urgent: false,
-            stale: false,
             ikes: Vec::new(),
             children: Vec::new(),
             failures: 0,
@@ -164,10 +165,28 @@ impl Peer {
         self.children.iter().any(Child::flowing)
     }
 
-    /// The established IKE SA that is to be used.
+    /// The established IKE SA that is to be used: of several that serve the newest, which was meant to replace
+    /// the others; of some that came at once, that which the owner of the pair began. Both ends come to
+    /// the same answer once all of them are complete.
     pub fn keeper(&self) -> Option<IkeSaId> {
-        let live = self.ikes.iter().filter(|i| i.established());
-        live.max_by_key(|i| self.rank(i)).map(|i| i.id)
+        let live = || self.ikes.iter().filter(|i| i.established());
+        let best = live().map(|i| self.grade(i)).max()?;
+        let best = || live().filter(move |i| self.grade(i) == best);
+        let newest = best().filter_map(|i| i.since).max()?;
+        let of_one_time = best().filter(|i| i.since.is_some_and(|at| at + AT_ONCE >= newest));
+        of_one_time.max_by_key(|i| (i.initiated == self.owner, i.since, i.id)).map(|i| i.id)
+    }
+
+    /// Whether the tunnel is to be replaced by another, which is not there yet.
+    pub fn stale(&self) -> bool {
+        let keeper = self.keeper();
+        self.ikes.iter().any(|i| Some(i.id) == keeper && i.stale)
+    }
+
+    /// The tunnel is to be replaced. False if there is none.
+    pub fn make_stale(&mut self) -> bool {
+        let live = self.ikes.iter_mut().filter(|i| i.established());
+        live.map(|i| i.stale = true).count() > 0
     }
 
     /// Whether this host has an IKE SA under way.
@@ -236,7 +255,7 @@ impl Peer {
         self.up_since.get_or_insert(now);
         self.trouble = None;
         // The tunnel may stand, and still be one that is to be replaced.
-        if !self.stale {
+        if !self.stale() {
             self.start_at = None;
         }
         self.urgent = false;
@@ -247,7 +266,6 @@ impl Peer {
     pub fn settle(&mut self) {
         self.start_at = None;
         self.rekey_again = false;
-        self.stale = false;
         self.urgent = false;
         self.yields = 0;
         self.failures = 0;
@@ -289,12 +307,10 @@ impl Peer {
             && self.start_at.is_none()
     }
 
-    /// Which of two IKE SAs is kept, the greater: one that carries packets; then the one that the
-    /// owner of the pair began; then the newer one. Both ends come to the same answer once both
-    /// SAs are complete.
-    fn rank(&self, ike: &Ike) -> (bool, bool, Option<Instant>, IkeSaId) {
+    /// Which of two IKE SAs is kept, before anything else: one that carries packets, and is not to be replaced.
+    fn grade(&self, ike: &Ike) -> (bool, bool) {
         let carries = self.children.iter().any(|c| c.up && !c.superseded && c.ike == Some(ike.id));
-        (carries, ike.initiated == self.owner, ike.since, ike.id)
+        (carries, !ike.stale)
     }
 }
 
@@ -348,7 +364,8 @@ mod tests {
     }
 
     fn ike(id: u64, initiated: bool, since: u64) -> Ike {
-        Ike { id: IkeSaId(id), initiated, since: Some(at(since)), child_due: None, closing: false }
+        let (since, child_due) = (Some(at(since)), None);
+        Ike { id: IkeSaId(id), initiated, since, child_due, stale: false, closing: false }
     }
 
     fn child(id: u64, ike: u64) -> Child {
@@ -408,6 +425,20 @@ mod tests {
         assert_eq!(peer.keeper(), Some(IkeSaId(1)));
         peer.ikes[0].closing = true;
         assert_eq!(peer.keeper(), Some(IkeSaId(2)));
+    }
+
+    #[test]
+    fn a_later_tunnel_replaces_an_earlier_one_whoever_began_it() {
+        for owner in [true, false] {
+            let mut peer = Peer::new(owner, NOW);
+            peer.ikes = vec![ike(1, owner, 1), ike(2, !owner, 9)];
+            assert_eq!(peer.keeper(), Some(IkeSaId(2)));
+            peer.ikes[1].since = Some(at(3));
+            assert_eq!(peer.keeper(), Some(IkeSaId(1)), "at once: the owner's");
+            assert!(peer.make_stale() && peer.stale());
+            peer.ikes.push(ike(3, !owner, 4));
+            assert_eq!((peer.keeper(), peer.stale()), (Some(IkeSaId(3)), false));
+        }
     }
 
     #[test]

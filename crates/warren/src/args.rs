@@ -39,9 +39,9 @@ pub enum Command {
     /// Take a peer's tunnel down and bring it up again
     Restart(Target),
     /// Rekey a peer's SAs now
-    Rekey(Target),
+    Rekey(Rekey),
     /// Read the manifest again and change only what it changes
-    Reload,
+    Reload(Reload),
     /// Stop the daemon; its SAs and policies stay, so that nothing leaks and nothing breaks
     Stop(Stop),
     /// Show events as they happen
@@ -151,6 +151,24 @@ pub struct Status {
 pub struct Target {
     /// An address, a name or a SPI.
     pub peer: String,
+}
+
+/// `warren rekey`
+#[derive(Args, Debug)]
+pub struct Rekey {
+    /// An address, a name or a SPI.
+    pub peer: String,
+    /// Replace the tunnel by a new one instead, both ends proving their identities anew; no packet is lost.
+    #[arg(long)]
+    pub reauth: bool,
+}
+
+/// `warren reload`
+#[derive(Args, Debug)]
+pub struct Reload {
+    /// Also replace every tunnel by a new one, for which new certificates and secrets count; no packet is lost.
+    #[arg(long)]
+    pub reauth: bool,
 }
 
 /// `warren stop`

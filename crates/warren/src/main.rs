@@ -52,10 +52,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Restart(target) => {
             commands::tunnel::command(control, Action::Restart, &target.peer, json)
         }
-        Command::Rekey(target) => {
-            commands::tunnel::command(control, Action::Rekey, &target.peer, json)
+        Command::Rekey(args) => {
+            let action = if args.reauth { Action::Reauth } else { Action::Rekey };
+            commands::tunnel::command(control, action, &args.peer, json)
         }
-        Command::Reload => commands::tunnel::reload(control, json),
+        Command::Reload(args) => commands::tunnel::reload(control, args.reauth, json),
         Command::Stop(stop) => commands::tunnel::stop(control, stop.flush, json),
         Command::Monitor => commands::tunnel::monitor(control, json),
         Command::Explain(explain) => commands::explain::run(control, explain, json),

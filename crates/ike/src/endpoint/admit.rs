@@ -35,7 +35,8 @@ impl Endpoint {
         self.admit(now, arrived, &request, known)?;
         match request.judge(&self.cx, &config) {
             Verdict::Accept(chosen) => {
-                let sa = request.accept(&mut self.cx, config, now, arrived, chosen)?;
+                let mut sa = request.accept(&mut self.cx, config, now, arrived, chosen)?;
+                sa.began = now.at;
                 self.inits.insert((arrived.remote, header.spi_i), sa.id);
                 self.half_open.begin(sa.id, arrived.remote.ip(), known);
                 self.insert(Box::new(sa));

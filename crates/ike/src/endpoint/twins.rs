@@ -32,31 +32,18 @@ impl Endpoint {
     }
 
     /// An IKE SA is up: INITIAL_CONTACT voids what the peer had before (RFC 7296 2.4); of two that were
-    /// initiated at once, one goes.
-    pub(super) fn established(
-        &mut self,
-        now: Now,
-        id: IkeSaId,
-        peer_contact: bool,
-        own_contact: bool,
-    ) {
+    /// initiated at once, one goes. That the peer had lost such a one it could not mean: it was not there yet.
+    pub(super) fn established(&mut self, now: Now, id: IkeSaId, peer_contact: bool) {
         let Some(remote) = self.sas.get(&id).map(|sa| sa.remote.ip()) else { return };
-        let twins = self.twins(id);
-        if peer_contact {
-            for twin in twins {
+        for twin in self.twins(id) {
+            let settled = self.settle_twins(now, id, twin);
+            if peer_contact && !settled {
                 let reason = Failure::Ended(EndReason::InitialContact);
                 self.with_one(twin, |cx, sa| sa.fail(cx, now, reason));
             }
+        }
+        if peer_contact {
             self.cx.event(Event::InitialContact { id, remote });
-        } else if own_contact {
-            // The peer dropped everything older when it read our INITIAL_CONTACT; what came up since is redundant.
-            for twin in twins {
-                self.with_one(twin, |cx, sa| sa.delete(cx, now, EndReason::Redundant));
-            }
-        } else {
-            for twin in twins {
-                self.settle_twins(now, id, twin);
-            }
         }
     }
 
@@ -81,14 +68,38 @@ impl Endpoint {
             .collect()
     }
 
-    fn settle_twins(&mut self, now: Now, a: IkeSaId, b: IkeSaId) {
+    /// Deletes what was up between the same two hosts, under whatever identities, before this host began `id`,
+    /// which the peer is known to have: it was begun to replace that (RFC 7296 2.8.3).
+    pub(super) fn supersede(&mut self, now: Now, id: IkeSaId) {
+        let Some(new) = self.sas.get(&id) else { return };
+        let Some(began) = new.up().and_then(|up| up.origin.as_ref()).map(|o| o.began) else {
+            return;
+        };
+        let older = |sa: &&IkeSa| {
+            let since = |up: &Established| up.origin.as_ref().map_or(up.since, |o| o.since);
+            sa.id != id
+                && (sa.local.ip(), sa.remote.ip()) == (new.local.ip(), new.remote.ip())
+                && sa.up().is_some_and(|up| up.life == Life::Live && since(up) <= began)
+        };
+        let ids = self.cx.peers.get(&new.home.ip()).into_iter().flatten();
+        let older = ids.filter_map(|id| self.sas.get(id).map(|sa| &**sa)).filter(older);
+        for old in older.map(|sa| sa.id).collect::<Vec<_>>() {
+            self.with_one(old, |cx, sa| sa.delete(cx, now, EndReason::Reauthenticated));
+        }
+    }
+
+    /// Of two IKE SAs that both hosts initiated at once one becomes redundant; false if they were not.
+    fn settle_twins(&mut self, now: Now, a: IkeSaId, b: IkeSaId) -> bool {
         let origin = |id| self.sas.get(&id)?.up()?.origin.as_deref();
-        let (Some(of_a), Some(of_b)) = (origin(a), origin(b)) else { return };
+        let (Some(of_a), Some(of_b)) = (origin(a), origin(b)) else { return false };
         let ((own_id, own), (peer_id, peer)) = match (of_a.own, of_b.own) {
             (true, false) => ((a, of_a), (b, of_b)),
             (false, true) => ((b, of_b), (a, of_a)),
-            _ => return,
+            _ => return false,
         };
+        if !collide::simultaneous((own.began, own.since), (peer.began, peer.since)) {
+            return false;
+        }
         let stays = collide::duplicate(
             Nonces { ni: &own.ni, nr: &own.nr },
             Nonces { ni: &peer.ni, nr: &peer.nr },
@@ -97,11 +108,17 @@ impl Endpoint {
             Side::Own => (peer_id, CLOSE_PEER_TWIN),
             Side::Peer => (own_id, CLOSE_OWN_TWIN),
         };
-        if let Some(up) = self.sas.get_mut(&loser).and_then(|sa| sa.up_mut()) {
+        self.make_redundant(loser, now.at + wait);
+        true
+    }
+
+    /// An IKE SA for which another serves is not sent through any more, and closed at the given time.
+    fn make_redundant(&mut self, id: IkeSaId, at: Instant) {
+        if let Some(up) = self.sas.get_mut(&id).and_then(|sa| sa.up_mut()) {
             up.redundant = true;
-            self.cx.unsaved.insert(loser);
-            self.redundant.insert(loser);
-            self.cx.timers.set(loser, Timer::Redundant, now.at + wait);
+            self.cx.unsaved.insert(id);
+            self.redundant.insert(id);
+            self.cx.timers.set(id, Timer::Redundant, at);
         }
     }
 

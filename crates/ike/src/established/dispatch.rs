@@ -154,6 +154,7 @@ fn begin(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, task:
         Task::DeleteSpi(spi) => delete::start_spi(up, cx, sa, now, spi),
         Task::DeleteIke(notify) => delete::start_ike(up, cx, sa, now, notify),
         Task::Probe => liveness::start(up, cx, sa, now),
+        Task::Supersede => cx.after.push_back(After::Supersede(sa.id)),
         Task::NewChild(_) | Task::RekeyChild(_) | Task::RekeyIke => {}
     }
 }
@@ -225,7 +226,10 @@ pub(crate) fn replaced(
 
 /// A child SA of an IKE SA that ends.
 pub(crate) fn child_goes(cx: &mut Context, now: Now, child: ChildId, reason: &Failure) {
-    let graceful = matches!(reason, Failure::Ended(EndReason::Redundant | EndReason::Rekeyed));
+    let graceful = matches!(
+        reason,
+        Failure::Ended(EndReason::Redundant | EndReason::Rekeyed | EndReason::Reauthenticated)
+    );
     let lingering = cx.children.get(child).is_some_and(|c| c.stage == Stage::Lingering);
     match reason {
         Failure::Ended(end) if graceful => child_sa::retire(cx, now.at, child, *end),
@@ -301,14 +305,18 @@ pub(crate) fn timer(
         Timer::Followup => followup::forget(&mut up, cx, sa),
         Timer::Linger => return close(up, cx, sa, now, EndReason::Rekeyed),
         Timer::Redundant => return close(up, cx, sa, now, EndReason::Redundant),
-        Timer::Outbound(child) => outbound_due(&mut up, cx, child),
+        Timer::Outbound(child) => outbound_due(&mut up, cx, sa, now, child),
         Timer::RemoveChild(child) => child_sa::remove_retired(cx, child),
         Timer::Retransmit | Timer::HalfOpen | Timer::Fragments => {}
     }
     proceed(up, cx, sa, now)
 }
 
-fn outbound_due(up: &mut Established, cx: &mut Context, child: ChildId) {
+fn outbound_due(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, child: ChildId) {
+    if up.redundant {
+        // The peer may not have it any more: it serves only if the one that is better ends.
+        return cx.timers.set(sa.id, Timer::Outbound(child), now.at + OUTBOUND_NEW);
+    }
     if cx.children.get(child).is_some_and(|c| c.redundant) {
         up.push(Task::DeleteChild(child, EndReason::Redundant));
     } else {

@@ -52,7 +52,6 @@ pub(crate) struct Sent {
     handshake: Handshake,
     local_id: Identity,
     offer: Offer,
-    initial_contact: bool,
 }
 
 /// Initiator: waits for the verdict on the peer's signature.
@@ -194,7 +193,7 @@ fn send(
     payloads.push(offer.sa_payload());
     payloads.extend(offer.tail());
     sa.send_request(cx, now, ExchangeType::IKE_AUTH, &payloads);
-    State::AuthSent(Box::new(Sent { handshake, local_id, offer, initial_contact }))
+    State::AuthSent(Box::new(Sent { handshake, local_id, offer }))
 }
 
 impl Sent {
@@ -281,7 +280,7 @@ impl Sent {
         remote_id: Identity,
         payloads: &[Payload],
     ) -> State {
-        let Self { handshake, local_id, offer, initial_contact } = *self;
+        let Self { handshake, local_id, offer } = *self;
         let mut up = establish(cx, sa, now, local_id, remote_id, &handshake);
         let answer = match find_sa(payloads) {
             Some(_) => offer.check(payloads),
@@ -300,6 +299,7 @@ impl Sent {
                 child_sa::complete(cx, child);
                 // The peer sends through the new SA once it hears that it is installed here.
                 up.push(Task::Probe);
+                succeed(&mut up, cx, sa);
             }
             Ok(None) => {}
             Err(reason) => {
@@ -314,11 +314,7 @@ impl Sent {
                 });
             }
         }
-        cx.after.push_back(After::Established {
-            id: sa.id,
-            peer_contact: false,
-            own_contact: initial_contact,
-        });
+        cx.after.push_back(After::Established { id: sa.id, peer_contact: false });
         established::proceed(up, cx, sa, now)
     }
 }
@@ -523,7 +519,7 @@ fn accept(
     }
     sa.respond(cx, reply);
     let peer_contact = find_notify(payloads, NotifyType::INITIAL_CONTACT).is_some();
-    cx.after.push_back(After::Established { id: sa.id, peer_contact, own_contact: false });
+    cx.after.push_back(After::Established { id: sa.id, peer_contact });
     State::Up(up)
 }
 
@@ -550,6 +546,19 @@ fn first_child(
     }
 }
 
+/// An IKE SA with the peer that was there before is replaced (RFC 7296 2.8.3): its further child SAs are made
+/// here as well, then it is deleted. All of it after the probe, whose response shows that the peer has this SA.
+fn succeed(up: &mut Established, cx: &Context, sa: &IkeSa) {
+    let ikes = cx.peers.get(&sa.home.ip()).into_iter().flatten();
+    let there = ikes.filter(|ike| **ike != sa.id).flat_map(|ike| cx.children.of(*ike));
+    let there = there.filter_map(|id| cx.children.get(id));
+    let others = there.filter(|c| c.live() && c.config.reqid != sa.config.child.reqid);
+    for config in others.map(|c| c.config.clone()).collect::<Vec<_>>() {
+        up.push(Task::NewChild(config));
+    }
+    up.push(Task::Supersede);
+}
+
 fn establish(
     cx: &mut Context,
     sa: &mut IkeSa,
@@ -562,7 +571,13 @@ fn establish(
     if let (Some(ppk), Some(secured)) = (&handshake.ppk, &mut sa.secured) {
         ppk.replace(&mut secured.keys);
     }
-    let origin = Origin { own: sa.initiator, ni: handshake.ni.clone(), nr: handshake.nr.clone() };
+    let origin = Origin {
+        own: sa.initiator,
+        ni: handshake.ni.clone(),
+        nr: handshake.nr.clone(),
+        began: sa.began,
+        since: now.at,
+    };
     let up = Box::new(Established::new(sa, now, local_id, remote_id, Some(Arc::new(origin))));
     up.arm(cx, sa);
     cx.event(Event::IkeUp(up.info(sa)));

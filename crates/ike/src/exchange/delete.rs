@@ -4,7 +4,7 @@ use wire::esp::Spi;
 use wire::payload::{Delete, Payload};
 use wire::registry::{ExchangeType, NotifyType, ProtocolId};
 
-use crate::child_sa::{self, Stage};
+use crate::child_sa::{self, Child, Stage};
 use crate::collide::{self, Reply, Request};
 use crate::context::{After, Context};
 use crate::endpoint::Now;
@@ -113,7 +113,11 @@ pub(crate) fn informational(
             cx.after.push_back(After::Ended(sa.id));
             return Flow::Stay;
         }
-        return Flow::End(Failure::Ended(end_reason(up)));
+        let reason = match end_reason(up) {
+            EndReason::PeerDeleted if outlived(cx, sa) => EndReason::Reauthenticated,
+            reason => reason,
+        };
+        return Flow::End(Failure::Ended(reason));
     }
     if find_notify(payloads, NotifyType::AUTHENTICATION_FAILED).is_some() {
         sa.respond(cx, Vec::new());
@@ -133,6 +137,23 @@ pub(crate) fn informational(
 /// Whether a message deletes the IKE SA.
 pub(crate) fn deletes_ike(payloads: &[Payload]) -> bool {
     payloads.iter().any(|p| matches!(p, Payload::Delete(d) if d.protocol == ProtocolId::IKE))
+}
+
+/// Whether another IKE SA with the peer has a child SA for each of this one: then the peer authenticated anew
+/// and sends through those (RFC 7296 2.8.3). They serve here as well from now on.
+fn outlived(cx: &mut Context, sa: &IkeSa) -> bool {
+    let all = cx.peers.get(&sa.home.ip()).into_iter().flatten().copied();
+    let of = |ike| cx.children.of(ike).into_iter().filter_map(|id| cx.children.get(id));
+    let others: Vec<_> = all.filter(|id| *id != sa.id).flat_map(of).filter(|c| c.live()).collect();
+    let served = |old: &Child| others.iter().any(|new| new.config.reqid == old.config.reqid);
+    let mut old = of(sa.id).filter(|c| c.live()).peekable();
+    if old.peek().is_none() || !old.all(served) {
+        return false;
+    }
+    for id in others.iter().map(|c| c.id).collect::<Vec<_>>() {
+        child_sa::complete(cx, id);
+    }
+    true
 }
 
 fn end_reason(up: &Established) -> EndReason {

@@ -39,6 +39,8 @@ pub struct Host {
     pub journal: BTreeMap<IkeSaId, SaRecord>,
     inbound: BTreeMap<SaKey, Sa>,
     outbound: Vec<(SaKey, Sa)>,
+    /// Until when each SA was the one to send through.
+    until: BTreeMap<SaKey, Instant>,
     seen: BTreeSet<SaKey>,
 }
 
@@ -59,17 +61,41 @@ impl Directory for Dir {
     }
 }
 
+/// Names what is under way, alike in every order of events: the n-th that a host gave away.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Name {
+    pub from: usize,
+    pub n: u32,
+    /// The second of two.
+    pub copy: bool,
+}
+
+/// Something under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pending {
+    pub name: Name,
+    /// To which host it goes.
+    pub to: usize,
+    /// Or a job.
+    pub datagram: bool,
+}
+
 enum Item {
     Datagram(usize, Datagram),
     Job(usize, JobId, Done),
     Packet(usize, SaKey, Secret),
 }
 
+/// A packet may be under way for so long after its sender began to use another SA.
+const UNDER_WAY: Duration = Duration::from_millis(400);
+
 /// Both hosts and what is between them.
 pub struct World {
     pub hosts: [Host; 2],
     pub now: Instant,
     pub ladder: Vec<String>,
+    /// Nobody will read the ladder.
+    pub quiet: bool,
     /// Messages sent so far.
     pub sent: usize,
     /// Data packets sent and lost.
@@ -96,13 +122,18 @@ pub struct World {
     /// This host ends in the moment in which it would send the n-th message; whether that still leaves.
     pub crash: Option<(usize, usize, bool)>,
     provider: Arc<dyn Provider>,
-    items: BTreeMap<(Instant, u64), Item>,
+    /// Moments in which a packet could have been lost: an SA that the peer may send through was not there.
+    pub gaps: Vec<String>,
+    items: BTreeMap<(Instant, u64), (Name, Item)>,
     serial: u64,
+    given: [u32; 2],
     next_packet: Instant,
 }
 
 pub const LIMITS: EndpointConfig =
     EndpointConfig { cookie_threshold: 30, max_half_open: 100, max_ike_sas: 1000 };
+/// Time from one event to the next where a test says which it is.
+const STEP: Duration = Duration::from_millis(1);
 const UNIX: u64 = 1_800_000_000;
 const PACKET_EVERY: Duration = Duration::from_millis(7);
 
@@ -129,12 +160,14 @@ impl World {
             journal: BTreeMap::new(),
             inbound: BTreeMap::new(),
             outbound: Vec::new(),
+            until: BTreeMap::new(),
             seen: BTreeSet::new(),
         };
         Self {
             hosts: [host(0, a), host(1, b)],
             now: Instant::from_nanos(1_000_000_000),
             ladder: Vec::new(),
+            quiet: false,
             sent: 0,
             packets: 0,
             lost: 0,
@@ -151,8 +184,10 @@ impl World {
             keepalives: 0,
             crash: None,
             provider,
+            gaps: Vec::new(),
             items: BTreeMap::new(),
             serial: 0,
+            given: [0; 2],
             next_packet: Instant::ZERO,
         }
     }
@@ -217,7 +252,7 @@ impl World {
             .and_then(|k| self.items.remove_entry(&k))
         {
             let _ = key;
-            return self.deliver(now, item);
+            return self.deliver(now, item.1);
         }
         for n in 0..2 {
             if self.hosts[n].endpoint.next_timeout().is_some_and(|(at, _)| at <= now.at) {
@@ -315,7 +350,7 @@ impl World {
         let now = self.at();
         self.crash = None;
         self.ladder.push(format!("{}    {} restarts", self.now, name(n)));
-        self.items.retain(|_, item| !matches!(item, Item::Job(host, ..) if *host == n));
+        self.items.retain(|_, (_, item)| !matches!(item, Item::Job(host, ..) if *host == n));
         let host = &mut self.hosts[n];
         host.endpoint = Endpoint::new(LIMITS, self.provider.clone(), [99 + self.sent as u8; 32]);
         let mut records: Vec<_> = std::mem::take(&mut host.journal).into_values().collect();
@@ -358,18 +393,19 @@ impl World {
             self.too_long += 1;
             fate = Fate::Lose;
         }
-        let text = self.describe(n, &datagram);
-        self.ladder.push(format!(
-            "{} #{index} {} {text} {fate:?}",
-            self.now,
-            if n == 0 { "A -> B" } else { "A <- B" }
-        ));
+        if !self.quiet {
+            let text = self.describe(n, &datagram);
+            let arrow = if n == 0 { "A -> B" } else { "A <- B" };
+            self.ladder.push(format!("{} #{index} {arrow} {text} {fate:?}", self.now));
+        }
         let mut flipped =
             Datagram { local: datagram.remote, remote: datagram.local, bytes: datagram.bytes };
         if let Some(base) = self.nat_port {
             self.translate(n, base, &mut flipped);
         }
-        self.recorded.push((1 - n, flipped.clone()));
+        if !self.quiet {
+            self.recorded.push((1 - n, flipped.clone()));
+        }
         let delays = match fate {
             Fate::Lose => vec![],
             Fate::Deliver => vec![self.delay],
@@ -404,6 +440,7 @@ impl World {
     }
 
     fn event(&mut self, n: usize, event: Event) {
+        let used = self.hosts[n].outbound.last().map(|(key, _)| *key);
         let host = &mut self.hosts[n];
         match &event {
             Event::InstallInbound { sa, .. } => {
@@ -418,13 +455,96 @@ impl World {
             }
             _ => {}
         }
-        self.ladder.push(format!("{}    {}: {}", self.now, name(n), short(&event)));
+        self.watch(n, used, &event);
+        self.tell(|w| format!("{}    {}: {}", w.now, name(n), short(&event)));
         self.hosts[n].events.push(event);
+    }
+
+    /// Looks for gaps after a change at host `n`, which sent through `used` before.
+    fn watch(&mut self, n: usize, used: Option<SaKey>, event: &Event) {
+        let [here, there] = [n, 1 - n];
+        let using = self.hosts[here].outbound.last();
+        if let (Some(old), true) = (used, using.map(|(key, _)| *key) != used) {
+            self.hosts[here].until.insert(old, self.now);
+        }
+        let using = self.hosts[here].outbound.last();
+        if let (Some((key, sa)), Event::InstallOutbound { .. }) = (using, event) {
+            let other = self.hosts[there].inbound.values().find(|o| o.spi == key.spi);
+            if other.is_none_or(|o| o.encr_key != sa.encr_key) {
+                self.gaps.push(format!("{} {} sends to {} in vain", self.now, name(here), key.spi));
+            }
+        }
+        let Event::ChildDown { remove, .. } = event else { return };
+        for key in remove {
+            let peer = &self.hosts[there];
+            let sends = peer.outbound.last().is_some_and(|(k, _)| k.spi == key.spi);
+            let until = peer.until.iter().find(|(k, _)| k.spi == key.spi).map(|(_, at)| *at);
+            if sends || until.is_some_and(|at| at + UNDER_WAY > self.now) {
+                let text = format!("{} {} takes {} away too early", self.now, name(here), key.spi);
+                self.gaps.push(text);
+            }
+        }
     }
 
     fn push(&mut self, delay: Duration, item: Item) {
         self.serial += 1;
-        self.items.insert((self.now + delay, self.serial), item);
+        let from = match &item {
+            Item::Datagram(to, _) | Item::Packet(to, ..) => 1 - to,
+            Item::Job(host, ..) => *host,
+        };
+        self.given[from] += 1;
+        let name = Name { from, n: self.given[from], copy: false };
+        self.items.insert((self.now + delay, self.serial), (name, item));
+    }
+
+    /// What is under way.
+    pub fn pending(&self) -> Vec<Pending> {
+        let shown = |(name, item): &(Name, Item)| match item {
+            Item::Datagram(to, _) => Pending { name: *name, to: *to, datagram: true },
+            Item::Job(to, ..) | Item::Packet(to, ..) => {
+                Pending { name: *name, to: *to, datagram: false }
+            }
+        };
+        self.items.values().map(shown).collect()
+    }
+
+    /// Takes what is named off the link: to its end, there with a copy still to come, or nowhere.
+    pub fn serve(&mut self, name: Name, fate: Fate) {
+        let at = self.items.iter().find(|(_, (n, _))| *n == name).map(|(at, _)| *at);
+        let (_, item) = at.and_then(|at| self.items.remove(&at)).expect("something under way");
+        self.now = self.now + STEP;
+        if let (Fate::Twice, Item::Datagram(to, datagram)) = (fate, &item) {
+            self.serial += 1;
+            let again = (Name { copy: true, ..name }, Item::Datagram(*to, datagram.clone()));
+            self.items.insert((self.now, self.serial), again);
+        }
+        if fate != Fate::Lose {
+            let now = self.at();
+            self.deliver(now, item);
+        }
+    }
+
+    /// The next timer, wherever it is, and how far away.
+    pub fn next_timer(&self) -> Option<(usize, Duration)> {
+        let of = |n: usize| self.hosts[n].endpoint.next_timeout().map(|(at, _)| (at, n));
+        let (at, n) = (0..2).filter_map(of).min()?;
+        Some((n, at.since(self.now)))
+    }
+
+    /// Nothing moves until the next timer.
+    pub fn leap(&mut self) {
+        let Some((n, wait)) = self.next_timer() else { return };
+        self.now = self.now + STEP.max(wait);
+        self.tell(|w| format!("{} {} timer", w.now, name(n)));
+        let now = self.at();
+        self.hosts[n].endpoint.tick(now);
+        self.drain(n);
+    }
+
+    pub fn tell(&mut self, line: impl FnOnce(&Self) -> String) {
+        if !self.quiet {
+            self.ladder.push(line(self));
+        }
     }
 
     /// The story so far, for a failing test.

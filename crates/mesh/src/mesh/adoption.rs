@@ -130,8 +130,8 @@ impl Mesh {
         self.ikes.insert(restored.id, address);
         self.journal.unproven.insert(address, (restored.id, false));
         let peer = self.peers.entry(self.identity.address, address, now.at);
-        let (since, child_due, closing) = (Some(since), None, false);
-        peer.ikes.push(Ike { id: restored.id, initiated, since, child_due, closing });
+        let (id, since, child_due, closing) = (restored.id, Some(since), None, false);
+        peer.ikes.push(Ike { id, initiated, since, child_due, stale: !fits, closing });
         let mut goes_on = 0;
         for (pair, id) in pairs.into_iter().zip(restored.children) {
             let Some(id) = id else { continue };
@@ -148,7 +148,6 @@ impl Mesh {
         if goes_on > 0 {
             peer.succeed(now.at);
         }
-        peer.stale |= !fits;
         peer.last_active = now.at;
         if peer.wanted == Wanted::Down {
             // The last process ended before its tunnel did.
@@ -201,9 +200,8 @@ impl Mesh {
             return;
         }
         *missed = true;
-        peer.stale = true;
         for ike in peer.ikes.iter_mut().filter(|i| i.id == id) {
-            ike.child_due = None;
+            (ike.stale, ike.child_due) = (true, None);
         }
         self.demand(now, address, Demand::Repair);
     }

@@ -31,6 +31,8 @@ impl Mesh {
             }
             (Command::Rekey(_), Some(peer)) => self.rekey(now, peer)?,
             (Command::Leave, _) => self.leave(now),
+            (Command::Reauth(_), Some(peer)) => self.reauth(now, peer)?,
+            (Command::ReauthAll, _) => self.reauth_all(now),
             _ => self.flush(now),
         };
         self.report(now, Level::Info, peer, Kind::PeerState, format!("by command: {text}"));
@@ -175,6 +177,25 @@ impl Mesh {
         }
         self.drain(now);
         "all tunnels are being taken down"
+    }
+
+    fn reauth(&mut self, now: Now, address: IpAddr) -> Result<&'static str, CommandError> {
+        let not_up = CommandError::NotUp(address);
+        let peer = self.peers.get_mut(address).filter(|p| p.wanted != Wanted::Down);
+        let peer = peer.ok_or(not_up.clone())?;
+        peer.make_stale().then_some(()).ok_or(not_up)?;
+        peer.not_before = now.at;
+        self.demand(now, address, Demand::Operator);
+        Ok("replacing the tunnel by one that is authenticated anew")
+    }
+
+    fn reauth_all(&mut self, now: Now) -> &'static str {
+        for address in self.peers.addresses() {
+            if self.peers.get_mut(address).is_some_and(Peer::make_stale) {
+                self.demand(now, address, Demand::Lost);
+            }
+        }
+        "replacing all tunnels by ones that are authenticated anew"
     }
 
     /// Everything goes: tunnels in agreement with their peers, then SAs and policies.

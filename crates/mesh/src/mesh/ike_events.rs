@@ -81,13 +81,13 @@ impl Mesh {
             initiated: info.initiator,
             since: Some(now.at),
             child_due: Some(now.at + FIRST_CHILD_WITHIN),
+            stale: false,
             closing: false,
         };
         match peer.ikes.iter_mut().find(|i| i.id == info.id) {
             Some(known) => (known.since, known.child_due) = (ike.since, ike.child_due),
             None => peer.ikes.push(ike),
         }
-        peer.stale = false;
         self.supplant(now, address, info.id);
         let peer = self.peers.entry(self.identity.address, address, now.at);
         if !wanted || peer.wanted == Wanted::Down {
@@ -111,12 +111,14 @@ impl Mesh {
         self.counters.ike_rekeyed += 1;
         let peer = self.peers.entry(self.identity.address, address, now.at);
         let (mut initiated, mut since, mut child_due) = (new.initiator, Some(now.at), None);
+        let mut stale = false;
         if let Some(ike) = peer.ikes.iter_mut().find(|i| i.id == old) {
             (initiated, since, child_due) = (ike.initiated, ike.since, ike.child_due);
+            stale = ike.stale;
             ike.closing = true;
         }
         peer.ikes.retain(|i| i.id != new.id);
-        peer.ikes.push(Ike { id: new.id, initiated, since, child_due, closing: false });
+        peer.ikes.push(Ike { id: new.id, initiated, since, child_due, stale, closing: false });
         for child in peer.children.iter_mut().filter(|c| c.ike == Some(old)) {
             child.ike = Some(new.id);
         }
@@ -180,7 +182,7 @@ impl Mesh {
     /// A handshake that this host had begun came to nothing.
     fn attempt_down(&mut self, now: Now, address: IpAddr, reason: &Failure) {
         self.budget.release(address);
-        let other_way = self.peers.get(address).is_some_and(|p| p.keeper().is_some() && !p.stale);
+        let other_way = self.peers.get(address).is_some_and(|p| p.keeper().is_some() && !p.stale());
         match reason {
             // The operator, or a handshake that the peer had begun at the same time.
             Failure::Ended(_) => {

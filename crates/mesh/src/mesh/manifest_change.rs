@@ -46,8 +46,7 @@ impl Mesh {
             self.budget.cancel(address);
             self.close_all(now, address);
             self.report(now, Level::Info, Some(address), Kind::PeerState, "no peer any more");
-        } else if !same && peer.keeper().is_some() {
-            peer.stale = true;
+        } else if !same && peer.make_stale() {
             self.demand(now, address, Demand::Lost);
         }
     }

@@ -75,7 +75,7 @@ impl Mesh {
         };
         peer.demand_until = peer.demand_until.max(now.at + window);
         peer.urgent |= matches!(why, Demand::Traffic | Demand::Operator);
-        let settled = (peer.flowing() && !peer.stale) || peer.child_due(now.at).is_some();
+        let settled = (peer.flowing() && !peer.stale()) || peer.child_due(now.at).is_some();
         if settled || peer.connecting() || self.budget.is_queued(address) {
             return true;
         }
@@ -126,16 +126,16 @@ impl Mesh {
         };
         if peer.connecting()
             || !peer.demanded(now.at)
-            || (peer.flowing() && !peer.stale && !peer.rekey_again)
+            || (peer.flowing() && !peer.stale() && !peer.rekey_again)
         {
             return self.budget.release(address);
         }
-        if let Some(due) = peer.child_due(now.at).filter(|_| !peer.stale && !peer.rekey_again) {
+        if let Some(due) = peer.child_due(now.at).filter(|_| !peer.rekey_again) {
             peer.start_at = Some(due);
             return self.budget.release(address);
         }
         match peer.keeper() {
-            Some(ike) if !peer.stale => {
+            Some(ike) if !peer.stale() => {
                 peer.rekey_again = false;
                 let broken = peer.children.iter().find(|c| c.up && !c.superseded).map(|c| c.id);
                 let begun = match broken {
@@ -155,7 +155,7 @@ impl Mesh {
                 }
             }
             _ if self.yields_to(address, now) => {}
-            _ => self.initiate(now, address, config),
+            there => self.initiate(now, address, config, there.is_some()),
         }
     }
 
@@ -176,7 +176,7 @@ impl Mesh {
         };
         peer.fail(now.at, Trouble { text: text.into(), verdict, at: now.at }, per_mille);
         peer.last_active = now.at;
-        let again = peer.demanded(now.at) && (!peer.flowing() || peer.stale || peer.rekey_again);
+        let again = peer.demanded(now.at) && (!peer.flowing() || peer.stale() || peer.rekey_again);
         peer.start_at = again.then_some(peer.not_before);
         let wait = peer.not_before.since(now.at).as_secs_f64();
         let next = if again { format!("; next try in {wait:.1} s") } else { String::new() };
@@ -292,7 +292,13 @@ impl Mesh {
         true
     }
 
-    fn initiate(&mut self, now: Now, address: IpAddr, config: std::sync::Arc<ike::PeerConfig>) {
+    fn initiate(
+        &mut self,
+        now: Now,
+        address: IpAddr,
+        config: std::sync::Arc<ike::PeerConfig>,
+        replaces: bool,
+    ) {
         let id = self.endpoint.initiate(now, config);
         self.counters.initiated += 1;
         self.ikes.insert(id, address);
@@ -304,10 +310,15 @@ impl Mesh {
                 initiated: true,
                 since: None,
                 child_due: None,
+                stale: false,
                 closing: false,
             });
         }
-        self.report(now, Level::Info, Some(address), Kind::Connecting, "building a tunnel");
+        let text = match replaces {
+            true => "building a tunnel that replaces the one there is",
+            false => "building a tunnel",
+        };
+        self.report(now, Level::Info, Some(address), Kind::Connecting, text);
     }
 
     /// The first sign of life after a silence: who was given up in it is tried again soon.

@@ -18,9 +18,9 @@ pub fn command(control: &Path, action: Action, peer: &str, json: bool) -> Result
     Ok(())
 }
 
-/// Reads the manifest again.
-pub fn reload(control: &Path, json: bool) -> Result<(), Failure> {
-    let reply = client::post(control, "/v1/reload", &Value::Null)?;
+/// Reads the manifest again; with `reauth` every tunnel is then made anew.
+pub fn reload(control: &Path, reauth: bool, json: bool) -> Result<(), Failure> {
+    let reply = client::post(control, "/v1/reload", &json!({ "reauth": reauth }))?;
     if let (false, Some(notes)) = (json, reply["notes"].as_array()) {
         notes.iter().filter_map(Value::as_str).for_each(|note| println!("{note}"));
     }

@@ -30,7 +30,10 @@ pub enum Call {
     /// One tunnel.
     Command(Command),
     /// Read the manifest again.
-    Reload,
+    Reload {
+        /// Replace every tunnel by one that is authenticated anew.
+        reauth: bool,
+    },
     /// End; take everything away before if so.
     Stop {
         /// Take SAs, policies, routes and the device away.
@@ -205,6 +208,15 @@ pub enum Action {
     Restart,
     /// New keys.
     Rekey,
+    /// Another tunnel instead, identities proven anew.
+    Reauth,
+}
+
+/// Body of `/v1/reload`.
+#[derive(Deserialize, Serialize)]
+pub struct ReloadBody {
+    /// Replace every tunnel by one that is authenticated anew.
+    pub reauth: bool,
 }
 
 /// Body of `/v1/stop`.
@@ -232,12 +244,13 @@ async fn command(State(shared): State<Shared>, Json(body): Json<CommandBody>) ->
         Action::Down => Command::Down(peer),
         Action::Restart => Command::Restart(peer),
         Action::Rekey => Command::Rekey(peer),
+        Action::Reauth => Command::Reauth(peer),
     };
     ask(&shared, Call::Command(command)).await
 }
 
-async fn reload(State(shared): State<Shared>) -> Response {
-    ask(&shared, Call::Reload).await
+async fn reload(State(shared): State<Shared>, Json(body): Json<ReloadBody>) -> Response {
+    ask(&shared, Call::Reload { reauth: body.reauth }).await
 }
 
 async fn stop(State(shared): State<Shared>, Json(body): Json<StopBody>) -> Response {

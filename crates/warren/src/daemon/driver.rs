@@ -168,7 +168,7 @@ impl Driver {
             Some((id, done)) = self.done.recv() => self.take_done(id, done),
             Some(request) = self.calls.recv() => return self.take_call(request),
             () = sleep_until(until) => self.mesh.handle(now(), Input::Tick),
-            _ = hangup.recv() => if let Err(refused) = self.reload() { tracing::error!("{}", refused.error) },
+            _ = hangup.recv() => if let Err(refused) = self.reload(false) { tracing::error!("{}", refused.error) },
             _ = terminate.recv() => return Some(Ended::Stopped),
             _ = interrupt.recv() => return Some(Ended::Stopped),
         }
@@ -225,7 +225,7 @@ impl Driver {
                 self.orders.put(self.mesh.orders());
                 to_json(&reply)
             }
-            Call::Reload => self.reload(),
+            Call::Reload { reauth } => self.reload(reauth),
             Call::Explain(query) => {
                 to_json(&self.mesh.explain(now(), packet(&query)).map_err(Refused::because)?)
             }
@@ -245,7 +245,7 @@ impl Driver {
         }
     }
 
-    fn reload(&mut self) -> Answer {
+    fn reload(&mut self, reauth: bool) -> Answer {
         let (loaded, notes) = self.site.reload(now().unix).map_err(Refused::because)?;
         // Where packets may pass in the clear, none is led to policies that are not there yet; elsewhere none past them.
         let optional = self.site.current().optional();
@@ -258,6 +258,10 @@ impl Driver {
             self.carrier.follow(self.site.current());
         }
         self.orders.put(self.mesh.orders());
+        if reauth {
+            self.mesh.command(now(), mesh::Command::ReauthAll).map_err(Refused::because)?;
+            self.carry_out();
+        }
         Ok(json!({ "reloaded": self.site.path(), "notes": notes }))
     }
 

@@ -1,0 +1,168 @@
+//! Two hosts act at once: every order of their messages, and each order with any one message lost, doubled
+//! or late. In the end there is one IKE SA and one child SA, the same at both ends; there was an inbound SA
+//! whenever the peer may have sent to it; nothing is left over.
+//!
+//! `./x ladders` also has jobs done at any time: many more orders.
+
+use std::time::Duration;
+
+use ike::config::Retransmit;
+use ike::{Event, PeerConfig};
+
+use crate::collide::{rekey_child, rekey_ike};
+use crate::explore::{Plan, explore};
+use crate::setup::*;
+use crate::world::World;
+
+type Command = fn(&mut World, usize);
+
+/// Set for the long run.
+const WHOLE: &str = "WARREN_LADDERS_WHOLE";
+
+fn tune(peer: &mut PeerConfig) {
+    peer.dpd_delay = None;
+    // As the fleet has it.
+    peer.retransmit = Retransmit {
+        first: Duration::from_millis(500),
+        factor_percent: 200,
+        cap: Duration::from_secs(4),
+        tries: 10,
+    };
+}
+
+fn fresh() -> World {
+    toy(3, tune)
+}
+
+fn ready() -> World {
+    let mut world = toy(3, tune);
+    world.quiet = true;
+    world.initiate(0);
+    world.run(Duration::from_secs(3));
+    world.assert_settled();
+    world.ladder.clear();
+    world
+}
+
+fn initiate(world: &mut World, n: usize) {
+    world.initiate(n);
+}
+
+fn delete_child(world: &mut World, n: usize) {
+    if let Some(child) = world.hosts[n].endpoint.children().first().map(|c| c.id) {
+        let _ = world.command(n, |e, now| e.delete_child(now, child));
+    }
+}
+
+fn delete_ike(world: &mut World, n: usize) {
+    if let Some(ike) = world.hosts[n].endpoint.ike_sas().first().map(|i| i.id) {
+        let _ = world.command(n, |e, now| e.delete_ike(now, ike));
+    }
+}
+
+/// Everything that is not to stay is gone: after the last Delete there is nothing to wait for.
+fn nothing_left(world: &mut World) {
+    for host in 0..2 {
+        for ike in world.hosts[host].endpoint.ike_sas() {
+            let _ = world.command(host, |e, now| e.delete_ike(now, ike.id));
+        }
+    }
+    world.run_secs(200);
+    for host in &world.hosts {
+        assert_eq!(host.endpoint.next_timeout(), None, "left over\n{}", world.story());
+        assert!(host.inbound().is_empty() && host.outbound().is_empty(), "{}", world.story());
+    }
+}
+
+/// One tunnel, and no gap on the way to it.
+fn one(world: &mut World) {
+    world.run_secs(150);
+    world.assert_settled();
+    assert!(world.gaps.is_empty(), "{:?}\n{}", world.gaps, world.story());
+    for host in &world.hosts {
+        let failed = host.count(|e| matches!(e, Event::ChildFailed { .. }));
+        assert_eq!(failed, 0, "{}", world.story());
+    }
+    nothing_left(world);
+}
+
+/// Whatever is left is the same at both ends.
+fn agreed(world: &mut World) {
+    world.run_secs(200);
+    let [a, b] = &world.hosts;
+    let ikes = |n: usize| -> Vec<_> {
+        world.hosts[n].endpoint.ike_sas().iter().map(|i| (i.spi_i.0, i.spi_r.0)).collect()
+    };
+    assert_eq!(ikes(0), ikes(1), "IKE SAs\n{}", world.story());
+    assert!(ikes(0).len() <= 1);
+    let (ca, cb) = (a.endpoint.children(), b.endpoint.children());
+    let there: Vec<_> = ca.iter().map(|c| (c.spi_in, c.spi_out)).collect();
+    let here: Vec<_> = cb.iter().map(|c| (c.spi_out, c.spi_in)).collect();
+    assert_eq!(there, here, "child SAs\n{}", world.story());
+    for host in &world.hosts {
+        let data_plane = (host.inbound().len(), host.outbound().len());
+        assert_eq!(data_plane, (ca.len(), ca.len()), "{}", world.story());
+    }
+    nothing_left(world);
+}
+
+/// Walks all orders without a fault, then with one; in the long run also with slow jobs. `floor`: so many
+/// orders there are at least.
+fn walk(start: fn() -> World, [a, b]: [Option<Command>; 2], end: fn(&mut World), floor: usize) {
+    let whole = std::env::var_os(WHOLE).is_some();
+    let mut walked = 0;
+    for (faults, slow_jobs) in [(0, true), (1, false), (1, true)] {
+        if slow_jobs && faults > 0 && !whole {
+            continue;
+        }
+        let plan = Plan {
+            start: &start,
+            commands: [
+                a.as_ref().map(|f| f as &dyn Fn(&mut World, usize)),
+                b.as_ref().map(|f| f as &dyn Fn(&mut World, usize)),
+            ],
+            faults,
+            slow_jobs,
+            end: &end,
+            most: 20_000_000,
+        };
+        let began = std::time::Instant::now();
+        let orders = explore(&plan);
+        eprintln!("{orders} orders, {faults} faults, slow jobs {slow_jobs}, {:?}", began.elapsed());
+        walked += orders;
+    }
+    assert!(walked >= floor, "only {walked} orders");
+}
+
+macro_rules! orders {
+    ($($name:ident: $start:ident, $a:expr, $b:expr, $end:ident, $floor:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            walk($start, [$a, $b], $end, $floor);
+        })*
+    };
+}
+
+orders! {
+    one_initiates: fresh, Some(initiate), None, one, 1;
+    both_initiate: fresh, Some(initiate), Some(initiate), one, 1;
+    one_rekeys_the_child: ready, Some(rekey_child), None, one, 1;
+    the_other_rekeys_the_child: ready, None, Some(rekey_child), one, 1;
+    both_rekey_the_child: ready, Some(rekey_child), Some(rekey_child), one, 1;
+    one_rekeys_the_ike_sa: ready, Some(rekey_ike), None, one, 1;
+    both_rekey_the_ike_sa: ready, Some(rekey_ike), Some(rekey_ike), one, 1;
+    child_and_ike_sa: ready, Some(rekey_child), Some(rekey_ike), one, 1;
+    ike_sa_and_child: ready, Some(rekey_ike), Some(rekey_child), one, 1;
+    one_reauthenticates: ready, Some(initiate), None, one, 1;
+    the_other_reauthenticates: ready, None, Some(initiate), one, 1;
+    both_reauthenticate: ready, Some(initiate), Some(initiate), one, 1;
+    reauthentication_and_child: ready, Some(initiate), Some(rekey_child), one, 1;
+    reauthentication_and_ike_sa: ready, Some(initiate), Some(rekey_ike), one, 1;
+    both_delete_the_child: ready, Some(delete_child), Some(delete_child), agreed, 1;
+    one_deletes_the_child_that_the_other_rekeys: ready, Some(delete_child), Some(rekey_child), agreed, 1;
+    one_deletes_the_child_the_other_rekeys_the_ike_sa: ready, Some(delete_child), Some(rekey_ike), agreed, 1;
+    both_delete_the_ike_sa: ready, Some(delete_ike), Some(delete_ike), agreed, 1;
+    one_deletes_the_ike_sa_that_the_other_rekeys: ready, Some(delete_ike), Some(rekey_ike), agreed, 1;
+    one_deletes_the_ike_sa_whose_child_the_other_rekeys: ready, Some(delete_ike), Some(rekey_child), agreed, 1;
+    one_deletes_the_ike_sa_the_other_its_child: ready, Some(delete_ike), Some(delete_child), agreed, 1;
+}
