@@ -27,7 +27,7 @@ use crate::exchange::child::{self, Answer, Keying, Refusal, find_sa};
 use crate::exchange::{create_child, delete, followup, liveness, recovered, rekey};
 use crate::ike_sa::{IkeSa, State};
 use crate::job::{Done, JobId};
-use crate::record::Asks;
+use crate::record::{Asks, Origin};
 use crate::suite;
 use crate::timer::Timer;
 
@@ -72,18 +72,6 @@ pub(crate) struct Established {
     /// What the peer deleted while a CREATE_CHILD_SA of this host waits for its response, and no
     /// child has: the response may still name one of them.
     pub(crate) deleted: Vec<Spi>,
-}
-
-/// The IKE_SA_INIT exchange that an IKE SA goes back to through all its rekeys.
-pub(crate) struct Origin {
-    /// Whether this host initiated it.
-    pub(crate) own: bool,
-    pub(crate) ni: Vec<u8>,
-    pub(crate) nr: Vec<u8>,
-    /// When it began here.
-    pub(crate) began: Instant,
-    /// When both ends were authenticated here.
-    pub(crate) since: Instant,
 }
 
 /// Where it is in its life.

@@ -86,8 +86,25 @@ pub struct SaRecord {
     pub since: Instant,
     /// When it is due for rekeying.
     pub rekey_at: Instant,
+    /// What it goes back to: a twin may turn up that was begun at the same time.
+    pub origin: Option<Origin>,
     /// Its complete child SAs, without their keys: those are in the data plane.
     pub children: Vec<ChildRecord>,
+}
+
+/// The IKE_SA_INIT exchange that an IKE SA goes back to through all its rekeys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// Whether this host initiated it.
+    pub own: bool,
+    /// The initiator's nonce.
+    pub ni: Vec<u8>,
+    /// The responder's.
+    pub nr: Vec<u8>,
+    /// When it began here.
+    pub began: Instant,
+    /// When both ends were authenticated here.
+    pub since: Instant,
 }
 
 /// A request without response.
@@ -258,6 +275,7 @@ impl SaRecord {
             replaced: up.replaced(),
             since: up.since,
             rekey_at: up.rekey_at,
+            origin: up.origin.as_deref().cloned(),
             children: children(cx, sa),
         })
     }

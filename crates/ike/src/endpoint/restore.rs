@@ -46,7 +46,13 @@ impl Endpoint {
         }
         let id = self.cx.fresh_ike_id();
         let mut sa = revive(&self.cx, now, id, &record, config)?;
-        let mut up = Established::new(&sa, now, record.local_id, record.remote_id, None);
+        let mut up = Established::new(
+            &sa,
+            now,
+            record.local_id,
+            record.remote_id,
+            record.origin.map(Arc::new),
+        );
         (up.since, up.rekey_at) = (record.since, record.rekey_at);
         up.queue.extend(record.orphans.into_iter().map(Task::DeleteSpi));
         if record.replaced {

@@ -12,7 +12,7 @@ use crate::config::Auth;
 use crate::context::{After, Context};
 use crate::endpoint::Now;
 use crate::error::{AuthError, EndReason, Failure, Misbehaviour};
-use crate::established::{self, Established, Origin, Task};
+use crate::established::{self, Established, Task};
 use crate::event::Event;
 use crate::exchange::child::{self, Answer, Keying, Offer, find_sa};
 use crate::exchange::proof::{Claim, Own, Whose, certificates, check, find_auth, find_id, prove};
@@ -20,6 +20,7 @@ use crate::ike_sa::{IkeSa, State, error_notify, find_error, find_notify};
 use crate::job::{Done, JobId};
 use crate::negotiate::ChildExchange;
 use crate::ppk::{self, PpkKeys};
+use crate::record::Origin;
 
 /// What both sides sign, and how the peer can be answered.
 pub(crate) struct Handshake {

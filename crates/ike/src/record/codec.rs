@@ -15,7 +15,7 @@ use wire::kept::{
 };
 use wire::registry::{Encr, ExchangeType, Integ, Ke, Prf};
 
-use super::{Asks, ChildRecord, CipherSpec, IkeSpi, Outstanding, SaRecord};
+use super::{Asks, ChildRecord, CipherSpec, IkeSpi, Origin, Outstanding, SaRecord};
 use crate::keys::IkeKeys;
 use crate::multi_ke::Additional;
 use crate::nat::NatState;
@@ -46,6 +46,7 @@ impl SaRecord {
         put_window(out, self);
         put_list(out, &self.orphans, |out, spi| out.put_u32(spi.0));
         put_times(out, self.since, self.rekey_at);
+        put_option(out, self.origin.as_ref(), put_origin);
         put_list(out, &self.children, put_child);
     }
 
@@ -73,9 +74,23 @@ fn whole(mut r: Reader<'_>) -> Kept<SaRecord> {
     window(&mut r, &mut sa)?;
     sa.orphans = list(&mut r, |r| Ok(Spi(r.u32()?)))?;
     (sa.since, sa.rekey_at) = times(&mut r)?;
+    sa.origin = option(&mut r, origin)?;
     sa.children = list(&mut r, child)?;
     r.finish()?;
     Ok(sa)
+}
+
+fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
+    out.put_u8(u8::from(origin.own));
+    put_bytes(out, &origin.ni);
+    put_bytes(out, &origin.nr);
+    put_times(out, origin.began, origin.since);
+}
+
+fn origin(r: &mut Reader<'_>) -> Kept<Origin> {
+    let (own, ni, nr) = (flag(r)?, bytes(r)?.to_vec(), bytes(r)?.to_vec());
+    let (began, since) = times(r)?;
+    Ok(Origin { own, ni, nr, began, since })
 }
 
 fn put_names(out: &mut Vec<u8>, sa: &SaRecord) {
@@ -128,6 +143,7 @@ fn names(r: &mut Reader<'_>) -> Kept<SaRecord> {
         replaced,
         since: Instant::ZERO,
         rekey_at: Instant::ZERO,
+        origin: None,
         children: Vec::new(),
     })
 }

@@ -8,6 +8,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use ike::rng::Rng;
+
 use crate::world::{Fate, Name, Pending, World};
 
 /// One event.
@@ -52,10 +54,7 @@ pub fn explore(plan: &Plan<'_>) -> usize {
     let mut path: Vec<Fork> = Vec::new();
     let mut walks = 0;
     loop {
-        if catch_unwind(AssertUnwindSafe(|| walk(plan, &mut path, true))).is_err() {
-            // Once more, with its story.
-            walk(plan, &mut path, false);
-        }
+        told_if_it_fails(|quiet| all(plan, &mut path, quiet));
         walks += 1;
         assert!(walks < plan.most, "more than {walks} orders");
         while let Some(fork) = path.last_mut() {
@@ -71,14 +70,60 @@ pub fn explore(plan: &Plan<'_>) -> usize {
     }
 }
 
+/// Walks so many orders of all, by chance.
+pub fn sample(plan: &Plan<'_>, walks: u32) {
+    for n in 0..walks {
+        told_if_it_fails(|quiet| {
+            let mut seed = [7; 32];
+            seed[..4].copy_from_slice(&n.to_be_bytes());
+            let mut rng = Rng::new(seed);
+            walk(plan, quiet, &mut |choices| {
+                // A fault in some step of a walk, not in the first few of all.
+                let calm = choices.iter().filter(|c| !c.is_fault()).count();
+                let faults = rng.below(12) == 0 && calm < choices.len();
+                let of = if faults || calm == 0 { choices.len() } else { calm };
+                let quiet = |c: &&Choice| of == choices.len() || !c.is_fault();
+                choices.iter().filter(quiet).nth(rng.below(of as u64) as usize).copied()
+            });
+        });
+    }
+}
+
+/// Nobody reads the story of a walk that succeeds: one that fails is walked once more.
+fn told_if_it_fails(mut walk: impl FnMut(bool)) {
+    if catch_unwind(AssertUnwindSafe(|| walk(true))).is_err() {
+        walk(false);
+    }
+}
+
 /// Goes to the end of the path, and beyond it always the first way.
-fn walk(plan: &Plan<'_>, path: &mut Vec<Fork>, quiet: bool) {
+fn all(plan: &Plan<'_>, path: &mut Vec<Fork>, quiet: bool) {
+    let mut depth = 0;
+    let mut asleep = Vec::new();
+    walk(plan, quiet, &mut |all| {
+        if depth == path.len() {
+            let choices: Vec<_> = all.iter().filter(|c| !asleep.contains(*c)).copied().collect();
+            if choices.is_empty() {
+                // Another walk was here.
+                return None;
+            }
+            path.push(Fork { choices, at: 0, asleep: std::mem::take(&mut asleep) });
+        }
+        let fork = &path[depth];
+        let choice = fork.choices[fork.at];
+        let seen = fork.asleep.iter().chain(&fork.choices[..fork.at]);
+        asleep = seen.filter(|other| apart(**other, choice)).copied().collect();
+        depth += 1;
+        Some(choice)
+    });
+}
+
+/// One order, as `choose` has it.
+fn walk(plan: &Plan<'_>, quiet: bool, choose: &mut dyn FnMut(&[Choice]) -> Option<Choice>) {
     let mut world = (plan.start)();
     world.quiet = quiet;
     let mut open = [0, 1].map(|n| plan.commands[n].is_some());
     let mut faults = plan.faults;
-    let mut asleep = Vec::new();
-    let mut depth = 0;
     loop {
         if !plan.slow_jobs && do_job(&mut world) {
             continue;
@@ -89,23 +134,11 @@ fn walk(plan: &Plan<'_>, path: &mut Vec<Fork>, quiet: bool) {
                 Some(_) => world.leap(),
                 None => break,
             }
-            asleep.clear();
             continue;
         }
-        if depth == path.len() {
-            let choices: Vec<_> = all.into_iter().filter(|c| !asleep.contains(c)).collect();
-            if choices.is_empty() {
-                // Another walk was here.
-                return;
-            }
-            path.push(Fork { choices, at: 0, asleep });
-        }
-        let fork = &path[depth];
-        let choice = fork.choices[fork.at];
-        let seen = fork.asleep.iter().chain(&fork.choices[..fork.at]);
-        asleep = seen.filter(|other| apart(**other, choice)).copied().collect();
-        depth += 1;
+        let Some(choice) = choose(&all) else { return };
         world.tell(|w| format!("{} {choice:?}", w.now));
+        faults -= usize::from(choice.is_fault());
         match choice {
             Choice::Command(n) => {
                 open[n] = false;
@@ -113,17 +146,21 @@ fn walk(plan: &Plan<'_>, path: &mut Vec<Fork>, quiet: bool) {
                     command(&mut world, n);
                 }
             }
-            Choice::Serve(_, name, fate) => {
-                faults -= usize::from(fate != Fate::Deliver);
-                world.serve(name, fate);
-            }
-            Choice::Leap => {
-                faults -= 1;
-                world.leap();
-            }
+            Choice::Serve(_, name, fate) => world.serve(name, fate),
+            Choice::Leap => world.leap(),
         }
     }
     (plan.end)(&mut world);
+}
+
+impl Choice {
+    fn is_fault(self) -> bool {
+        match self {
+            Self::Command(_) => false,
+            Self::Serve(_, _, fate) => fate != Fate::Deliver,
+            Self::Leap => true,
+        }
+    }
 }
 
 fn do_job(world: &mut World) -> bool {
@@ -152,7 +189,6 @@ fn apart(a: Choice, b: Choice) -> bool {
         Choice::Command(n) | Choice::Serve(n, ..) => Some(n),
         Choice::Leap => None,
     };
-    let faulty = |choice| matches!(choice, Choice::Serve(_, _, Fate::Lose | Fate::Twice));
     // Two faults compete for the number of them that may be.
-    !(faulty(a) && faulty(b)) && place(a).zip(place(b)).is_some_and(|(a, b)| a != b)
+    !(a.is_fault() && b.is_fault()) && place(a).zip(place(b)).is_some_and(|(a, b)| a != b)
 }

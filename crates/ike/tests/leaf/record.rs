@@ -7,7 +7,9 @@ use ike::keys::IkeKeys;
 use ike::multi_ke::Additional;
 use ike::nat::NatState;
 use ike::negotiate::{EspSuite, IkeSuite};
-use ike::record::{Asks, ChildRecord, CipherSpec, DecodeError, Outstanding, SaRecord, VERSION};
+use ike::record::{
+    Asks, ChildRecord, CipherSpec, DecodeError, Origin, Outstanding, SaRecord, VERSION,
+};
 use ipsec::sa::{Mode, Reqid};
 use ipsec::{Instant, Spi};
 use proptest::prelude::*;
@@ -69,7 +71,12 @@ prop_compose! {
             keys, sealed: ids.2, next_out: ids.0, expected_in: ids.1,
             outstanding: sent.map(|(id, asks)| Outstanding { id, messages: vec![vec![7; 9]], asks }),
             answer, orphans: orphans.into_iter().map(Spi).collect(),
-            since: Instant::from_nanos(1), rekey_at: Instant::NEVER, children,
+            since: Instant::from_nanos(1), rekey_at: Instant::NEVER,
+            origin: flags[1].then(|| Origin {
+                own: flags[2], ni: vec![1; 32], nr: vec![2; 16],
+                began: Instant::from_nanos(ids.2), since: Instant::from_nanos(9),
+            }),
+            children,
         }
     }
 }

@@ -153,3 +153,87 @@ fn another_secret_is_for_the_next_tunnel() {
     one.warren(&["restart", "10.77.0.2"]).ok();
     mesh.connect(0, 1);
 }
+
+/// A tunnel is replaced by the side that did not begin it, and by the side that did.
+#[test]
+fn another_suite_replaces_the_tunnel_from_either_side() {
+    if !root() {
+        return;
+    }
+    let text = |suite: &str| format!("{BASE}esp_proposals: [{suite}]\n");
+    let both = |first, second| format!("{BASE}esp_proposals: [{first}, {second}]\n");
+    let mesh = Mesh::pair(&text("aes128gcm16"));
+    let suite_at = |host: usize, suite: &str| {
+        let peer = mesh.address(1 - host);
+        mesh.daemons[host].until(peer, suite, |row| {
+            crate::settled(row) && row["child_sas"][0]["suite"] == *suite
+        });
+    };
+    let (mut old, mut new) = ("aes128gcm16", "aes256gcm16");
+    for round in 0..6 {
+        let [first, second] = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        // Both take either; then one of the two wants the new one alone, and has to begin.
+        for host in [0, 1] {
+            mesh.daemons[host].folder.put("warren.yml", both(old, new));
+            mesh.daemons[host].warren(&["reload"]).ok();
+            mesh.daemons[host].until(mesh.address(1 - host), "calm", crate::settled);
+        }
+        mesh.daemons[first].folder.put("warren.yml", text(new));
+        mesh.daemons[first].warren(&["reload"]).ok();
+        for host in [first, second] {
+            suite_at(host, new);
+        }
+        mesh.daemons[second].folder.put("warren.yml", text(new));
+        mesh.daemons[second].warren(&["reload"]).ok();
+        mesh.passes(first, second, "over the new one");
+        suite_at(first, new);
+        (old, new) = (new, old);
+    }
+}
+
+/// New secrets and certificates count at once with `--reauth`, and no packet is lost.
+#[test]
+fn reauthentication_on_demand_loses_nothing() {
+    if !root() {
+        return;
+    }
+    let other = BASE.replace("correct horse", "another horse");
+    let mesh = Mesh::pair(BASE);
+    let [one, two] = [&mesh.daemons[0], &mesh.daemons[1]];
+    let spi = |row: &Value| row["ike_sas"][0]["spi_i"].as_str().unwrap_or_default().to_owned();
+    let anew = |host: &crate::world::daemon::Daemon, peer, old: &str| {
+        host.until(peer, "another tunnel", |row| crate::settled(row) && spi(row) != old)
+    };
+    let mut old = spi(&one.peer(two.address));
+    for (here, there) in [(0, 1), (1, 0)] {
+        let lost = mesh.net.lost(here, there, 1000, |number| {
+            if number == 100 {
+                let peer = mesh.address(there).to_string();
+                mesh.daemons[here].warren(&["rekey", &peer, "--reauth"]).ok();
+            }
+        });
+        assert_eq!(lost, 0, "{here} -> {there}");
+        let row = anew(&mesh.daemons[here], mesh.address(there), &old);
+        anew(&mesh.daemons[there], mesh.address(here), &old);
+        old = spi(&row);
+    }
+    // Another secret: the first that asks for it is refused and keeps the tunnel, until the other has it too.
+    for daemon in [one, two] {
+        daemon.folder.put("warren.yml", &other);
+    }
+    one.warren(&["reload", "--reauth"]).ok();
+    let refused = one.until(two.address, "a refusal", |row| row["last_error"].is_string());
+    assert_eq!(
+        (&refused["state"], spi(&refused)),
+        (&Value::from("up"), old.clone()),
+        "{refused:#}"
+    );
+    let lost = mesh.net.lost(0, 1, 1000, |number| {
+        if number == 100 {
+            two.warren(&["reload", "--reauth"]).ok();
+        }
+    });
+    assert_eq!(lost, 0);
+    anew(one, two.address, &old);
+    anew(two, one.address, &old);
+}
