@@ -7,6 +7,8 @@ use ipsec::Instant;
 pub enum ChildDoing {
     /// There is no such child SA.
     Absent,
+    /// There is none, but one is being created whose response is still to come: it may be that one.
+    Coming,
     /// Nothing.
     Idle,
     /// Rekeying it: own request sent, no response yet (or its outcome not settled).
@@ -143,14 +145,14 @@ fn reply_rekey_child(child: ChildDoing) -> Reply {
         ChildDoing::Absent => Reply::ChildSaNotFound,
         ChildDoing::Idle => Reply::Usual,
         ChildDoing::Rekeying => Reply::UsualSimultaneous,
-        ChildDoing::Closing => Reply::TemporaryFailure,
+        ChildDoing::Closing | ChildDoing::Coming => Reply::TemporaryFailure,
     }
 }
 
 /// RFC 7296 2.25.1; holds while the IKE SA is rekeyed as well (2.25.2).
 fn reply_delete_child(child: ChildDoing) -> Reply {
     match child {
-        ChildDoing::Absent | ChildDoing::Closing => Reply::WithoutDelete,
+        ChildDoing::Absent | ChildDoing::Coming | ChildDoing::Closing => Reply::WithoutDelete,
         ChildDoing::Idle | ChildDoing::Rekeying => Reply::Usual,
     }
 }

@@ -43,6 +43,9 @@ const UNPROVEN_PER_PEER: usize = 4;
 /// IKE SAs of one address that it may initiate itself up to, all states counted.
 pub(crate) const MAX_SAS_PER_PEER: usize = 64;
 
+/// Time between two answers to unprotected messages that are no first requests.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
 /// The loser of two IKE SAs that were initiated at once is closed after this long by its initiator …
 const CLOSE_OWN_TWIN: Duration = Duration::from_secs(2);
 /// … and, if the peer does not, after this long by the other side: the peer may hold the newer one for a
@@ -156,6 +159,8 @@ pub struct Endpoint {
     half_open: half_open::HalfOpen,
     /// Losers among IKE SAs that were initiated at once.
     redundant: BTreeSet<IkeSaId>,
+    /// Before this, no unprotected message is answered that is no first request.
+    tell_at: Instant,
 }
 
 impl Endpoint {
@@ -171,6 +176,7 @@ impl Endpoint {
             inits: BTreeMap::new(),
             half_open: Default::default(),
             redundant: BTreeSet::new(),
+            tell_at: Instant::ZERO,
         }
     }
 
@@ -203,11 +209,8 @@ impl Endpoint {
         let header = Header::parse(bytes).map_err(|_| Misbehaviour::Malformed)?;
         let arrived = Arrived { local, remote, header, bytes };
         if header.version >> 4 != Header::VERSION >> 4 {
-            if header.version >> 4 > Header::VERSION >> 4
-                && !header.flags.response
-                && directory.is_known(remote.ip())
-            {
-                init::refuse(&mut self.cx, arrived, NotifyType::INVALID_MAJOR_VERSION, Vec::new());
+            if header.version >> 4 > Header::VERSION >> 4 {
+                self.tell(now, arrived, NotifyType::INVALID_MAJOR_VERSION, directory);
             }
             return Err(Misbehaviour::Version);
         }
@@ -221,7 +224,10 @@ impl Endpoint {
             true => (header.spi_r, header.spi_i),
             false => (header.spi_i, header.spi_r),
         };
-        let id = *self.cx.by_spi.get(&here).ok_or(Misbehaviour::UnknownSpi)?;
+        let Some(id) = self.cx.by_spi.get(&here).copied() else {
+            self.tell(now, arrived, NotifyType::INVALID_IKE_SPI, directory);
+            return Err(Misbehaviour::UnknownSpi);
+        };
         let sa = self.sas.get(&id).ok_or(Misbehaviour::UnknownSpi)?;
         let peer_fits = sa.secured.is_none() || sa.peer_spi() == there;
         if sa.initiator == header.flags.initiator || !peer_fits {
@@ -229,6 +235,22 @@ impl Endpoint {
         }
         self.with(now, id, |cx, sa| sa.receive(cx, now, arrived));
         Ok(())
+    }
+
+    /// Tells a peer what is wrong with a request that belongs to no IKE SA, without protection and only so
+    /// often (RFC 7296 1.5, 2.21.4).
+    fn tell(
+        &mut self,
+        now: Now,
+        arrived: Arrived<'_>,
+        what: NotifyType,
+        directory: &dyn Directory,
+    ) {
+        let asked = !arrived.header.flags.response && directory.is_known(arrived.remote.ip());
+        if asked && now.at >= self.tell_at {
+            self.tell_at = now.at + TELL_EVERY;
+            init::refuse(&mut self.cx, arrived, what, Vec::new());
+        }
     }
 
     /// A job is done.
@@ -316,7 +338,7 @@ impl Endpoint {
         let known = self.cx.children.of(ike).into_iter().filter_map(|id| self.cx.children.get(id));
         let known: Vec<_> = known.filter(|child| child.spi_in == spi).collect();
         match known.as_slice() {
-            [] => self.task(now, ike, Task::DeleteSpi(spi)),
+            [] => self.task(now, ike, Task::UnknownSpi(spi)),
             [child] if child.stage == Stage::Up && child.successor.is_none() => {
                 let id = child.id;
                 self.rekey_child(now, id)

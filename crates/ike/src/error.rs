@@ -58,7 +58,7 @@ pub enum Failure {
         by: &'static str,
         /// What is acceptable here.
         ours: Vec<Proposal>,
-        /// What the peer offered; unknown if it refused ours.
+        /// What the peer offered, or says that it would have taken.
         theirs: Vec<Proposal>,
     },
     /// One has transport mode, the other tunnel mode.
@@ -84,7 +84,7 @@ pub enum Failure {
         ours_local: Vec<TrafficSelector>,
         /// The peer's side, as configured here.
         ours_remote: Vec<TrafficSelector>,
-        /// The peer's side, as the peer asked for; empty if the peer refused.
+        /// The peer's side, as the peer asked for, or says that it would have taken; empty if it does not say.
         theirs_local: Vec<TrafficSelector>,
         /// This host's side, as the peer asked for.
         theirs_remote: Vec<TrafficSelector>,
@@ -127,6 +127,9 @@ pub enum EndReason {
     /// Replaced by another that was authenticated anew (RFC 7296 2.8.3).
     #[error("replaced by a newly authenticated one")]
     Reauthenticated,
+    /// The two ends do not agree on what there is (RFC 7296 2.25).
+    #[error("the peer could not go on for minutes (TEMPORARY_FAILURE)")]
+    OutOfStep,
     /// The loser of a simultaneous negotiation.
     #[error("redundant")]
     Redundant,

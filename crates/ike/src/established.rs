@@ -44,6 +44,8 @@ const OUTBOUND_REKEYED: Duration = Duration::from_secs(120);
 
 /// A refused exchange is tried again after this long, and up to as long again (RFC 7296 2.25).
 const RETRY: Duration = Duration::from_secs(2);
+/// If that goes on for so long, the SA is closed (RFC 7296 2.25: several minutes).
+const OUT_OF_STEP: Duration = Duration::from_secs(180);
 
 /// A replaced IKE SA that the peer should delete, and does not, is deleted here after this long; so is a
 /// new one that never came into its inheritance.
@@ -56,6 +58,8 @@ pub(crate) struct Established {
     pub(crate) since: Instant,
     pub(crate) rekey_at: Instant,
     pub(crate) last_alive: Instant,
+    /// When an unprotected message last made this host ask for a sign of life.
+    pub(crate) last_hint: Instant,
     /// The IKE_SA_INIT that began it: a twin may turn up that was initiated at the same time.
     pub(crate) origin: Option<Arc<Origin>>,
     /// The peer is known to have this SA up.
@@ -69,6 +73,8 @@ pub(crate) struct Established {
     pub(crate) theirs: Option<Theirs>,
     pub(crate) queue: VecDeque<Task>,
     later: Vec<Task>,
+    /// Since when the peer answers TEMPORARY_FAILURE to whatever it is asked for.
+    pub(crate) refused_since: Option<Instant>,
     /// What the peer deleted while a CREATE_CHILD_SA of this host waits for its response, and no
     /// child has: the response may still name one of them.
     pub(crate) deleted: Vec<Spi>,
@@ -98,6 +104,8 @@ pub(crate) enum Task {
     DeleteChild(ChildId, EndReason),
     /// An SPI that this host never installed is deleted.
     DeleteSpi(Spi),
+    /// The same, and ESP came to it.
+    UnknownSpi(Spi),
     /// This IKE SA is deleted, or (with a notify) the peer's proof refused.
     DeleteIke(Option<NotifyType>),
     /// A sign of life is asked for.
@@ -150,6 +158,8 @@ pub(crate) enum Flow {
     Stay,
     /// It is over.
     End(Failure),
+    /// It is to be deleted.
+    Close(EndReason),
 }
 
 /// A child SA that was installed to answer a request.
@@ -173,6 +183,7 @@ impl Established {
             since: now.at,
             rekey_at: now.at + sa.config.ike_rekey_after,
             last_alive: now.at,
+            last_hint: Instant::ZERO,
             origin,
             confirmed: true,
             redundant: false,
@@ -182,6 +193,7 @@ impl Established {
             theirs: None,
             queue: VecDeque::new(),
             later: Vec::new(),
+            refused_since: None,
             deleted: Vec::new(),
         }
     }
@@ -252,6 +264,22 @@ impl Established {
         if self.later.len() < MAX_QUEUE {
             self.later.push(task);
         }
+    }
+
+    /// The peer answered TEMPORARY_FAILURE.
+    pub(crate) fn refused_for_now(
+        &mut self,
+        cx: &mut Context,
+        sa: &IkeSa,
+        now: Now,
+        task: Task,
+    ) -> Flow {
+        let since = *self.refused_since.get_or_insert(now.at);
+        if now.at.since(since) >= OUT_OF_STEP {
+            return Flow::Close(EndReason::OutOfStep);
+        }
+        self.retry(cx, sa, now, task);
+        Flow::Stay
     }
 
     /// All tasks, for a successor.
@@ -325,7 +353,8 @@ impl Established {
     /// What this host does with a child SA.
     pub(crate) fn child_doing(&self, cx: &Context, child: Option<ChildId>) -> ChildDoing {
         let Some(child) = child.and_then(|id| cx.children.get(id)) else {
-            return ChildDoing::Absent;
+            let coming = matches!(self.own, Some(Own::Create(_) | Own::CreateAgreeing(_)));
+            return if coming { ChildDoing::Coming } else { ChildDoing::Absent };
         };
         let rekeying = match &self.own {
             Some(Own::Create(sent)) => sent.plan.replaces() == Some(child.id),
@@ -370,6 +399,7 @@ impl Task {
             (Self::RekeyChild(a), Self::RekeyChild(b)) => a == b,
             (Self::DeleteChild(a, _), Self::DeleteChild(b, _)) => a == b,
             (Self::DeleteSpi(a), Self::DeleteSpi(b)) => a == b,
+            (Self::UnknownSpi(a), Self::UnknownSpi(b)) => a == b,
             (Self::NewChild(a), Self::NewChild(b)) => a.reqid == b.reqid,
             (Self::RekeyIke, Self::RekeyIke)
             | (Self::Probe, Self::Probe)

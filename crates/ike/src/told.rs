@@ -1,11 +1,15 @@
-//! What a refusal tells the peer: the proposals, or the mode, that would have been taken.
+//! What a refusal tells the peer: the proposals, the mode, or the selectors, that would have been taken.
 //!
-//! They stand, in strongSwan's syntax, in the data of NO_PROPOSAL_CHOSEN, for which RFC 7296 3.10.1 has no use:
+//! They stand, in strongSwan's syntax, in the data of NO_PROPOSAL_CHOSEN, selectors in that of TS_UNACCEPTABLE, for
+//! which RFC 7296 3.10.1 has no use:
 //! the operator at the other end then sees both lists. Other daemons neither send nor read them.
 
+use wire::bytes::Reader;
+use wire::kept::{Kept, list, put_list, put_selector, selector};
 use wire::payload::Notify;
 use wire::proposal::Proposal;
 use wire::registry::{NotifyType, ProtocolId};
+use wire::selector::TrafficSelector;
 use wire::suite_text::{parse_esp, parse_ike, parse_list, to_text};
 
 /// Bytes that are sent, and that are read.
@@ -44,6 +48,32 @@ pub(crate) fn wants_transport(notify: &Notify) -> bool {
     notify.data == TRANSPORT
 }
 
+/// What stands before selectors.
+const SELECTORS: &[u8] = b"TS";
+
+/// TS_UNACCEPTABLE with what is acceptable here: this host's side, then the peer's.
+pub(crate) fn ts_unacceptable(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Notify {
+    let mut data = SELECTORS.to_vec();
+    put_list(&mut data, local, put_selector);
+    put_list(&mut data, remote, put_selector);
+    if data.len() > MAX {
+        data.clear();
+    }
+    Notify { kind: NotifyType::TS_UNACCEPTABLE, data, ..no_proposal_chosen(&[], 0) }
+}
+
+/// What the peer would have taken: its side, then this host's; nothing if it does not say so.
+pub(crate) fn selectors(notify: &Notify) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let told = notify.data.strip_prefix(SELECTORS).filter(|data| data.len() <= MAX);
+    let read = |data| -> Kept<_> {
+        let mut r = Reader::new(data, "selectors");
+        let sides = (list(&mut r, selector)?, list(&mut r, selector)?);
+        r.finish()?;
+        Ok(sides)
+    };
+    told.and_then(|data| read(data).ok()).unwrap_or_default()
+}
+
 /// What the peer would have taken; nothing if it does not say so in words that are known here.
 pub(crate) fn proposals(protocol: ProtocolId, notify: &Notify) -> Vec<Proposal> {
     let text = Some(&notify.data).filter(|data| data.len() <= MAX);
@@ -67,6 +97,18 @@ mod tests {
         let told = no_proposal_chosen(&many, MAX);
         assert_eq!(no_proposal_chosen(&many, 19).data, []);
         assert!(told.data.len() <= MAX && proposals(ProtocolId::IKE, &told).len() > 10);
+    }
+
+    #[test]
+    fn selectors_that_are_told_are_read() {
+        let [a, b] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(|a| vec![TrafficSelector::host(a.into())]);
+        let told = ts_unacceptable(&a, &b);
+        assert_eq!(selectors(&told), (a.clone(), b));
+        for cut in 0..told.data.len() {
+            let cut = Notify { data: told.data[..cut].to_vec(), ..told.clone() };
+            assert_eq!(selectors(&cut), Default::default());
+        }
+        assert_eq!(ts_unacceptable(&vec![a[0]; 200], &[]).data, []);
     }
 
     #[test]

@@ -117,6 +117,7 @@ fn go_on(up: Box<Established>, cx: &mut Context, sa: &mut IkeSa, now: Now, flow:
     match flow {
         Flow::Stay => proceed(up, cx, sa, now),
         Flow::End(reason) => sa.end(cx, now, reason),
+        Flow::Close(reason) => close(up, cx, sa, now, reason),
     }
 }
 
@@ -151,7 +152,8 @@ fn begin(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, task:
         }
         Task::RekeyIke if up.life == Life::Live => rekey::start(up, cx, sa),
         Task::DeleteChild(child, reason) => delete::start(up, cx, sa, now, child, reason),
-        Task::DeleteSpi(spi) => delete::start_spi(up, cx, sa, now, spi),
+        Task::DeleteSpi(spi) => delete::start_spi(up, cx, sa, now, spi, false),
+        Task::UnknownSpi(spi) => delete::start_spi(up, cx, sa, now, spi, true),
         Task::DeleteIke(notify) => delete::start_ike(up, cx, sa, now, notify),
         Task::Probe => liveness::start(up, cx, sa, now),
         Task::Supersede => cx.after.push_back(After::Supersede(sa.id)),

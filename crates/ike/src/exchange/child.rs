@@ -50,6 +50,9 @@ impl Refusal {
         match &self.reason {
             Failure::NoProposalChosen { ours, .. } => told::no_proposal_chosen(ours, told::MAX),
             Failure::OtherMode { .. } => told::transport_wanted(),
+            Failure::TsUnacceptable { ours_local, ours_remote, .. } => {
+                told::ts_unacceptable(ours_local, ours_remote)
+            }
             _ => plain_notify(self.notify),
         }
     }
@@ -114,12 +117,15 @@ impl Offer {
                 ours: self.config.esp_proposals.clone(),
                 theirs: told::proposals(ProtocolId::ESP, error),
             },
-            NotifyType::TS_UNACCEPTABLE => Failure::TsUnacceptable {
-                ours_local: self.config.local_ts.clone(),
-                ours_remote: self.config.remote_ts.clone(),
-                theirs_local: Vec::new(),
-                theirs_remote: Vec::new(),
-            },
+            NotifyType::TS_UNACCEPTABLE => {
+                let (theirs_local, theirs_remote) = told::selectors(error);
+                Failure::TsUnacceptable {
+                    ours_local: self.config.local_ts.clone(),
+                    ours_remote: self.config.remote_ts.clone(),
+                    theirs_local,
+                    theirs_remote,
+                }
+            }
             kind => Failure::PeerError(kind),
         }
     }

@@ -210,6 +210,7 @@ impl Sent {
         if find_sa(&payloads).is_none() {
             return refused(up, cx, sa, now, plan, &payloads);
         }
+        up.refused_since = None;
         match read_answer(&plan, &payloads) {
             Err(reason) => {
                 up.push(Task::DeleteSpi(plan.offer.spi_in()));
@@ -279,7 +280,7 @@ fn refused(
                 }
             }
         }
-        NotifyType::TEMPORARY_FAILURE => up.retry(cx, sa, now, plan.task()),
+        NotifyType::TEMPORARY_FAILURE => return up.refused_for_now(cx, sa, now, plan.task()),
         NotifyType::CHILD_SA_NOT_FOUND => forget_old(up, cx, &plan),
         _ => failed(cx, sa, now, plan.replaces(), plan.offer.refused(error)),
     }

@@ -1,7 +1,7 @@
 //! INFORMATIONAL with Deletes (RFC 7296 1.4, 1.4.1, 2.25), and what else may stand in it.
 
 use wire::esp::Spi;
-use wire::payload::{Delete, Payload};
+use wire::payload::{Delete, Notify, Payload};
 use wire::registry::{ExchangeType, NotifyType, ProtocolId};
 
 use crate::child_sa::{self, Child, Stage};
@@ -13,7 +13,7 @@ use crate::established::{self, Established, Flow, Life, Own};
 use crate::event::ChildId;
 use crate::exchange::child::delete_esp;
 use crate::exchange::rekey;
-use crate::ike_sa::{IkeSa, error_notify, find_notify};
+use crate::ike_sa::{IkeSa, error_notify, find_notify, plain_notify};
 
 /// This host's Delete of a child SA.
 pub(crate) struct Sent {
@@ -49,15 +49,21 @@ fn newest(cx: &Context, mut child: ChildId) -> ChildId {
     child
 }
 
-/// Deletes what the peer may have, and this host has not.
+/// Deletes what the peer may have, and this host has not; if ESP came to it, that is said as well (RFC 7296
+/// 1.5, 2.21.4).
 pub(crate) fn start_spi(
     up: &mut Established,
     cx: &mut Context,
     sa: &mut IkeSa,
     now: Now,
     spi: Spi,
+    came: bool,
 ) {
-    sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &[delete_esp(vec![spi.0])]);
+    let told =
+        Notify { data: spi.0.to_be_bytes().to_vec(), ..plain_notify(NotifyType::INVALID_SPI) };
+    let mut payloads: Vec<_> = came.then_some(Payload::Notify(told)).into_iter().collect();
+    payloads.push(delete_esp(vec![spi.0]));
+    sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &payloads);
     up.own = Some(Own::Delete(Sent { child: None, reason: EndReason::Deleted }));
 }
 

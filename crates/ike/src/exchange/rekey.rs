@@ -143,6 +143,7 @@ impl Sent {
         if find_sa(&payloads).is_none() {
             return refused(up, cx, sa, now, plan, &payloads);
         }
+        up.refused_since = None;
         match read_answer(&plan, &payloads) {
             Ok(read) => {
                 let job = cx.job(sa.id, Work::Agree { private, peer: read.public });
@@ -193,7 +194,7 @@ fn refused(
     }
     match find_error(payloads) {
         Some(error) if error.kind == NotifyType::TEMPORARY_FAILURE => {
-            up.retry(cx, sa, now, Task::RekeyIke)
+            return up.refused_for_now(cx, sa, now, Task::RekeyIke);
         }
         Some(error)
             if error.kind == NotifyType::INVALID_KE_PAYLOAD

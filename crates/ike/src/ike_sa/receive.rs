@@ -5,6 +5,9 @@ use wire::message::parse_payloads;
 use super::*;
 use crate::exchange::intermediate::Whole;
 
+/// Time between two signs of life that are asked for because of what anybody may have sent.
+const HINT_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
 impl IkeSa {
     /// A message for this SA.
     pub(crate) fn receive(&mut self, cx: &mut Context, now: Now, arrived: Arrived<'_>) {
@@ -132,6 +135,9 @@ impl IkeSa {
     ) -> Result<(), Misbehaviour> {
         let header = arrived.header;
         let message = wire::message::parse(arrived.bytes).map_err(|_| Misbehaviour::Malformed)?;
+        if message.sk.is_none() {
+            self.hint(cx, now, &message.payloads);
+        }
         let frame = self.frame(message.sk)?;
         let awaited = self.window.outstanding() == Some(header.message_id);
         if !awaited || !self.awaits(header.exchange) {
@@ -163,6 +169,20 @@ impl IkeSa {
             other => self.state = other,
         }
         Ok(())
+    }
+
+    /// Somebody says without protection that the peer does not know this SA: no more than a reason to ask for
+    /// a sign of life, and only so often (RFC 7296 2.4, 2.21.4).
+    fn hint(&mut self, cx: &mut Context, now: Now, payloads: &[Payload]) {
+        if find_notify(payloads, NotifyType::INVALID_IKE_SPI).is_none() {
+            return;
+        }
+        self.proceed(cx, now, |up| {
+            if up.live() && up.last_hint + HINT_EVERY <= now.at {
+                up.last_hint = now.at;
+                up.push(Task::Probe);
+            }
+        });
     }
 
     /// Whether a response of this exchange is waited for.

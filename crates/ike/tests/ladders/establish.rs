@@ -209,7 +209,15 @@ fn selectors_without_overlap() {
     let mut world = World::new(Arc::new(Toy), 10, a, b);
     world.initiate(0);
     world.run_secs(3);
-    assert!(matches!(child_failed(&world, 0), Some(Failure::TsUnacceptable { .. })));
+    // Each names both sides' selectors.
+    for (host, text) in [
+        (0, "ours 10.0.0.1/32 === 10.0.0.2/32; theirs 10.0.0.1/32 === 10.9.9.9/32"),
+        (1, "ours 10.9.9.9/32 === 10.0.0.1/32; theirs 10.0.0.2/32 === 10.0.0.1/32"),
+    ] {
+        let failure = child_failed(&world, host).expect("a failure");
+        assert!(matches!(failure, Failure::TsUnacceptable { .. }));
+        assert!(failure.to_string().contains(text), "{failure}");
+    }
     assert_eq!(world.hosts[0].endpoint.ike_sas().len(), 1);
 }
 

@@ -19,5 +19,6 @@ mod nat;
 mod native;
 mod orders;
 mod ppk;
+mod reauth;
 mod rekey;
 mod restore;

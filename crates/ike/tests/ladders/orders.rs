@@ -123,7 +123,6 @@ fn walk(start: fn() -> World, commands: [Option<Command>; 2], end: fn(&mut World
     };
     let began = std::time::Instant::now();
     let orders = explore(&plan(0, false));
-    eprintln!("{orders} orders");
     assert!(orders >= floor, "only {orders} orders");
     if std::env::var_os(WHOLE).is_none() {
         return sample(&plan(1, true), 400);
@@ -146,24 +145,24 @@ macro_rules! orders {
 
 orders! {
     one_initiates: fresh, Some(initiate), None, one, 1;
-    both_initiate: fresh, Some(initiate), Some(initiate), one, 1;
+    both_initiate: fresh, Some(initiate), Some(initiate), one, 600;
     one_rekeys_the_child: ready, Some(rekey_child), None, one, 1;
     the_other_rekeys_the_child: ready, None, Some(rekey_child), one, 1;
-    both_rekey_the_child: ready, Some(rekey_child), Some(rekey_child), one, 1;
+    both_rekey_the_child: ready, Some(rekey_child), Some(rekey_child), one, 30;
     one_rekeys_the_ike_sa: ready, Some(rekey_ike), None, one, 1;
-    both_rekey_the_ike_sa: ready, Some(rekey_ike), Some(rekey_ike), one, 1;
-    child_and_ike_sa: ready, Some(rekey_child), Some(rekey_ike), one, 1;
-    ike_sa_and_child: ready, Some(rekey_ike), Some(rekey_child), one, 1;
+    both_rekey_the_ike_sa: ready, Some(rekey_ike), Some(rekey_ike), one, 45;
+    child_and_ike_sa: ready, Some(rekey_child), Some(rekey_ike), one, 40;
+    ike_sa_and_child: ready, Some(rekey_ike), Some(rekey_child), one, 50;
     one_reauthenticates: ready, Some(initiate), None, one, 1;
     the_other_reauthenticates: ready, None, Some(initiate), one, 1;
-    both_reauthenticate: ready, Some(initiate), Some(initiate), one, 1;
-    reauthentication_and_child: ready, Some(initiate), Some(rekey_child), one, 1;
-    reauthentication_and_ike_sa: ready, Some(initiate), Some(rekey_ike), one, 1;
-    both_delete_the_child: ready, Some(delete_child), Some(delete_child), agreed, 1;
-    one_deletes_the_child_that_the_other_rekeys: ready, Some(delete_child), Some(rekey_child), agreed, 1;
-    one_deletes_the_child_the_other_rekeys_the_ike_sa: ready, Some(delete_child), Some(rekey_ike), agreed, 1;
-    both_delete_the_ike_sa: ready, Some(delete_ike), Some(delete_ike), agreed, 1;
-    one_deletes_the_ike_sa_that_the_other_rekeys: ready, Some(delete_ike), Some(rekey_ike), agreed, 1;
-    one_deletes_the_ike_sa_whose_child_the_other_rekeys: ready, Some(delete_ike), Some(rekey_child), agreed, 1;
-    one_deletes_the_ike_sa_the_other_its_child: ready, Some(delete_ike), Some(delete_child), agreed, 1;
+    both_reauthenticate: ready, Some(initiate), Some(initiate), one, 5000;
+    reauthentication_and_child: ready, Some(initiate), Some(rekey_child), one, 300;
+    reauthentication_and_ike_sa: ready, Some(initiate), Some(rekey_ike), one, 330;
+    both_delete_the_child: ready, Some(delete_child), Some(delete_child), agreed, 8;
+    one_deletes_the_child_that_the_other_rekeys: ready, Some(delete_child), Some(rekey_child), agreed, 11;
+    one_deletes_the_child_the_other_rekeys_the_ike_sa: ready, Some(delete_child), Some(rekey_ike), agreed, 18;
+    both_delete_the_ike_sa: ready, Some(delete_ike), Some(delete_ike), agreed, 8;
+    one_deletes_the_ike_sa_that_the_other_rekeys: ready, Some(delete_ike), Some(rekey_ike), agreed, 17;
+    one_deletes_the_ike_sa_whose_child_the_other_rekeys: ready, Some(delete_ike), Some(rekey_child), agreed, 15;
+    one_deletes_the_ike_sa_the_other_its_child: ready, Some(delete_ike), Some(delete_child), agreed, 9;
 }

@@ -7,6 +7,7 @@ use ike::Event;
 use ike::error::{EndReason, Failure};
 
 use crate::setup::*;
+use crate::world::Fate;
 
 fn pfs(peer: &mut ike::PeerConfig) {
     edit_child(peer, |c| c.esp_proposals = esp_suites(&["aes128gcm16-ecp256"]));
@@ -89,6 +90,32 @@ fn another_child() {
     for host in &world.hosts {
         assert_eq!(host.endpoint.children().len(), 2);
         assert_eq!((host.inbound().len(), host.outbound().len()), (2, 2));
+    }
+}
+
+/// A replaces a child SA of which B does not know yet: the response that tells of it is late.
+#[test]
+fn a_child_that_its_initiator_does_not_know_yet() {
+    for wait in (1100..4000).step_by(100) {
+        let mut world = up(11, |_| {});
+        world.fates.insert(world.sent + 1, Fate::Lose);
+        world.fates.insert(world.sent + 2, Fate::Lose);
+        let (ike, config) = (world.hosts[1].endpoint.ike_sas()[0].id, Arc::new(child(B, A)));
+        world.command(1, |e, now| e.create_child(now, ike, config)).unwrap();
+        world.run(Duration::from_millis(wait));
+        let newest = world.hosts[0].endpoint.children().last().unwrap().id;
+        world.command(0, |e, now| e.rekey_child(now, newest)).unwrap();
+        world.traffic = false;
+        world.run_secs(200);
+        let spis = |n: usize| -> Vec<_> {
+            let all = world.hosts[n].endpoint.children();
+            let mut all: Vec<_> =
+                all.iter().map(|c| [c.spi_in.min(c.spi_out), c.spi_in.max(c.spi_out)]).collect();
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(spis(0), spis(1), "after {wait} ms\n{}", world.story());
+        assert_eq!(spis(0).len(), 2, "after {wait} ms\n{}", world.story());
     }
 }
 

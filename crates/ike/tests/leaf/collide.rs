@@ -12,6 +12,8 @@ fn while_a_child_sa_is_rekeyed_or_closed() {
     assert_eq!(idle(Request::RekeyChild(C::Closing)), Reply::TemporaryFailure);
     assert_eq!(idle(Request::RekeyChild(C::Rekeying)), Reply::UsualSimultaneous);
     assert_eq!(idle(Request::RekeyChild(C::Absent)), Reply::ChildSaNotFound);
+    assert_eq!(idle(Request::RekeyChild(C::Coming)), Reply::TemporaryFailure);
+    assert_eq!(idle(Request::DeleteChild(C::Coming)), Reply::WithoutDelete);
     assert_eq!(idle(Request::DeleteChild(C::Closing)), Reply::WithoutDelete);
     assert_eq!(idle(Request::DeleteChild(C::Rekeying)), Reply::Usual);
     assert_eq!(idle(Request::DeleteChild(C::Absent)), Reply::WithoutDelete);
@@ -27,7 +29,7 @@ fn while_the_ike_sa_is_rekeyed_or_closed() {
         assert_eq!(reply(Request::DeleteIke, I::Rekeying, busy), Reply::UsualForgetOwn);
         assert_eq!(reply(Request::DeleteIke, I::Closing, busy), Reply::UsualForgetOwn);
         assert_eq!(reply(Request::CreateChild, I::Rekeying, busy), Reply::TemporaryFailure);
-        for child in [C::Absent, C::Idle, C::Rekeying, C::Closing] {
+        for child in [C::Absent, C::Coming, C::Idle, C::Rekeying, C::Closing] {
             let rekey = Request::RekeyChild(child);
             assert_eq!(reply(rekey, I::Rekeying, busy), Reply::TemporaryFailure);
             assert_eq!(reply(rekey, I::Closing, busy), Reply::TemporaryFailure);

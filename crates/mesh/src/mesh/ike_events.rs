@@ -147,14 +147,18 @@ impl Mesh {
     /// An IKE SA that was established is gone.
     fn established_down(&mut self, now: Now, address: IpAddr, ike: &Ike, reason: &Failure) {
         let level = match reason {
-            Failure::Ended(EndReason::Rekeyed | EndReason::Redundant) => Level::Debug,
+            Failure::Ended(
+                EndReason::Rekeyed | EndReason::Redundant | EndReason::Reauthenticated,
+            ) => Level::Debug,
             Failure::Ended(_) => Level::Info,
             _ => Level::Warn,
         };
         self.report(now, level, Some(address), Kind::IkeDown, format!("IKE SA is gone: {reason}"));
         let restart_dead = self.fleet.as_ref().is_some_and(|f| f.on_death() == OnDeath::Restart);
         match reason {
-            Failure::Ended(EndReason::Expired) => self.after_loss(now, address, true),
+            Failure::Ended(EndReason::Expired | EndReason::OutOfStep) => {
+                self.after_loss(now, address, true);
+            }
             Failure::Ended(_) => {
                 self.budget.release(address);
                 self.after_loss(now, address, false);

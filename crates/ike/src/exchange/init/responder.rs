@@ -235,7 +235,8 @@ pub(crate) fn refuse_other_cluster(cx: &mut Context, arrived: Arrived<'_>, confi
 
 fn refuse_with(cx: &mut Context, arrived: Arrived<'_>, payloads: &[Payload]) {
     let mut header = arrived.header;
-    header.flags = wire::message::Flags { initiator: false, version: false, response: true };
+    let initiator = !header.flags.initiator;
+    header.flags = wire::message::Flags { initiator, version: false, response: true };
     header.version = wire::message::Header::VERSION;
     let bytes = wire::message::encode_plain(&header, payloads);
     cx.transmit(arrived.local, arrived.remote, &bytes);
