@@ -10,11 +10,9 @@ use ike::config::Retransmit;
 use ike::{Event, PeerConfig};
 
 use crate::collide::{rekey_child, rekey_ike};
-use crate::explore::{Plan, explore, sample};
+use crate::explore::{Command, Plan, explore, sample};
 use crate::setup::*;
 use crate::world::World;
-
-type Command = fn(&mut World, usize);
 
 /// Set for the long run.
 const WHOLE: &str = "WARREN_LADDERS_WHOLE";
@@ -109,29 +107,14 @@ fn agreed(world: &mut World) {
 /// In the short run: all orders without a fault, jobs done at once, and a sample of those with a fault and jobs
 /// done at any time. In the long run all of them. `floor`: so many orders there are in the short run at least.
 fn walk(start: fn() -> World, commands: [Option<Command>; 2], end: fn(&mut World), floor: usize) {
-    let [a, b] = &commands;
-    fn command(f: &Option<Command>) -> Option<&dyn Fn(&mut World, usize)> {
-        f.as_ref().map(|f| f as _)
-    }
-    let plan = |faults, slow_jobs| Plan {
-        start: &start,
-        commands: [a, b].map(command),
-        faults,
-        slow_jobs,
-        end: &end,
-        most: 20_000_000,
-    };
-    let began = std::time::Instant::now();
+    let plan = |faults, slow_jobs| Plan { start, commands, faults, slow_jobs, end };
     let orders = explore(&plan(0, false));
     assert!(orders >= floor, "only {orders} orders");
     if std::env::var_os(WHOLE).is_none() {
         return sample(&plan(1, true), 400);
     }
     let all = [(0, true), (1, false), (1, true)].map(|(f, s)| explore(&plan(f, s)));
-    eprintln!(
-        "{orders} orders; with slow jobs, with a fault, with both: {all:?}; {:?}",
-        began.elapsed()
-    );
+    eprintln!("{orders} orders; with slow jobs, with a fault, with both: {all:?}");
 }
 
 macro_rules! orders {
