@@ -22,7 +22,7 @@ use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

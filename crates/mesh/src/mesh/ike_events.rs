@@ -287,7 +287,8 @@ impl Mesh {
     /// peer cannot have completed it: else each end might drop the one that the other keeps.
     fn drop_attempts(&mut self, now: Now, address: IpAddr, ike: IkeSaId) {
         let Some(peer) = self.peers.get(address) else { return };
-        if !peer.ikes.iter().any(|i| i.id == ike && !i.initiated) {
+        // What replaces that tunnel is still wanted.
+        if peer.stale() || !peer.ikes.iter().any(|i| i.id == ike && !i.initiated) {
             return;
         }
         let open = peer.ikes.iter().filter(|i| i.initiated && i.since.is_none() && !i.closing);
