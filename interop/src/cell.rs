@@ -1,169 +1,234 @@
-//! One cell of the matrix: who initiates, by what proof, with which suite; and everything that must work then.
+//! One cell, played for real: what must work, step by step.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::host::{Hosts, OURS, Running, THEIRS, eventually};
+use crate::daemon::{Daemon, Sas};
+use crate::libreswan::Libreswan;
+use crate::matrix::{Auth, Cell, Initiator, Mode, Place, Play};
+use crate::net::{Addresses, Net, eventually};
 use crate::strongswan::StrongSwan;
+use crate::traffic::{self, Count, Echo, Stream};
 use crate::warren::Warren;
+use crate::wire::{Seen, Watch};
 
-/// At least 20 bytes, as the manifest wants it.
-pub const PSK: &str = "interop-0123456789abcdef";
+/// For what takes a handshake, in a slow machine that does other things too.
+const LONG: Duration = Duration::from_secs(60);
 
-/// How both sides prove who they are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Auth {
-    /// RSA-3072 certificates of one CA.
-    Rsa,
-    /// A pre-shared key.
-    Psk,
-}
+/// Of a stream, at least so many.
+const ENOUGH: usize = 100;
 
-/// Who sends the first message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Initiator {
-    /// Warren, because a packet wants it.
-    Warren,
-    /// strongSwan.
-    Strongswan,
-}
-
-/// Algorithms, in the syntax that both sides share.
-#[derive(Clone, Debug, Serialize)]
-pub struct Suite {
-    /// What it is for.
-    pub name: &'static str,
-    /// For IKE.
-    pub ike: &'static str,
-    /// For ESP.
-    pub esp: &'static str,
-}
-
-/// The manifest's defaults, and what one would choose today.
-pub const SUITES: &[Suite] = &[
-    Suite { name: "default", ike: "aes128-sha256-modp2048", esp: "aes128gcm16" },
-    Suite { name: "modern", ike: "aes256gcm16-prfsha384-ecp384", esp: "aes256gcm16-ecp384" },
-    Suite {
-        name: "x25519",
-        ike: "chacha20poly1305-prfsha256-x25519",
-        esp: "chacha20poly1305-x25519",
-    },
-    Suite { name: "cbc", ike: "aes256-sha512-modp3072", esp: "aes256-sha256-modp3072" },
-];
+/// Packets of unknown SAs that reached Warren.
+const EARLY: &str = "ours/XfrmInNoStates";
 
 /// What a cell did.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Who initiated.
-    pub initiator: Initiator,
-    /// By what proof.
-    pub auth: Auth,
-    /// Name of the suite.
-    pub suite: &'static str,
+    /// Its place in the table.
+    pub number: usize,
     /// Steps that worked, in order, with what they measured.
     pub done: Vec<String>,
-    /// The step that did not, with both logs.
+    /// The step that did not, and why.
     pub failed: Option<String>,
+    /// Both logs, where it failed.
+    pub logs: Option<String>,
     /// How long it took.
     pub seconds: f64,
 }
 
-/// Runs a cell on hosts of its own.
-pub fn run(number: usize, initiator: Initiator, auth: Auth, suite: &Suite) -> Outcome {
+/// Plays a cell on hosts of its own.
+pub fn run(number: usize, cell: &Cell, pki: &Path) -> Outcome {
     let started = Instant::now();
-    let mut done = Vec::new();
-    let failed = play(number, initiator, auth, suite, &mut done).err();
-    Outcome {
-        initiator,
-        auth,
-        suite: suite.name,
-        done,
-        failed,
-        seconds: started.elapsed().as_secs_f64(),
-    }
+    let (mut done, mut logs) = (Vec::new(), None);
+    let failed = play(number, cell, pki, &mut done, &mut logs).err();
+    Outcome { number, done, failed, logs, seconds: started.elapsed().as_secs_f64() }
 }
 
 fn play(
     number: usize,
-    initiator: Initiator,
-    auth: Auth,
-    suite: &Suite,
+    cell: &Cell,
+    pki: &Path,
     done: &mut Vec<String>,
+    logs: &mut Option<String>,
 ) -> Result<(), String> {
-    let hosts = Hosts::new(number)?;
-    if auth == Auth::Rsa {
-        Warren::pki(&hosts.dir)?;
+    let net = Net::new(cell, number)?;
+    let watch = Watch::start(&net.between)?;
+    let theirs: Box<dyn Daemon + '_> = if cell.peer.is_strongswan() {
+        Box::new(StrongSwan::start(&net, cell, pki)?)
+    } else {
+        Box::new(Libreswan::start(&net, cell, pki)?)
+    };
+    let ours = Warren::start(&net, cell, pki)?;
+    let echoes = (
+        Echo::start(&net.ours, net.addresses.ours)?,
+        Echo::start(&net.theirs, net.addresses.theirs)?,
+    );
+    let mut stage = Stage { cell, net: &net, ours, theirs, quiet: BTreeMap::new() };
+    let played = stage.all(done);
+    if played.is_err() {
+        *logs = Some(format!(
+            "--- {}\n{}\n--- Warren\n{}",
+            cell.peer.folder(),
+            stage.theirs.log(),
+            stage.ours.log()
+        ));
     }
-    let theirs = StrongSwan::start(&hosts, auth, suite)?;
-    let ours = Warren::start(&hosts, auth, suite)?;
-    let cell = Cell { hosts: &hosts, ours, theirs };
-    let steps: [(&str, Step<'_>); 9] = [
-        ("up", &|| cell.up(initiator)),
-        ("fragments", &|| cell.fragments(auth)),
-        ("ping", &|| cell.ping()),
-        ("100 MB of TCP", &|| cell.tcp()),
-        ("child rekey by strongSwan", &|| cell.their_rekey("--child", "c")),
-        ("IKE rekey by strongSwan", &|| cell.their_rekey("--ike", "t")),
-        ("both rekeys by Warren", &|| cell.our_rekey()),
-        ("delete by strongSwan, up again", &|| cell.their_delete()),
-        ("delete by Warren, up again", &|| cell.our_delete()),
-    ];
-    for (name, step) in steps {
-        let said = step().map_err(|error| {
-            format!(
-                "{name}: {error}\n--- strongSwan\n{}\n--- Warren\n{}",
-                cell.theirs.log(),
-                cell.ours.log()
-            )
-        })?;
-        done.push(if said.is_empty() { name.to_owned() } else { format!("{name} ({said})") });
-    }
+    played?;
+    drop(echoes);
+    let seen = watch.finish()?;
+    done.push(format!("wire ({})", judge(cell, &seen)?));
     Ok(())
 }
 
-/// One thing that must work: what it measured, or why not.
-type Step<'a> = &'a dyn Fn() -> Result<String, String>;
-
-struct Cell<'a> {
-    hosts: &'a Hosts,
-    ours: Warren<'a>,
-    theirs: StrongSwan<'a>,
+/// Only ESP and IKE between the hosts, in the form that belongs to the cell.
+fn judge(cell: &Cell, seen: &Seen) -> Result<String, String> {
+    let in_udp = cell.nat().is_some() || cell.place == Place::Native;
+    let (right, wrong) =
+        if in_udp { (seen.esp_in_udp, seen.esp) } else { (seen.esp, seen.esp_in_udp) };
+    if seen.clear > 0 {
+        return Err(format!(
+            "wire: {} packets in the clear, the first {:?}",
+            seen.clear, seen.leak
+        ));
+    }
+    if right < 40 || wrong > 0 || seen.missed > 0 {
+        return Err(format!("wire: not what was expected: {seen:?}"));
+    }
+    // Certificates make IKE_AUTH longer than a packet should be.
+    if matches!(cell.auth, Auth::Rsa | Auth::Chain)
+        && (seen.our_fragments == 0 || seen.their_fragments == 0)
+    {
+        return Err(format!("wire: IKE_AUTH did not go in fragments both ways: {seen:?}"));
+    }
+    if cell.auth == Auth::Chain && seen.pieces > 0 {
+        return Err(format!("wire: {} pieces of IP datagrams", seen.pieces));
+    }
+    Ok(format!("{right} ESP, {} IKE, 0 clear", seen.ike))
 }
 
-impl Cell<'_> {
-    fn up(&self, initiator: Initiator) -> Result<String, String> {
-        match initiator {
-            Initiator::Strongswan => self
-                .theirs
-                .swanctl(&["--initiate", "--child", "c", "--timeout", "20"])
-                .map(|_| ())?,
-            Initiator::Warren => self.first_packet()?,
+/// Of one thing that must work: what it measured, or why not.
+type Said = Result<String, String>;
+
+/// A step and its name.
+type Step<S> = (&'static str, fn(&mut S) -> Said);
+
+fn nothing_lost(count: &Count) -> Said {
+    traffic::nothing_lost(count).map(|()| format!("0 of {} lost", count.sent))
+}
+
+struct Stage<'a> {
+    cell: &'a Cell,
+    net: &'a Net,
+    ours: Warren<'a>,
+    theirs: Box<dyn Daemon + 'a>,
+    /// The kernels' error counters when the tunnel was up.
+    quiet: BTreeMap<String, u64>,
+}
+
+impl Stage<'_> {
+    fn all(&mut self, done: &mut Vec<String>) -> Result<(), String> {
+        let whole: &[Step<Self>] = &[
+            ("up", Self::up),
+            ("traffic", Self::traffic),
+            ("TCP", Self::tcp),
+            ("child rekey by the peer", Self::their_child_rekey),
+            ("IKE rekey by the peer", Self::their_ike_rekey),
+            ("both rekeys by Warren", Self::our_rekey),
+            ("no errors counted", Self::no_errors),
+            ("delete by the peer, up again", Self::their_delete),
+            ("delete by Warren, up again", Self::our_delete),
+        ];
+        let reauth: &[Step<Self>] =
+            &[("up", Self::up), ("traffic", Self::traffic), ("reauthentication", Self::reauth)];
+        let dead: &[Step<Self>] = &[
+            ("up", Self::up),
+            ("traffic", Self::traffic),
+            ("the peer dies and comes back", Self::dead),
+        ];
+        let steps = match self.cell.play {
+            Play::Whole => whole,
+            // Whoever is outside cannot begin.
+            Play::Nat(_) => &whole[..7],
+            Play::Reauth => reauth,
+            Play::Dead => dead,
+        };
+        for (name, step) in steps {
+            let said = step(self).map_err(|error| format!("{name}: {error}"))?;
+            done.push(if said.is_empty() {
+                (*name).to_owned()
+            } else {
+                format!("{name} ({said})")
+            });
         }
-        self.settled()
+        Ok(())
     }
 
-    /// The very first packet must arrive: it waits for the SA, it is not lost.
+    fn up(&mut self) -> Said {
+        match self.cell.initiator {
+            Initiator::Peer => self.theirs.initiate()?,
+            Initiator::Warren => self.first_packet()?,
+            Initiator::Both => {
+                let ours = &self.ours;
+                std::thread::scope(|scope| {
+                    let ours = scope.spawn(|| ours.tell("up"));
+                    let theirs = self.theirs.begin();
+                    ours.join().map_err(|_| "broke down".to_owned())?.and(theirs)
+                })?;
+            }
+        }
+        let said = self.settled()?;
+        self.knock()?;
+        self.quiet = self.counters()?;
+        Ok(said)
+    }
+
+    /// With Warren's own data plane the very first packet waits for the SA. A kernel drops it, and what follows
+    /// until then.
     fn first_packet(&self) -> Result<(), String> {
-        self.pings("a", THEIRS, 1, 10)
+        let Addresses { ours, theirs_seen, .. } = self.net.addresses;
+        let every =
+            if self.cell.place == Place::Native { LONG } else { Duration::from_millis(200) };
+        traffic::knock(&self.net.ours, ours, theirs_seen, every, LONG).map(|_| ())
+    }
+
+    /// Until packets pass both ways.
+    fn knock(&self) -> Result<(), String> {
+        let Addresses { ours, theirs, ours_seen, theirs_seen } = self.net.addresses;
+        let every = Duration::from_millis(200);
+        traffic::knock(&self.net.ours, ours, theirs_seen, every, LONG)?;
+        traffic::knock(
+            &self.net.theirs,
+            theirs,
+            self.seen_from_there(ours_seen, ours),
+            every,
+            LONG,
+        )?;
+        Ok(())
+    }
+
+    /// Through a NAT, a tunnel leads to the inner address, transport mode to what the NAT makes of it.
+    fn seen_from_there(&self, seen: std::net::IpAddr, inner: std::net::IpAddr) -> std::net::IpAddr {
+        if self.cell.mode == Mode::Tunnel { inner } else { seen }
     }
 
     /// One IKE SA and one child SA on both sides.
-    fn settled(&self) -> Result<String, String> {
+    fn settled(&self) -> Said {
         let mut seen = String::new();
-        let one = eventually(Duration::from_secs(15), || {
+        let one = eventually(LONG, || {
             let theirs = self.theirs.sas().unwrap_or_default();
             let peer = self.ours.peer().unwrap_or_default();
             let count = |key: &str| peer[key].as_array().map_or(0, Vec::len);
             seen = format!(
-                "strongSwan has {theirs:?} SAs, Warren {} and {} and calls the peer {}",
+                "the peer has {theirs:?}, Warren {} and {} and calls the peer {}: {}",
                 count("ike_sas"),
                 count("child_sas"),
-                peer["state"]
+                peer["state"],
+                peer["last_error"]
             );
-            theirs == (1, 1)
+            theirs == Sas { ike: 1, children: 1 }
                 && (count("ike_sas"), count("child_sas")) == (1, 1)
                 && peer["state"] == "up"
         });
@@ -174,140 +239,186 @@ impl Cell<'_> {
         }
     }
 
-    /// Certificates make IKE_AUTH longer than a packet should be: it went in pieces, both ways.
-    fn fragments(&self, auth: Auth) -> Result<String, String> {
-        if auth == Auth::Psk {
-            return Ok("none".into());
-        }
-        let log = self.theirs.whole_log();
-        let shown = |verb: &str| {
-            let mut lines = log.lines().filter(|line| line.contains(verb));
-            lines.find(|line| line.contains("IKE_AUTH") && line.contains("EF(2/")).is_some()
-        };
-        match (shown("parsed"), shown("generating")) {
-            (true, true) => Ok("both ways".into()),
-            (from_us, from_them) => Err(format!(
-                "IKE_AUTH in pieces: from Warren {from_us}, from strongSwan {from_them}"
-            )),
-        }
+    fn traffic(&mut self) -> Said {
+        let Addresses { ours, theirs, ours_seen, theirs_seen } = self.net.addresses;
+        traffic::all(&self.net.ours, ours, theirs_seen, 20)?;
+        traffic::all(&self.net.theirs, theirs, self.seen_from_there(ours_seen, ours), 20)?;
+        Ok("40 of 40, both ways".into())
     }
 
-    fn ping(&self) -> Result<String, String> {
-        self.pings("a", THEIRS, 10, 5)?;
-        self.pings("b", OURS, 10, 5)?;
-        Ok("20 of 20, both ways".into())
-    }
-
-    fn pings(&self, from: &str, to: &str, count: u32, wait: u32) -> Result<(), String> {
-        let output = self.hosts.on(
-            from,
-            "ping",
-            &["-n", "-q", "-c", &count.to_string(), "-i", "0.02", "-W", &wait.to_string(), to],
+    fn tcp(&mut self) -> Said {
+        let megabytes = if self.cell.place == Place::Native { 100 } else { 1 };
+        let Addresses { theirs, theirs_seen, .. } = self.net.addresses;
+        // Behind a NAT for datagrams alone there is no way in for a connection but the tunnel.
+        traffic::tcp(
+            &self.net.ours,
+            &self.net.theirs,
+            (theirs, theirs_seen),
+            megabytes << 20,
+            LONG,
         )?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        // Its exit status is 0 with a single answer.
-        if text.contains(" 0% packet loss") { Ok(()) } else { Err(text) }
+        Ok(format!("{megabytes} MB"))
     }
 
-    fn tcp(&self) -> Result<String, String> {
-        let _server: Running = self.hosts.start("b", "iperf3", &["-s", "-1"], &[], "iperf3.log")?;
-        let mut last = String::new();
-        // Until the server listens; iperf3 ends with 0 even if nobody did.
-        let done = eventually(Duration::from_secs(40), || {
-            let Ok(output) = self.hosts.on("a", "iperf3", &["-c", THEIRS, "-n", "100M", "-J"])
-            else {
-                return false;
-            };
-            last = String::from_utf8_lossy(&output.stdout).into_owned();
-            received(&last) > 0
-        });
-        // iperf3 counts -n at the sender; what is in flight at the end is at most a window.
-        match received(&last) {
-            bytes if done && bytes >= 90 << 20 => Ok(format!("{} MB arrived", bytes >> 20)),
-            _ => Err(last),
+    fn their_child_rekey(&mut self) -> Said {
+        nothing_lost(&self.rekeyed("child_sas", "spi_in", &|| self.theirs.rekey_child())?)
+    }
+
+    fn their_ike_rekey(&mut self) -> Said {
+        nothing_lost(&self.rekeyed("ike_sas", "spi_i", &|| self.theirs.rekey_ike())?)
+    }
+
+    /// As the initiator, Warren has the new keys only with the response. A responder may send with them before that
+    /// (RFC 7296 2.8); strongSwan waits, libreswan does not. What is lost so, and nothing else, is excused.
+    fn our_rekey(&mut self) -> Said {
+        let ike = self.spi("ike_sas", "spi_i")?;
+        let early = || self.counters().map(|all| all.get(EARLY).copied().unwrap_or(0));
+        let before = early()?;
+        let count = self.rekeyed("child_sas", "spi_in", &|| self.ours.tell("rekey"))?;
+        if self.spi("ike_sas", "spi_i")? == ike {
+            return Err("the IKE SA is still the same".into());
         }
+        let lost = (count.sent - count.answered) as u64;
+        if lost == 0 || self.cell.peer.is_strongswan() || early()? - before != lost {
+            return nothing_lost(&count);
+        }
+        self.quiet.insert(EARLY.to_owned(), before + lost);
+        Ok(format!("{lost} of {} sent by the peer too early", count.sent))
     }
 
-    fn their_rekey(&self, what: &str, name: &str) -> Result<String, String> {
-        self.rekeyed(
-            &|| self.theirs.swanctl(&["--rekey", what, name]).map(|_| ()),
-            what == "--child",
-        )
-    }
-
-    fn our_rekey(&self) -> Result<String, String> {
-        self.rekeyed(&|| self.ours.ask(&["rekey", THEIRS]).map(|_| ()), true)
-    }
-
-    /// Pings run across the rekey; none may be lost, and the SPIs must have changed.
+    /// A stream runs across the rekey, and the SPIs must change.
     fn rekeyed(
         &self,
+        what: &str,
+        spi: &str,
         rekey: &dyn Fn() -> Result<(), String>,
-        child: bool,
-    ) -> Result<String, String> {
-        let before = (self.theirs.child_spis()?, self.ike_spi()?);
-        let stream = self.hosts.start(
-            "a",
-            "ping",
-            &["-n", "-q", "-c", "150", "-i", "0.02", "-W", "5", THEIRS],
-            &[],
-            "stream.log",
-        )?;
-        rekey()?;
-        let changed = eventually(Duration::from_secs(15), || {
-            let (spis, ike) =
-                (self.theirs.child_spis().unwrap_or_default(), self.ike_spi().unwrap_or_default());
-            if child {
-                !spis.is_empty() && spis != before.0
+    ) -> Result<Count, String> {
+        let before = self.spi(what, spi)?;
+        self.during(|| {
+            rekey()?;
+            let changed = || self.spi(what, spi).is_ok_and(|now| now != before);
+            if eventually(LONG, changed) {
+                self.settled().map(|_| ())
             } else {
-                !ike.is_empty() && ike != before.1
+                Err("no new SPI".into())
             }
-        });
-        if !changed {
-            return Err("no new SPIs".into());
-        }
-        self.settled()?;
-        let log = self.hosts.dir.join("stream.log");
-        let ended = eventually(Duration::from_secs(15), || {
-            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("packet loss"))
-        });
-        drop(stream);
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        if ended && text.contains(" 0% packet loss") {
-            Ok("no packet lost".into())
-        } else {
-            Err(format!("packets lost across the rekey: {text}"))
+        })
+    }
+
+    fn during(&self, act: impl FnOnce() -> Result<(), String>) -> Result<Count, String> {
+        let Addresses { ours, theirs_seen, .. } = self.net.addresses;
+        let stream = Stream::start(&self.net.ours, ours, theirs_seen)?;
+        let acted = act();
+        let count = stream.finish(ENOUGH);
+        acted.and(count)
+    }
+
+    /// An SPI of the only SA, as Warren knows it.
+    fn spi(&self, what: &str, spi: &str) -> Result<String, String> {
+        let peer = self.ours.peer()?;
+        let all: Vec<&str> =
+            peer[what].as_array().into_iter().flatten().filter_map(|sa| sa[spi].as_str()).collect();
+        match all[..] {
+            [one] => Ok(one.to_owned()),
+            _ => Err(format!("{} {what}", all.len())),
         }
     }
 
-    fn ike_spi(&self) -> Result<String, String> {
-        Ok(self.ours.peer()?["ike_sas"][0]["spi_i"].as_str().unwrap_or_default().to_owned())
+    fn no_errors(&mut self) -> Said {
+        let now = self.counters()?;
+        let more: Vec<String> = now
+            .iter()
+            .filter(|(name, count)| self.quiet.get(*name) != Some(count))
+            .map(|(name, count)| {
+                format!("{name} {} -> {count}", self.quiet.get(name).unwrap_or(&0))
+            })
+            .collect();
+        if more.is_empty() { Ok(String::new()) } else { Err(more.join(", ")) }
     }
 
-    fn their_delete(&self) -> Result<String, String> {
-        self.theirs.swanctl(&["--terminate", "--ike", "t", "--timeout", "10"])?;
-        // On demand: the next packet brings it back.
+    /// The kernels' counters of packets dropped by XFRM, under `ours/` and `theirs/`.
+    fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
+        let mut all = BTreeMap::new();
+        if self.cell.place == Place::Native {
+            return Ok(all);
+        }
+        for (side, host) in [("ours", &self.net.ours), ("theirs", &self.net.theirs)] {
+            let text = host.run(|| std::fs::read_to_string("/proc/thread-self/net/xfrm_stat"));
+            for line in text.map_err(|error| format!("xfrm_stat: {error}"))?.lines() {
+                if let Some((name, count)) = line.split_once(char::is_whitespace) {
+                    all.insert(format!("{side}/{name}"), count.trim().parse().unwrap_or(0));
+                }
+            }
+        }
+        if all.is_empty() { Err("xfrm_stat is empty".into()) } else { Ok(all) }
+    }
+
+    fn their_delete(&mut self) -> Said {
+        let old = self.spi("child_sas", "spi_in")?;
+        self.theirs.terminate()?;
+        // What is sent before Warren has heard of it is lost.
+        if !eventually(LONG, || {
+            self.spi("child_sas", "spi_in").is_ok_and(|spi| spi != old) || self.has_none()
+        }) {
+            return Err("Warren still has the child SA".into());
+        }
         self.first_packet()?;
         self.settled()
     }
 
-    fn our_delete(&self) -> Result<String, String> {
-        self.ours.ask(&["down", THEIRS])?;
-        let gone = eventually(Duration::from_secs(10), || {
-            self.theirs.sas().is_ok_and(|sas| sas == (0, 0))
-        });
+    fn has_none(&self) -> bool {
+        self.ours.peer().is_ok_and(|peer| peer["child_sas"].as_array().is_none_or(Vec::is_empty))
+    }
+
+    fn our_delete(&mut self) -> Said {
+        self.ours.tell("down")?;
+        let gone = eventually(LONG, || self.theirs.sas().is_ok_and(|sas| sas == Sas::default()));
         if !gone {
-            return Err("strongSwan still has SAs after `warren down`".into());
+            return Err("the peer still has SAs after `warren down`".into());
         }
-        self.ours.ask(&["up", THEIRS])?;
+        self.ours.tell("up")?;
         self.settled()?;
-        self.first_packet()?;
+        self.knock()?;
         Ok(String::new())
     }
-}
 
-/// Bytes that iperf3's server got, from the client's report.
-fn received(report: &str) -> u64 {
-    let report: serde_json::Value = serde_json::from_str(report).unwrap_or_default();
-    report["end"]["sum_received"]["bytes"].as_u64().unwrap_or(0)
+    /// Three times a new IKE SA that is authenticated anew, without a packet lost where the peer makes before it breaks.
+    fn reauth(&mut self) -> Said {
+        let mut seen = vec![self.spi("ike_sas", "spi_i")?];
+        let count = self.during(|| {
+            let often = eventually(2 * LONG, || {
+                if let Ok(now) = self.spi("ike_sas", "spi_i")
+                    && !seen.contains(&now)
+                {
+                    seen.push(now);
+                }
+                seen.len() > 3
+            });
+            if often {
+                self.settled().map(|_| ())
+            } else {
+                Err(format!("IKE SAs in two minutes: {seen:?}"))
+            }
+        })?;
+        if self.cell.peer.is_strongswan() {
+            traffic::nothing_lost(&count)?;
+        }
+        self.knock()?;
+        Ok(format!(
+            "3 times, {} of {} lost, longest gap {:.1} s",
+            count.sent - count.answered,
+            count.sent,
+            count.gap.as_secs_f64()
+        ))
+    }
+
+    fn dead(&mut self) -> Said {
+        self.theirs.reboot()?;
+        let back = Instant::now();
+        self.first_packet()?;
+        let seconds = back.elapsed().as_secs_f64();
+        self.settled()?;
+        self.knock()?;
+        Ok(format!("traffic {seconds:.1} s after it is back"))
+    }
 }

@@ -1,96 +1,95 @@
-//! Warren against strongSwan: every cell of the matrix, run for real in network namespaces.
+//! Warren against other IKE daemons: every cell of the matrix, run for real.
 //!
-//! `warren-interop [--json] [--quick]`; ends 1 if a cell fails. `KEEP=1` keeps the folders with the logs.
+//! `warren-interop [--json] [--only TEXT] [--part ci]`; ends 1 if a cell is red. `KEEP=1` keeps the folders with the logs.
 #![allow(clippy::disallowed_methods, reason = "tests of the program use files, clocks and threads")]
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use cell::{Auth, Initiator, Outcome, SUITES, Suite};
+use args::Args;
+use cell::Outcome;
+use matrix::{Cell, Place};
+use report::Report;
 
+mod args;
 mod cell;
-mod host;
+mod daemon;
+mod enter;
+mod libreswan;
+mod machine;
+mod matrix;
+mod net;
+mod pki;
+mod report;
 mod strongswan;
+mod traffic;
+mod vici;
 mod warren;
+mod wire;
+mod work;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let flag = |name: &str| args.iter().any(|arg| arg == name);
-    if let Some(unknown) = args.iter().find(|arg| !["--json", "--quick"].contains(&arg.as_str())) {
-        eprintln!(
-            "warren-interop: unknown argument {unknown}; usage: warren-interop [--json] [--quick]"
-        );
-        return ExitCode::from(2);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.first().map(String::as_str) {
+        Some(enter::VERB) => return enter::main(&words[1..]),
+        Some(machine::VERB) => return machine::inside(&words[1..]),
+        _ => {}
     }
-    let versions = (warren::Warren::version(), strongswan::StrongSwan::version());
-    let suites = if flag("--quick") { &SUITES[..1] } else { SUITES };
-    let mut outcomes = play(&cells(suites), flag("--json"));
-    outcomes.sort_by_key(|(number, _)| *number);
-    let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
-    let failed = outcomes.iter().filter(|outcome| outcome.failed.is_some()).count();
-    if flag("--json") {
-        println!(
-            "{}",
-            serde_json::json!({ "warren": versions.0, "strongswan": versions.1, "failed": failed, "cells": outcomes })
-        );
-    } else {
-        println!(
-            "\n{} with strongSwan {}: {} of {} cells green",
-            versions.0,
-            versions.1,
-            outcomes.len() - failed,
-            outcomes.len()
-        );
-    }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Cells at work at once: most of a cell's time is waiting.
-const AT_ONCE: usize = 4;
-
-type Cell = (&'static Suite, Auth, Initiator);
-
-fn cells(suites: &'static [Suite]) -> Vec<Cell> {
-    let both =
-        |suite, auth| [Initiator::Warren, Initiator::Strongswan].map(|first| (suite, auth, first));
-    suites
-        .iter()
-        .flat_map(|suite| {
-            [Auth::Rsa, Auth::Psk].into_iter().flat_map(move |auth| both(suite, auth))
-        })
-        .collect()
-}
-
-/// Runs all cells, each on hosts of its own, and prints each as it ends.
-fn play(cells: &[Cell], quiet: bool) -> Vec<(usize, Outcome)> {
-    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let work = || {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some((suite, auth, initiator)) = cells.get(number) else { return };
-            let outcome = cell::run(number, *initiator, *auth, suite);
-            if !quiet {
-                print(&outcome);
-            }
-            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
+    let args = match Args::parse(&words) {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("warren-interop: {error}");
+            return ExitCode::from(2);
         }
     };
-    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
-    outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn print(outcome: &Outcome) {
-    let verdict = if outcome.failed.is_none() { "ok" } else { "FAILED" };
-    println!(
-        "{:<8} {:<5} {:<11} initiates  {verdict}  {:.1} s",
-        outcome.suite,
-        format!("{:?}", outcome.auth),
-        format!("{:?}", outcome.initiator),
-        outcome.seconds
-    );
-    if let Some(failed) = &outcome.failed {
-        println!("  worked: {}", outcome.done.join(", "));
-        println!("  {}", failed.replace('\n', "\n  "));
+    match table(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("warren-interop: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
+
+/// Plays the chosen cells; whether all are green.
+fn table(args: &Args) -> Result<bool, String> {
+    let cells: Vec<(usize, Cell)> =
+        matrix::cells().into_iter().enumerate().filter(|(_, cell)| args.wants(cell)).collect();
+    if cells.is_empty() {
+        return Err("no cell is called so; `--list` lists them".into());
+    }
+    if args.list {
+        cells.iter().for_each(|(number, cell)| println!("{number:>3}  {cell}"));
+        return Ok(true);
+    }
+    let mut peers: Vec<_> = cells.iter().map(|(_, cell)| cell.peer).collect();
+    peers.dedup();
+    fetch(&peers)?;
+    let pki = folder().join("pki");
+    pki::make(&pki, &peers, &daemon::roots())?;
+    let mut report = Report::new(&cells, args.json);
+    let of = |place| {
+        cells.iter().filter(move |(_, cell)| cell.place == place).copied().collect::<Vec<_>>()
+    };
+    work::play(&of(Place::Native), work::NATIVE, &pki, &mut |outcome| report.add(outcome));
+    machine::play(&of(Place::Vm), &mut |outcome| report.add(outcome))?;
+    Ok(report.finish(&peers))
+}
+
+/// What a run leaves: certificates, and the logs of cells that failed.
+fn folder() -> PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    target.canonicalize().unwrap_or(target).join("interop")
+}
+
+fn fetch(peers: &[matrix::Peer]) -> Result<(), String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fetch.sh");
+    let mut command = std::process::Command::new(&script);
+    command.args(peers.iter().map(|peer| peer.folder()));
+    let status = command.status().map_err(|error| format!("{}: {error}", script.display()))?;
+    if status.success() { Ok(()) } else { Err("the peers could not be fetched".into()) }
+}
+
+/// Takes an outcome as it comes.
+type Sink<'a> = &'a mut (dyn FnMut(Outcome) + Send);

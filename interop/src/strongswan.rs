@@ -1,123 +1,144 @@
-//! Debian's strongSwan: charon-systemd with kernel-libipsec as its data plane, so that it runs where the kernel has no ESP.
+//! strongSwan: charon-systemd, with the kernel's ESP or, where it has none, kernel-libipsec.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cell::{Auth, Suite};
-use crate::host::{Hosts, OURS, Running, THEIRS, eventually};
+use serde_json::Value;
+
+use crate::daemon::{Daemon, Home, Sas};
+use crate::matrix::{Auth, Cell, Family, Mode, Nat, Place, Play};
+use crate::net::{Addresses, Net, Running, eventually, tail};
+use crate::pki::{self, PSK};
+use crate::vici;
+
+const CHARON: &str = "/usr/sbin/charon-systemd";
+/// Few: af-alg alone makes the kernel load and test every cipher.
+const PLUGINS: &str = "random nonce openssl pem pkcs1 pkcs8 x509 constraints pubkey socket-default vici curve25519 \
+    hmac sha1 sha2 aes gcm chapoly kdf";
+/// Of the connection, and of its child.
+const CONNECTION: &str = "t";
+const CHILD: &str = "c";
 
 /// A running charon.
 pub struct StrongSwan<'a> {
-    hosts: &'a Hosts,
-    dir: PathBuf,
-    _running: Running,
+    home: Home<'a>,
+    running: Option<Running>,
 }
 
-const CHARON: &str = "/usr/sbin/charon-systemd";
-const PLUGINS: &str = "random nonce openssl pem pkcs1 pkcs8 x509 constraints pubkey kernel-libipsec kernel-netlink \
-    socket-default vici curve25519 hmac sha1 sha2 aes gcm chapoly kdf";
-
 impl<'a> StrongSwan<'a> {
-    /// Starts it and loads its connection `t` with the child `c`.
-    pub fn start(hosts: &'a Hosts, auth: Auth, suite: &Suite) -> Result<Self, String> {
-        let dir = hosts.dir.join("strongswan");
-        for sub in [
-            "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private",
-            "rsa", "ecdsa", "bliss", "pkcs8", "pkcs12",
-        ] {
-            let sub = dir.join("swanctl").join(sub);
-            fs::create_dir_all(&sub).map_err(|error| format!("{}: {error}", sub.display()))?;
+    /// Starts it and loads its connection.
+    pub fn start(net: &'a Net, cell: &Cell, pki: &Path) -> Result<Self, String> {
+        let home = Home::new(net, cell)?;
+        home.write("etc/strongswan.conf", &daemon_conf(cell.place))?;
+        home.write("etc/swanctl/swanctl.conf", &connection(cell, &net.addresses))?;
+        if cell.auth != Auth::Psk {
+            let dir = pki::folder(pki, cell.auth);
+            home.copy(&dir.join("ca.pem"), "etc/swanctl/x509ca/ca.pem")?;
+            home.copy(&dir.join("theirs.pem"), "etc/swanctl/x509/theirs.pem")?;
+            home.copy(&dir.join("theirs.key"), "etc/swanctl/private/theirs.key")?;
+            for name in pki::intermediates(cell.auth) {
+                let name = format!("{name}.pem");
+                home.copy(&dir.join(&name), &format!("etc/swanctl/x509/{name}"))?;
+            }
         }
-        write(&dir.join("strongswan.conf"), &daemon_conf(&dir))?;
-        write(&dir.join("swanctl/swanctl.conf"), &connection(auth, suite))?;
-        if auth == Auth::Rsa {
-            copy(&hosts.dir.join("pki/ca.pem"), &dir.join("swanctl/x509ca/ca.pem"))?;
-            copy(&hosts.dir.join("pki/theirs.pem"), &dir.join("swanctl/x509/theirs.pem"))?;
-            copy(&hosts.dir.join("pki/theirs.key"), &dir.join("swanctl/private/theirs.key"))?;
-        }
-        let conf = dir.join("strongswan.conf");
-        let running = hosts.start("b", CHARON, &[], &[("STRONGSWAN_CONF", &conf)], "charon.out")?;
-        let peer = Self { hosts, dir, _running: running };
-        if !eventually(Duration::from_secs(10), || peer.dir.join("charon.vici").exists()) {
-            return Err(format!("charon did not start: {}", peer.log()));
-        }
-        peer.swanctl(&["--load-all"])?;
+        let mut peer = Self { home, running: None };
+        peer.run()?;
         Ok(peer)
     }
 
-    /// Its version.
-    pub fn version() -> String {
-        crate::host::run("dpkg-query", &["-W", "-f=${Version}", "charon-systemd"])
-            .unwrap_or_else(|_| "unknown".into())
-    }
-
-    /// Runs swanctl against it.
-    pub fn swanctl(&self, args: &[&str]) -> Result<String, String> {
-        let uri = format!("unix://{}", self.dir.join("charon.vici").display());
-        let dir = format!("SWANCTL_DIR={}", self.dir.join("swanctl").display());
-        let conf = format!("STRONGSWAN_CONF={}", self.dir.join("strongswan.conf").display());
-        let mut all = vec![dir.as_str(), conf.as_str(), "swanctl"];
-        all.extend(args);
-        all.extend(["--uri", uri.as_str()]);
-        let output = self.hosts.on("b", "env", &all)?;
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        if output.status.success() {
-            Ok(text)
-        } else {
-            Err(format!("swanctl {}: {text}", args.join(" ")))
+    fn run(&mut self) -> Result<(), String> {
+        let _ = std::fs::remove_file(self.socket());
+        self.running = Some(self.home.start(CHARON, &[], "charon.out")?);
+        let ready = || vici::ask(&self.socket(), "version", &[]).is_ok();
+        if !eventually(Duration::from_secs(60), ready) {
+            return Err(format!("charon did not start: {}", self.log()));
         }
+        self.home.run("/usr/sbin/swanctl", &["--load-all"]).map(|_| ())
     }
 
-    /// Established IKE SAs and installed child SAs.
-    pub fn sas(&self) -> Result<(usize, usize), String> {
-        let list = self.swanctl(&["--list-sas"])?;
-        Ok((list.matches("ESTABLISHED").count(), list.matches("INSTALLED").count()))
+    fn socket(&self) -> PathBuf {
+        self.home.dir.join("run/charon.vici")
     }
 
-    /// SPIs of the installed child SAs, as it lists them.
-    pub fn child_spis(&self) -> Result<Vec<String>, String> {
-        let list = self.swanctl(&["--list-sas"])?;
-        let lines = list.lines().map(str::trim);
-        Ok(lines
-            .filter_map(|line| line.strip_prefix("in "))
-            .map(|line| line.split(',').next().unwrap_or("").to_owned())
-            .collect())
-    }
-
-    /// Its log.
-    pub fn whole_log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
-    }
-
-    /// The end of its log.
-    pub fn log(&self) -> String {
-        let text = self.whole_log();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(25)..].join("\n")
+    fn ask(&self, command: &str, args: &[(&str, &str)]) -> Result<(), String> {
+        let answer = vici::ask(&self.socket(), command, args).map_err(|error| error.to_string())?;
+        match answer["success"].as_str() {
+            Some("yes") => Ok(()),
+            _ => Err(format!("strongSwan, {command}: {}", answer["errmsg"])),
+        }
     }
 }
 
-/// `fwmark`: charon's own packets keep to the ordinary routes although the peer itself is behind the
-/// tunnel; `allow_peer_ts`: kernel-libipsec then takes selectors that contain the peer.
-fn daemon_conf(dir: &Path) -> String {
-    let dir = dir.display();
+impl Daemon for StrongSwan<'_> {
+    fn initiate(&self) -> Result<(), String> {
+        self.ask("initiate", &[("child", CHILD), ("timeout", "40000"), ("init-limits", "no")])
+    }
+
+    fn begin(&self) -> Result<(), String> {
+        self.ask("initiate", &[("child", CHILD), ("timeout", "-1"), ("init-limits", "no")])
+    }
+
+    fn sas(&self) -> Result<Sas, String> {
+        let list = vici::list_sas(&self.socket()).map_err(|error| error.to_string())?;
+        let all = list.iter().filter_map(Value::as_object).flat_map(|map| map.values());
+        let mut sas = Sas::default();
+        for ike in all {
+            sas.ike += usize::from(ike["state"] == "ESTABLISHED");
+            let children = ike["child-sas"].as_object();
+            let children = children.into_iter().flat_map(|map| map.values());
+            sas.children += children.filter(|child| child["state"] == "INSTALLED").count();
+        }
+        Ok(sas)
+    }
+
+    fn rekey_child(&self) -> Result<(), String> {
+        self.ask("rekey", &[("child", CHILD)])
+    }
+
+    fn rekey_ike(&self) -> Result<(), String> {
+        self.ask("rekey", &[("ike", CONNECTION)])
+    }
+
+    fn terminate(&self) -> Result<(), String> {
+        self.ask("terminate", &[("ike", CONNECTION), ("timeout", "20000")])
+    }
+
+    fn reboot(&mut self) -> Result<(), String> {
+        if let Some(running) = self.running.take() {
+            running.kill();
+        }
+        self.home.forget()?;
+        self.run()
+    }
+
+    fn log(&self) -> String {
+        tail(&self.home.read("run/log"), 60)
+    }
+}
+
+/// With kernel-libipsec, `fwmark`: charon's own packets keep to the ordinary routes although the peer itself is
+/// behind the tunnel; `allow_peer_ts`: it then takes selectors that contain the peer.
+fn daemon_conf(place: Place) -> String {
+    let (plugins, options) = match place {
+        Place::Vm => ("kernel-netlink", ""),
+        Place::Native => (
+            "kernel-libipsec kernel-netlink",
+            "kernel-netlink { fwmark = !0x42 }
+    socket-default { fwmark = 0x42 }
+    kernel-libipsec { allow_peer_ts = yes }",
+        ),
+    };
     format!(
         "charon-systemd {{
-  load = {PLUGINS}
+  load = {PLUGINS} {plugins}
+  make_before_break = yes
   journal {{ default = -1 }}
-  filelog {{ log {{ path = {dir}/log
+  filelog {{ log {{ path = /run/log
+    time_format = %H:%M:%S
     default = 1
     flush_line = yes }} }}
   plugins {{
-    kernel-netlink {{ fwmark = !0x42 }}
-    socket-default {{ fwmark = 0x42 }}
-    kernel-libipsec {{ allow_peer_ts = yes }}
-    vici {{ socket = unix://{dir}/charon.vici }}
+    {options}
   }}
 }}
 swanctl {{ load = pem pkcs1 pkcs8 x509 openssl random }}
@@ -125,57 +146,57 @@ swanctl {{ load = pem pkcs1 pkcs8 x509 openssl random }}
     )
 }
 
-fn connection(auth: Auth, suite: &Suite) -> String {
-    let (local, remote, secret) = match auth {
+fn connection(cell: &Cell, addresses: &Addresses) -> String {
+    let Addresses { ours, theirs, ours_seen, .. } = addresses;
+    let bits = if cell.family == Family::V4 { 32 } else { 128 };
+    let (local, remote, secret) = match cell.auth {
         Auth::Psk => (
-            "auth = psk".to_owned(),
-            "auth = psk".to_owned(),
-            format!("secrets {{ ike-1 {{ secret = \"{}\" }} }}", crate::cell::PSK),
+            format!("auth = psk\n    id = {theirs}"),
+            format!("auth = psk\n    id = {ours}"),
+            format!("secrets {{ ike-1 {{ secret = \"{PSK}\" }} }}"),
         ),
-        Auth::Rsa => (
-            "auth = pubkey\n    certs = theirs.pem".into(),
-            "auth = pubkey\n    cacerts = ca.pem".into(),
+        _ => (
+            "auth = pubkey\n    certs = theirs.pem".to_owned(),
+            "auth = pubkey\n    cacerts = ca.pem\n    id = %any".to_owned(),
             String::new(),
         ),
     };
-    let ids = if auth == Auth::Psk {
-        (format!("id = {THEIRS}"), format!("id = {OURS}"))
+    // Behind a NAT, and with a peer behind one, transport mode knows the addresses only in the end.
+    let (local_ts, remote_ts) = if cell.nat().is_some() && cell.mode == Mode::Transport {
+        ("dynamic".to_owned(), "dynamic".to_owned())
     } else {
-        (String::new(), "id = %any".into())
+        (format!("{theirs}/{bits}"), format!("{ours}/{bits}"))
+    };
+    let remote_addrs =
+        if cell.nat() == Some(Nat::Us) { "%any".to_owned() } else { ours_seen.to_string() };
+    // Every few seconds, without a random share.
+    let reauth = if cell.play == Play::Reauth {
+        "reauth_time = 8s\n  over_time = 8s\n  rand_time = 0s"
+    } else {
+        ""
     };
     format!(
-        "connections {{ t {{
+        "connections {{ {CONNECTION} {{
   version = 2
-  local_addrs = {THEIRS}
-  remote_addrs = {OURS}
+  local_addrs = {theirs}
+  remote_addrs = {remote_addrs}
   proposals = {ike}
-  encap = yes
-  local {{ {local}
-    {local_id} }}
-  remote {{ {remote}
-    {remote_id} }}
-  children {{ c {{
-    local_ts = {THEIRS}/32
-    remote_ts = {OURS}/32
+  encap = {encap}
+  {reauth}
+  local {{ {local} }}
+  remote {{ {remote} }}
+  children {{ {CHILD} {{
+    local_ts = {local_ts}
+    remote_ts = {remote_ts}
     esp_proposals = {esp}
-    mode = tunnel
+    mode = {mode}
   }} }}
 }} }}
 {secret}
 ",
-        ike = suite.ike,
-        esp = suite.esp,
-        local_id = ids.0,
-        remote_id = ids.1,
+        ike = cell.ike(),
+        encap = if cell.place == Place::Native { "yes" } else { "no" },
+        esp = cell.suite.esp,
+        mode = crate::matrix::lower(&cell.mode),
     )
-}
-
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    fs::copy(from, to)
-        .map(|_| ())
-        .map_err(|error| format!("{} to {}: {error}", from.display(), to.display()))
 }

@@ -1,31 +1,36 @@
 //! Warren on the other side of the wire.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cell::{Auth, PSK, Suite};
-use crate::host::{Hosts, Running, THEIRS, eventually, run};
+use crate::matrix::{Auth, Cell, Place, Play};
+use crate::net::{Net, Running, eventually, run, tail};
+use crate::pki::{self, PSK};
 
 /// A running daemon.
 pub struct Warren<'a> {
-    hosts: &'a Hosts,
+    net: &'a Net,
     control: String,
+    /// What the peer is called by.
+    peer: String,
     _running: Running,
 }
 
 impl<'a> Warren<'a> {
     /// Starts it with a manifest that fits the peer.
-    pub fn start(hosts: &'a Hosts, auth: Auth, suite: &Suite) -> Result<Self, String> {
-        let manifest = hosts.dir.join("warren.yml");
-        fs::write(&manifest, manifest_text(auth, suite))
+    pub fn start(net: &'a Net, cell: &Cell, pki: &Path) -> Result<Self, String> {
+        let manifest = net.dir.join("warren.yml");
+        fs::write(&manifest, manifest_text(net, cell, pki))
             .map_err(|error| format!("{}: {error}", manifest.display()))?;
-        let control = hosts.dir.join("warren.sock").display().to_string();
-        let state = hosts.dir.join("state").display().to_string();
+        let control = net.dir.join("warren.sock").display().to_string();
+        let state = net.dir.join("state").display().to_string();
         let file = manifest.display().to_string();
-        let program = binary();
+        let plane = if cell.place == Place::Vm { "kernel" } else { "userspace" };
+        let address = net.addresses.ours.to_string();
         let args = [
             "--control",
             &control,
@@ -33,13 +38,21 @@ impl<'a> Warren<'a> {
             "-m",
             &file,
             "--data-plane",
-            "userspace",
+            plane,
             "--state-dir",
             &state,
+            "--address",
+            &address,
         ];
-        let running = hosts.start("a", &program, &args, &[], "warren.log")?;
-        let warren = Self { hosts, control, _running: running };
-        if !eventually(Duration::from_secs(10), || warren.status().is_ok()) {
+        let running = net.start(&net.ours, &binary(), &args, "warren.log")?;
+        let peer = net.addresses.theirs_seen.to_string();
+        let mut warren = Self { net, control, peer, _running: running };
+        if !eventually(Duration::from_secs(60), || {
+            warren.status().is_ok() || warren._running.ended()
+        }) {
+            return Err(format!("warren did not start: {}", warren.log()));
+        }
+        if warren._running.ended() {
             return Err(format!("warren did not start: {}", warren.log()));
         }
         Ok(warren)
@@ -47,24 +60,19 @@ impl<'a> Warren<'a> {
 
     /// Its version.
     pub fn version() -> String {
-        run(&binary(), &["--version"])
+        run(binary(), &["--version"])
             .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
     }
 
-    /// Makes a CA and a leaf for either side.
-    pub fn pki(dir: &Path) -> Result<(), String> {
-        let dir = dir.join("pki").display().to_string();
-        run(&binary(), &["pki", "init", "--dir", &dir])?;
-        run(&binary(), &["pki", "issue", "ours", "--dir", &dir])?;
-        run(&binary(), &["pki", "issue", "theirs", "--dir", &dir])?;
-        Ok(())
+    /// A command about the peer.
+    pub fn tell(&self, verb: &str) -> Result<(), String> {
+        self.ask(&[verb, &self.peer]).map(|_| ())
     }
 
-    /// A command of its own.
-    pub fn ask(&self, args: &[&str]) -> Result<String, String> {
+    fn ask(&self, args: &[&str]) -> Result<String, String> {
         let mut all = vec!["--control", &self.control];
         all.extend(args);
-        let output = self.hosts.on("a", &binary(), &all)?;
+        let output = self.net.on(&self.net.ours, &binary(), &all)?;
         let text = format!(
             "{}{}",
             String::from_utf8_lossy(&output.stdout),
@@ -81,7 +89,7 @@ impl<'a> Warren<'a> {
     pub fn peer(&self) -> Result<Value, String> {
         let status = self.status()?;
         let peers = status["peers"].as_array().cloned().unwrap_or_default();
-        Ok(peers.into_iter().find(|peer| peer["address"] == THEIRS).unwrap_or(Value::Null))
+        Ok(peers.into_iter().find(|peer| peer["address"] == *self.peer).unwrap_or(Value::Null))
     }
 
     fn status(&self) -> Result<Value, String> {
@@ -90,22 +98,57 @@ impl<'a> Warren<'a> {
 
     /// The end of its log.
     pub fn log(&self) -> String {
-        let read = |name: &str| fs::read_to_string(self.hosts.dir.join(name)).unwrap_or_default();
-        let text = read("warren.log") + &read("warren.log.err");
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(25)..].join("\n")
+        tail(&fs::read_to_string(self.net.dir.join("warren.log")).unwrap_or_default(), 60)
     }
 }
 
-fn manifest_text(auth: Auth, suite: &Suite) -> String {
-    let proof = match auth {
-        Auth::Psk => format!("psk: {PSK}"),
-        Auth::Rsa => "instance_certificate: file:pki/ours.pem\ninstance_private_key: file:pki/ours.key\nca_certificates:\n- file:pki/ca.pem".into(),
+fn manifest_text(net: &Net, cell: &Cell, pki: &Path) -> String {
+    let mut text = String::from("ipsec_subnets:\n");
+    for address in [net.addresses.ours, net.addresses.theirs_seen] {
+        let bits = if address.is_ipv4() { 24 } else { 64 };
+        let line = format!("- '{address}/{bits}'\n");
+        if !text.contains(&subnet(&line)) {
+            text += &line;
+        }
+    }
+    let dir = pki::folder(pki, cell.auth).display().to_string();
+    let _ = match cell.auth {
+        Auth::Psk => writeln!(text, "psk: {PSK}"),
+        _ => writeln!(
+            text,
+            "instance_certificate: file:{dir}/ours.pem\ninstance_private_key: file:{dir}/ours.key\nca_certificates:"
+        ),
     };
-    format!(
-        "ipsec_subnets:\n- 10.9.0.0/24\n{proof}\nike_proposals: {}\nesp_proposals: {}\nmode: tunnel\nforce_udp_encapsulation: true\nlog_level: 2\n",
-        suite.ike, suite.esp
-    )
+    if cell.auth != Auth::Psk {
+        let chain = ["ca"].iter().chain(pki::intermediates(cell.auth));
+        let certificates =
+            chain.filter_map(|name| fs::read_to_string(format!("{dir}/{name}.pem")).ok());
+        text += "- |\n";
+        for line in certificates.flat_map(|pem| pem.lines().map(str::to_owned).collect::<Vec<_>>())
+        {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    let _ = writeln!(
+        text,
+        "ike_proposals: {}\nesp_proposals: {}\nmode: {}\nlog_level: 2",
+        cell.ike(),
+        cell.suite.esp,
+        crate::matrix::lower(&cell.mode)
+    );
+    if cell.place == Place::Native {
+        text += "force_udp_encapsulation: true\n";
+    }
+    if cell.play == Play::Dead {
+        text += "dpddelay: 2\n";
+    }
+    text
+}
+
+/// The network part of a line, up to the last group of the address.
+fn subnet(line: &str) -> String {
+    let end = line.rfind(['.', ':']).unwrap_or(0);
+    line[..=end].to_owned()
 }
 
 fn binary() -> String {

@@ -1,0 +1,164 @@
+//! libreswan: pluto, driven by whack.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::daemon::{Daemon, Home, Sas};
+use crate::matrix::{Auth, Cell, Family, Mode, Nat, Play};
+use crate::net::{Addresses, Net, Running, eventually, tail};
+use crate::pki::{self, OURS, PSK, THEIRS};
+
+const PLUTO: &str = "/usr/libexec/ipsec/pluto";
+const WHACK: &str = "/usr/libexec/ipsec/whack";
+const CONNECTION: &str = "c";
+
+/// A running pluto.
+pub struct Libreswan<'a> {
+    home: Home<'a>,
+    running: Option<Running>,
+}
+
+impl<'a> Libreswan<'a> {
+    /// Starts it with its connection.
+    pub fn start(net: &'a Net, cell: &Cell, pki: &Path) -> Result<Self, String> {
+        let home = Home::new(net, cell)?;
+        home.write("etc/ipsec.conf", &configuration(cell, &net.addresses))?;
+        home.write("etc/ipsec.secrets", &format!(": PSK \"{PSK}\"\n"))?;
+        // Any kind will do for a pre-shared key: pluto wants a database.
+        let auth = if cell.auth == Auth::Psk { Auth::Ecdsa } else { cell.auth };
+        let database = pki::folder(pki, auth).join(cell.peer.folder()).join("var/lib/ipsec/nss");
+        for name in ["cert9.db", "key4.db", "pkcs11.txt"] {
+            home.copy(&database.join(name), &format!("var/lib/ipsec/nss/{name}"))?;
+        }
+        home.write("run/pluto/.keep", "")?;
+        let mut peer = Self { home, running: None };
+        peer.run()?;
+        Ok(peer)
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        for name in ["pluto.ctl", "pluto.pid"] {
+            let _ = std::fs::remove_file(self.home.dir.join("run/pluto").join(name));
+        }
+        let args = ["--config", "/etc/ipsec.conf", "--nofork", "--stderrlog"];
+        self.running = Some(self.home.start(PLUTO, &args, "pluto.log")?);
+        let ready = || {
+            self.home.dir.join("run/pluto/pluto.ctl").exists()
+                && self.home.read("../pluto.log").contains("listening for IKE messages")
+        };
+        if !eventually(Duration::from_secs(60), ready) {
+            return Err(format!("pluto did not start: {}", self.log()));
+        }
+        let loaded = || {
+            self.whack(&["--status"]).is_ok_and(|text| text.contains(&format!("\"{CONNECTION}\"")))
+        };
+        if !eventually(Duration::from_secs(30), loaded) {
+            return Err(format!("pluto did not load its connection: {}", self.log()));
+        }
+        Ok(())
+    }
+
+    fn whack(&self, args: &[&str]) -> Result<String, String> {
+        self.home.run(WHACK, args)
+    }
+
+    fn of_connection(&self, verbs: &[&str]) -> Result<(), String> {
+        let mut args = verbs.to_vec();
+        args.extend(["--name", CONNECTION]);
+        self.whack(&args).map(|_| ())
+    }
+}
+
+impl Daemon for Libreswan<'_> {
+    fn initiate(&self) -> Result<(), String> {
+        self.of_connection(&["--initiate"])
+    }
+
+    fn begin(&self) -> Result<(), String> {
+        self.of_connection(&["--initiate", "--asynchronous"])
+    }
+
+    fn sas(&self) -> Result<Sas, String> {
+        let states = self.whack(&["--showstates"])?;
+        let count = |what: &str| states.lines().filter(|line| line.contains(what)).count();
+        Ok(Sas { ike: count("ESTABLISHED_IKE_SA"), children: count("ESTABLISHED_CHILD_SA") })
+    }
+
+    fn rekey_child(&self) -> Result<(), String> {
+        // Its name changed with version 5.
+        self.of_connection(&["--rekey-child"]).or_else(|_| self.of_connection(&["--rekey-ipsec"]))
+    }
+
+    fn rekey_ike(&self) -> Result<(), String> {
+        self.of_connection(&["--rekey-ike"])
+    }
+
+    fn terminate(&self) -> Result<(), String> {
+        self.of_connection(&["--terminate"])
+    }
+
+    fn reboot(&mut self) -> Result<(), String> {
+        if let Some(running) = self.running.take() {
+            running.kill();
+        }
+        self.home.forget()?;
+        let _ = std::fs::remove_file(self.home.dir.join("../pluto.log"));
+        self.run()
+    }
+
+    fn log(&self) -> String {
+        tail(&self.home.read("../pluto.log"), 60)
+    }
+}
+
+fn configuration(cell: &Cell, addresses: &Addresses) -> String {
+    let Addresses { ours, theirs, ours_seen, .. } = addresses;
+    let proof = match cell.auth {
+        Auth::Psk => format!("authby=secret\n  leftid={theirs}\n  rightid={ours}"),
+        Auth::Ecdsa => certificate("ecdsa"),
+        Auth::Rsa | Auth::Chain => certificate("rsa-sha2"),
+    };
+    let bits = if cell.family == Family::V4 { 32 } else { 128 };
+    // With the peer behind a NAT, its address is inside; in transport mode it is what the NAT makes of it.
+    let right = match (cell.nat(), cell.mode) {
+        (Some(Nat::Us), Mode::Tunnel) => format!("right={ours_seen}\n  rightsubnet={ours}/{bits}"),
+        _ => format!("right={ours_seen}"),
+    };
+    let times = if cell.play == Play::Reauth {
+        // Before the end by the margin, without a random share.
+        "reauth=yes\n  ikelifetime=18s\n  rekeymargin=10s\n  rekeyfuzz=0%"
+    } else {
+        "ikelifetime=1h\n  salifetime=1h"
+    };
+    format!(
+        "config setup
+  dnssec-enable=no
+  protostack=xfrm
+conn {CONNECTION}
+  ikev2=insist
+  left={theirs}
+  {right}
+  {proof}
+  ike={ike}
+  esp={esp}
+  pfs={pfs}
+  type={mode}
+  fragmentation=yes
+  mobike=no
+  encapsulation=auto
+  leftupdown=%disabled
+  {times}
+  auto=add
+",
+        ike = cell.suite.libreswan_ike,
+        esp = cell.suite.libreswan_esp,
+        pfs = if cell.suite.libreswan_esp.contains(';') { "yes" } else { "no" },
+        mode = crate::matrix::lower(&cell.mode),
+    )
+}
+
+fn certificate(authby: &str) -> String {
+    format!(
+        "authby={authby}\n  leftcert=theirs\n  leftid=\"{THEIRS}\"\n  rightid=\"{OURS}\"\n  leftsendcert=always\n  sendca=all"
+    )
+}
