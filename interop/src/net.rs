@@ -121,11 +121,21 @@ impl Net {
         let route = Route { gateway: Some(gateway), ..Route::unicast(default, 254, INTERFACE) };
         netns.run(|| Rtnl::open()?.add_route(&route)).map_err(text)?;
         let rules = format!(
-            "table ip nat {{ chain post {{ type nat hook postrouting priority 100;
-               oifname \"{outer_port}\" meta l4proto udp masquerade to :20000-60000 }} }}
-             table ip gate {{ chain fwd {{ type filter hook forward priority 0; policy drop;
-               iifname \"{inner_port}\" meta l4proto udp accept
-               ct state established,related accept }} }}"
+            "table ip nat {{
+  chain post {{
+    type nat hook postrouting priority 100
+    oifname \"{outer_port}\" meta l4proto udp masquerade to :20000-60000
+  }}
+}}
+table ip gate {{
+  chain forward {{
+    type filter hook forward priority 0
+    policy drop
+    iifname \"{inner_port}\" meta l4proto udp accept
+    ct state established,related accept
+  }}
+}}
+"
         );
         let file = self.dir.join("nat");
         fs::write(&file, rules).map_err(text)?;

@@ -24,8 +24,10 @@ pub struct Seen {
     pub their_fragments: u64,
     /// Pieces of IP datagrams.
     pub pieces: u64,
-    /// Anything else between hosts: a leak.
-    pub clear: u64,
+    /// Anything else from Warren: a leak.
+    pub our_clear: u64,
+    /// Anything else from the peer.
+    pub their_clear: u64,
     /// Frames that were not seen.
     pub missed: u64,
     /// The first leak.
@@ -109,7 +111,7 @@ fn look(seen: &mut Seen, ours: bool, ethertype: u16, packet: &[u8]) {
         (IPV6, FRAGMENT, [UDP | ESP, ..]) => seen.pieces += 1,
         // Multicast listener reports, router and neighbour discovery: what a link needs to work.
         (IPV6, ICMPV6, [130..=137 | 143, ..]) | (IPV6, HOP_BY_HOP, [ICMPV6, ..]) => {}
-        _ => leak(seen, packet),
+        _ => leak(seen, ours, packet),
     }
 }
 
@@ -126,16 +128,16 @@ fn udp(seen: &mut Seen, ours: bool, ports: [u16; 2], payload: &[u8], packet: &[u
             // A keepalive (RFC 3948 2.3).
             [0xff] => {}
             _ if payload.len() >= 8 => seen.esp_in_udp += 1,
-            _ => leak(seen, packet),
+            _ => leak(seen, ours, packet),
         }
     } else if ports.contains(&500) {
         ike(seen, payload);
     } else {
-        leak(seen, packet);
+        leak(seen, ours, packet);
     }
 }
 
-fn leak(seen: &mut Seen, packet: &[u8]) {
-    seen.clear += 1;
+fn leak(seen: &mut Seen, ours: bool, packet: &[u8]) {
+    *(if ours { &mut seen.our_clear } else { &mut seen.their_clear }) += 1;
     seen.leak.get_or_insert_with(|| format!("{:02x?}", &packet[..packet.len().min(60)]));
 }
