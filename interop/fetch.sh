@@ -17,7 +17,7 @@ UNNEEDED=(python3 systemd init-system-helpers debconf debconf-2.0 dpkg perl perl
 say() { printf 'fetch: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 
-# own_sources: "URI SUITE SIGNED-BY" of each Debian repository that apt knows, with SUITE a code name.
+# own_sources: "URI SUITE" of each Debian repository that apt knows, with SUITE a code name.
 own_sources() {
     apt-get indextargets --format '$(CREATED_BY) $(ORIGIN) $(COMPONENT) $(REPO_URI) $(CODENAME)' |
         sed -n 's/^Packages Debian main //p' | sort -u

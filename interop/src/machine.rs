@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::cell::Outcome;
 use crate::matrix::{self, Cell};
-use crate::{Sink, daemon, folder, net, pki, work};
+use crate::{Sink, daemon, folder, work};
 
 /// The argument that makes this program the one inside.
 pub const VERB: &str = "inside";
@@ -43,8 +43,10 @@ pub fn play(cells: &[(usize, Cell)], sink: Sink<'_>) -> Result<(), String> {
     for needed in [daemon::roots(), folder(), myself.clone()] {
         command.arg("-f").arg(needed);
     }
-    if std::env::var_os("KEEP").is_some() {
-        command.args(["-e", "KEEP=1"]);
+    for name in ["KEEP", "WARREN", "WARREN_PEERS"] {
+        if let Ok(value) = std::env::var(name) {
+            command.args(["-e", &format!("{name}={value}")]);
+        }
     }
     command.arg(&myself).arg(VERB).args(&numbers).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut machine = command.spawn().map_err(|error| format!("{}: {error}", script.display()))?;
@@ -75,12 +77,10 @@ pub fn inside(numbers: &[String]) -> ExitCode {
     };
     let cells: Vec<(usize, Cell)> = numbers.iter().filter_map(chosen).collect();
     let pki: PathBuf = folder().join("pki");
-    debug_assert!(pki::folder(&pki, matrix::Auth::Rsa).exists());
     work::play(&cells, work::INSIDE, &pki, &mut |outcome| {
         let line = serde_json::to_string(&outcome).unwrap_or_default();
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     });
-    let _ = net::run("sync", &[]);
     ExitCode::SUCCESS
 }

@@ -63,8 +63,8 @@ fn table(args: &Args) -> Result<bool, String> {
         cells.iter().for_each(|(number, cell)| println!("{number:>3}  {cell}"));
         return Ok(true);
     }
-    let mut peers: Vec<_> = cells.iter().map(|(_, cell)| cell.peer).collect();
-    peers.dedup();
+    let mut peers = matrix::Peer::ALL.to_vec();
+    peers.retain(|peer| cells.iter().any(|(_, cell)| cell.peer == *peer));
     fetch(&peers)?;
     let pki = folder().join("pki");
     pki::make(&pki, &peers, &daemon::roots())?;

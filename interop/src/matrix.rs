@@ -173,6 +173,15 @@ pub const CBC: Suite = Suite {
     libreswan_ike: "aes256-sha2_512;modp3072",
     libreswan_esp: "aes256-sha2_256;modp3072",
 };
+/// Two key exchanges, the second against quantum computers (RFC 9370).
+pub const MLKEM: Suite = Suite {
+    name: "mlkem",
+    ike: "aes256gcm16-prfsha384-x25519-ke1_mlkem768",
+    esp: "aes256gcm16-x25519-ke1_mlkem768",
+    libreswan_ike: "",
+    libreswan_esp: "",
+};
+/// Those that every peer can do.
 const SUITES: [&Suite; 4] = [&DEFAULT, &ECP384, &X25519, &CBC];
 
 /// One row of the table.
@@ -256,7 +265,29 @@ pub fn cells() -> Vec<Cell> {
         kernel(peer, number, &mut cells);
         special(peer, &mut cells);
     }
+    ml_kem(&mut cells);
     cells
+}
+
+/// With the one peer that has it.
+fn ml_kem(cells: &mut Vec<Cell>) {
+    let base = Cell {
+        peer: Peer::ForkyStrongswan,
+        place: Place::Vm,
+        mode: Mode::Transport,
+        family: Family::V4,
+        auth: Auth::Ecdsa,
+        suite: &MLKEM,
+        initiator: Initiator::Warren,
+        play: Play::Whole,
+        ci: true,
+    };
+    let native = Cell { place: Place::Native, mode: Mode::Tunnel, ..base };
+    let rsa = Cell { mode: Mode::Tunnel, family: Family::V6, auth: Auth::Rsa, ci: false, ..base };
+    for initiator in [Initiator::Warren, Initiator::Peer] {
+        cells.extend([native, base, rsa].map(|cell| Cell { initiator, ..cell }));
+    }
+    cells.push(Cell { initiator: Initiator::Both, auth: Auth::Psk, ci: false, ..base });
 }
 
 /// Both bring their own ESP, in a tunnel in UDP, which is all that strongSwan's can do.

@@ -102,6 +102,13 @@ impl<'a> Warren<'a> {
     }
 }
 
+impl Drop for Warren<'_> {
+    /// A daemon that is only ended leaves its SAs, and with its own ESP a process that holds them.
+    fn drop(&mut self) {
+        let _ = self.ask(&["stop", "--flush"]);
+    }
+}
+
 fn manifest_text(net: &Net, cell: &Cell, pki: &Path) -> String {
     let mut text = String::from("ipsec_subnets:\n");
     for address in [net.addresses.ours, net.addresses.theirs_seen] {

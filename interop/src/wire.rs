@@ -37,7 +37,7 @@ pub struct Seen {
 /// A running watch.
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Seen>,
+    thread: Option<JoinHandle<Seen>>,
 }
 
 impl Watch {
@@ -68,13 +68,20 @@ impl Watch {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        Ok(Self { stop, thread })
+        Ok(Self { stop, thread: Some(thread) })
     }
 
     /// Ends it, after all that has passed was looked at.
-    pub fn finish(self) -> Result<Seen, String> {
+    pub fn finish(mut self) -> Result<Seen, String> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| "the watcher of the wire broke down".to_owned())
+        let seen = self.thread.take().map(JoinHandle::join);
+        seen.and_then(Result::ok).ok_or_else(|| "the watcher of the wire broke down".to_owned())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
