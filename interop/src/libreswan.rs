@@ -46,13 +46,13 @@ impl<'a> Libreswan<'a> {
             self.home.dir.join("run/pluto/pluto.ctl").exists()
                 && self.home.read("../pluto.log").contains("listening for IKE messages")
         };
-        if !eventually(Duration::from_secs(60), ready) {
+        if !eventually(Duration::from_secs(120), ready) {
             return Err(format!("pluto did not start: {}", self.log()));
         }
         let loaded = || {
             self.whack(&["--status"]).is_ok_and(|text| text.contains(&format!("\"{CONNECTION}\"")))
         };
-        if !eventually(Duration::from_secs(30), loaded) {
+        if !eventually(Duration::from_secs(60), loaded) {
             return Err(format!("pluto did not load its connection: {}", self.log()));
         }
         Ok(())

@@ -50,7 +50,7 @@ impl<'a> StrongSwan<'a> {
         let _ = std::fs::remove_file(self.socket());
         self.running = Some(self.home.start(CHARON, &[], "charon.out")?);
         let ready = || vici::ask(&self.socket(), "version", &[]).is_ok();
-        if !eventually(Duration::from_secs(60), ready) {
+        if !eventually(Duration::from_secs(120), ready) {
             return Err(format!("charon did not start: {}", self.log()));
         }
         self.home.run("/usr/sbin/swanctl", &["--load-all"]).map(|_| ())
