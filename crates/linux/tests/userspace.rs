@@ -727,3 +727,32 @@ fn the_way_in_is_there_from_the_beginning() {
         pair.a.run(|| host.plane.flush());
     }
 }
+
+#[test]
+fn a_thousand_peers_change_hands() {
+    if !root() {
+        return;
+    }
+    let (pair, mut a, _b) = protected(PLAIN);
+    let more = (0..1000u32).flat_map(|n| {
+        [(Direction::In, 2, 1), (Direction::Out, 1, 2)].map(|(direction, from, to)| {
+            let mut sa = PLAIN.sa(direction, from, to);
+            let peer = IpAddr::from([10, 9, 1 + (n / 250) as u8, (n % 250) as u8]);
+            sa.spi = Spi(0x1_0000 + n);
+            *(if direction == Direction::In { &mut sa.src } else { &mut sa.dst }) = peer;
+            sa.replay_window = 4096;
+            sa.remote_ts = vec![TrafficSelector::host(peer)];
+            Change::AddSa(Box::new(sa))
+        })
+    });
+    install(&mut a, more.collect());
+    let begin = Wall::now();
+    let parcel = packed(&mut a);
+    let bytes = parcel.state.len();
+    let (mut plane, _ports) = resumed(&pair.a, parcel);
+    // Bounds are for the program itself: `warren lab scenario restart`.
+    println!("2002 SAs, {bytes} bytes, {:?}", begin.elapsed());
+    assert_eq!(plane.snapshot(clock::now()).sas.len(), 2002);
+    drop(a);
+    assert!(datagram(&pair, PLAIN, 9000, 10));
+}

@@ -11,6 +11,7 @@ use ike::endpoint::Datagram;
 use ipsec::dataplane::Dataplane;
 use ipsec::esp::{self, Family, Shape};
 use ipsec::pipeline::Pipeline;
+use ipsec::sa::Sa;
 use linux::listener::Listener;
 use linux::udp::Ports;
 use linux::userspace::{self, Config, IkeDatagram, MARK, Networks, PORTS, Upcalls, Userspace};
@@ -114,6 +115,16 @@ impl Carrier {
         match &mut self.plane {
             Plane::Userspace(userspace) => userspace,
             Plane::Kernel { kernel, .. } => &mut **kernel,
+        }
+    }
+
+    /// The SAs that the data plane holds with their keys; a kernel keeps those to itself.
+    pub fn sas(&self) -> Vec<Sa> {
+        match &self.plane {
+            Plane::Userspace(userspace) => {
+                userspace.pipeline().sas().iter().map(|entry| entry.sa.clone()).collect()
+            }
+            Plane::Kernel { .. } => Vec::new(),
         }
     }
 

@@ -232,7 +232,7 @@ impl Driver {
             Call::Plan(file) => self.site.plan(&file, now().unix).map_err(Refused::because),
             Call::Keys => {
                 tracing::warn!("the keys of all SAs are given out on the control socket");
-                self.site.keys(&self.mesh)
+                self.site.keys(&self.mesh, self.carrier.sas())
             }
             Call::Metrics => Ok(metrics(&self.mesh, self.carrier.refused())),
             Call::SaGone(key) if self.rehearsal => {

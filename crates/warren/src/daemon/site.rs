@@ -1,10 +1,12 @@
 //! Where this host stands: its manifest's file, its address, and what the manifest means outside the mesh.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crypto::Provider;
+use ipsec::sa::Sa;
 use mesh::plan::Plan;
 use mesh::{Loaded, Mesh};
 use serde_json::{Value, json};
@@ -81,9 +83,15 @@ impl Site {
         Ok((accepted.for_host(address, &own_addresses())?, accepted))
     }
 
-    /// Keys of all live SAs, as lines of Wireshark's tables.
-    pub fn keys(&self, mesh: &Mesh) -> Answer {
-        let tables = wireshark::tables(&mesh.export_all_keys(), &mesh.export_sas());
+    /// Keys of all live SAs, as lines of Wireshark's tables. Of those that were taken over only the data plane has the
+    /// keys.
+    pub fn keys(&self, mesh: &Mesh, in_data_plane: Vec<Sa>) -> Answer {
+        let mut sas = mesh.export_sas();
+        let known: BTreeSet<_> = sas.iter().map(|sa| (sa.key(), sa.direction)).collect();
+        sas.extend(
+            in_data_plane.into_iter().filter(|sa| !known.contains(&(sa.key(), sa.direction))),
+        );
+        let tables = wireshark::tables(&mesh.export_all_keys(), &sas);
         serde_json::to_value(tables).map_err(Refused::because)
     }
 }

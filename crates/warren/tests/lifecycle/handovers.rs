@@ -132,6 +132,12 @@ fn a_stop_a_start_and_another_build_lose_nothing() {
     assert!(!exchanges.contains(&IKE_SA_INIT), "{exchanges:?}");
     assert!(no_number_twice(&packets) > 1000);
     assert!(slowest < Duration::from_secs(1), "in control again after {slowest:?}");
+    // Keys of SAs that were taken over can be given out.
+    let tables = mesh.daemons[0].folder.join("tables");
+    mesh.daemons[0].warren(&["keys", "export", "--wireshark", tables.to_str().unwrap()]).ok();
+    let esp = fs::read_to_string(tables.join("esp_sa")).unwrap();
+    let spi = mesh.daemons[0].spis(mesh.address(1)).0;
+    assert!(esp.to_lowercase().contains(&spi), "no key of {spi} in {} lines", esp.lines().count());
     // It is whole: rekeyed by what the new process knows.
     mesh.daemons[0].warren(&["rekey", "10.77.0.2"]).ok();
     eventually("a new SA", || (spis_now(&mesh, 0) != before[0]).then_some(()));
