@@ -10,6 +10,7 @@ mod nearest;
 mod peers;
 mod pem;
 mod places;
+mod plain;
 mod properties;
 mod quantity;
 mod read;
@@ -36,6 +37,7 @@ pub(crate) use exceptions::protocol_name;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Report, Severity};
 pub use places::Place;
+pub use plain::properties;
 pub use secret::SecretBytes;
 pub use source::{Sources, Span};
 

@@ -88,6 +88,13 @@ pub fn rules_only(path: &Path) -> Result<Manifest, Rejected> {
     read.map(|(manifest, _)| manifest).map_err(|found| refused(&found))
 }
 
+/// The properties of a manifest as plain values, see [`manifest::properties`].
+pub fn properties(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    let text = read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    manifest::properties(&path.display().to_string(), &text, &Files)
+        .map_err(|found| refused(&found).to_string())
+}
+
 impl Accepted {
     /// For the mesh of the host with this address; `own` are all addresses of the host.
     pub fn for_host(&self, me: IpAddr, own: &[IpAddr]) -> Result<Loaded, Rejected> {

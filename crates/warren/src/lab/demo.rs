@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::print::println;
 
 /// The first packet of every pair may wait so long for its SA.
-const ALL_UP: Duration = Duration::from_secs(90);
+const ALL_UP: Duration = Duration::from_secs(180);
 const ROUNDS: u32 = 50;
 
 /// Runs it; ends 1 unless everything holds.

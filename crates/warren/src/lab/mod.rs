@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +42,9 @@ use net::Host;
 const UP: &str = "warren-lab";
 /// Everything that a lab leaves on the machine lies in a folder of its name, and goes with it.
 const RUN: &str = "/run";
+
+/// Daemons have so long to answer for the first time: all start at once, on machines of any speed.
+const START: Duration = Duration::from_secs(240);
 
 /// Addresses of a subnet that are looked at for protected ones.
 const LOOKED_AT: usize = 1 << 20;
@@ -90,7 +94,11 @@ impl Lab {
         furnish_hosts: impl FnOnce(&mut Vec<Host>),
     ) -> Result<Self, Failure> {
         let dir = Path::new(RUN).join(name);
-        fs::create_dir_all(&dir)
+        // Keys lie in it.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
             .map_err(|error| Failure::No(format!("{}: {error}", dir.display())))?;
         let lock = Lock::take(&dir.join("lock")).map_err(|_| {
             Failure::No("another lab is at work on this machine; wait for it, or end it".into())
@@ -143,9 +151,7 @@ impl Lab {
                 }
             }
         }
-        if let Err(error) =
-            daemons::wait_ready(&self.dir, &self.hosts, Duration::from_secs(60), stop)
-        {
+        if let Err(error) = daemons::wait_ready(&self.dir, &self.hosts, START, stop) {
             daemons::end(&mut children);
             return Err(Failure::No(error));
         }

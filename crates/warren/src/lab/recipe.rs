@@ -5,6 +5,8 @@ use std::path::Path;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use crate::load;
+
 /// A manifest's properties. JSON is YAML, too.
 #[derive(Clone, Debug)]
 pub struct Recipe(Map<String, Value>);
@@ -20,9 +22,12 @@ impl Recipe {
             .with("ca_certificates", json!([file("ca.pem")]))
     }
 
-    /// The operator's file, to which more is added.
-    pub fn given(file: &Path) -> Self {
-        Self(Map::new()).with("include", json!([file]))
+    /// What the operator's file says. What a scenario lays over it takes its place.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn given(file: &Path) -> Result<Self, String> {
+        load::properties(file).map(Self)
     }
 
     /// With this property, in place of what the recipe said of it.
@@ -32,7 +37,6 @@ impl Recipe {
     }
 
     /// Without this property.
-    #[allow(dead_code)]
     pub fn without(mut self, property: &str) -> Self {
         self.0.remove(property);
         self
@@ -59,6 +63,21 @@ mod tests {
         let enforced = recipe.clone().with("optional", json!(false)).text();
         assert!(enforced.contains("\"optional\": false") && !enforced.contains("true"));
         assert!(!recipe.without("optional").text().contains("optional"));
+    }
+
+    #[test]
+    fn the_operators_word_is_replaced_where_a_scenario_has_its_own() {
+        let dir = std::env::temp_dir().join(format!("warren-recipe-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("own.yml");
+        std::fs::write(&file, "ipsec:\n  optional: false\n  ipsec_subnets: [10.0.0.0/16]\n")
+            .unwrap();
+        let recipe = Recipe::given(&file).unwrap().with("optional", json!(true));
+        std::fs::remove_dir_all(&dir).unwrap();
+        let text = recipe.text();
+        assert!(text.contains("\"optional\": true") && text.contains("10.0.0.0/16"), "{text}");
+        assert!(!text.contains("false"), "{text}");
+        assert!(Recipe::given(&file).is_err());
     }
 
     #[test]

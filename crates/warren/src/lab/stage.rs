@@ -19,20 +19,18 @@ use super::scenario::Scenario;
 use super::stop::Stop;
 use super::streams::{Book, Loss, Pair, Streams};
 use super::wire::{Counts, Watch};
-use super::{Lab, own_subnet};
+use super::{Lab, START, own_subnet};
 use crate::args::{LabScenario, LabShape};
 use crate::client;
 use crate::exit::Failure;
 use crate::print::println;
 
-/// A daemon has so long to answer for the first time, and to end.
-const START: Duration = Duration::from_secs(60);
 /// How often conditions are looked at.
 const LOOK: Duration = Duration::from_millis(10);
 /// Packets that are under way have so long to arrive.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Every pair of a new fleet talks within this.
-pub const ALL_UP: Duration = Duration::from_secs(90);
+pub const ALL_UP: Duration = Duration::from_secs(180);
 
 /// Why a scenario ended early.
 #[derive(Debug)]
@@ -106,15 +104,16 @@ impl<'a> Stage<'a> {
             family: wanted.family,
             keep: wanted.keep.clone(),
         };
+        let program = std::env::current_exe().map_err(Failure::no)?;
         let name = format!("warren-scenario-{}", std::process::id());
         let lab = Lab::build_with(&shape, &name, |hosts| scenario.furnish(hosts))?;
         let recipe = match &wanted.manifest {
             Some(_) => Recipe::given(&lab.manifest),
-            None => Recipe::own(&lab.dir, own_subnet(wanted.family)),
+            None => Ok(Recipe::own(&lab.dir, own_subnet(wanted.family))),
         };
+        let recipe = recipe.inspect_err(|_| lab.remove(None)).map_err(Failure::No)?;
         let memory = Path::new("/dev/shm");
         let state = if memory.is_dir() { memory.join(&name) } else { lab.dir.join("state") };
-        let program = std::env::current_exe().map_err(Failure::no)?;
         let mut stage = Self {
             findings: Findings::new(scenario.name(), lab.hosts.len()),
             daemons: lab.hosts.iter().map(|_| None).collect(),
