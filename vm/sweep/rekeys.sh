@@ -6,14 +6,11 @@
 WANTED=${1:-60}
 HOSTS=(a=10.77.0.1 b=10.77.0.2 c=10.77.0.3)
 
-# Who owns a pair rekeys it when its time has come; who does not does so by command.
+# All by command, not by lifetimes of seconds: on a busy machine an SA would be over before its successor is there.
 cat >/vm/warren.yml <<'TXT'
 ipsec_subnets: [10.77.0.0/24]
 psk: correct horse battery staple
 ike_proposals: aes128-sha256-x25519
-child_lifetime: 3s
-ike_lifetime: 30s
-jitter: 50
 TXT
 
 # rekeys HOST: child SAs that were replaced, as the daemon has counted them.
@@ -51,12 +48,13 @@ capture_start rekeys.pcap "$VM_LAN" "not esp"
 streams_start 25 "${HOSTS[@]}"
 done=0 most=0 round=0
 while [ "$done" -lt "$WANTED" ]; do
-    [ $((SECONDS - begun)) -lt $((60 + WANTED * 5)) ] || fail "only $done of $WANTED rekeys in $((SECONDS - begun)) s"
-    # The other side's turn: whichever of a pair is asked, it is the owner of some and not of others.
-    from=${HOSTS[$((round % 3))]} to=${HOSTS[$(((round + 1) % 3))]}
+    [ $((SECONDS - begun)) -lt $((300 + WANTED * 10)) ] || fail "only $done of $WANTED rekeys in $((SECONDS - begun)) s"
+    # Either side of each pair in turn, and now and then both at once.
+    from=${HOSTS[$((round % 3))]} to=${HOSTS[$(((round + 1 + round / 3 % 2) % 3))]}
+    if [ $((round % 7)) = 0 ]; then warren "${to%%=*}" rekey "${from#*=}" >/dev/null & fi
     warren "${from%%=*}" rekey "${to#*=}" >/dev/null || true
     round=$((round + 1))
-    pause 2
+    pause 0.2
     for host in a b c; do
         now=$(states $host)
         [ "$now" -le "$most" ] || most=$now
@@ -78,4 +76,4 @@ settled() { for host in a b c; do [ "$(on $host "$WARREN" --control /run/control
 import json, sys
 print(sorted(len(p["ike_sas"]) for p in json.load(sys.stdin)["peers"]))')" = "[1, 1]" ] || return 1; done; }
 wait_for 60 "one IKE SA for each pair" settled
-say "$done rekeys in $took s, $round of them by command: $STREAMED packets, 0 lost; xfrm_stat did not move; at most $most SAs a host"
+say "$done rekeys in $took s, $round commands: $STREAMED packets, 0 lost; xfrm_stat did not move; at most $most SAs a host"
