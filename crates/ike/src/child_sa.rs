@@ -60,6 +60,8 @@ pub(crate) struct Child {
     pub(crate) redundant: bool,
     pub(crate) since: Instant,
     pub(crate) rekey_at: Instant,
+    /// Packets that came through it, as the data plane counted them last.
+    pub(crate) received: u64,
     pub(crate) stage: Stage,
     /// Not yet installed.
     outbound: Option<Box<Sa>>,
@@ -220,6 +222,7 @@ pub(crate) fn install(
         redundant: false,
         since: now,
         rekey_at,
+        received: 0,
         stage: Stage::Inbound,
         config: agreed.config,
         outbound: Some(Box::new(pair.outbound)),
@@ -263,6 +266,7 @@ pub(crate) fn restore(
         redundant: false,
         since: record.since,
         rekey_at: record.rekey_at,
+        received: 0,
         stage: Stage::Up,
         outbound: None,
     });

@@ -12,6 +12,7 @@ use crate::child_sa::Children;
 use crate::endpoint::{Datagram, Output};
 use crate::error::Misbehaviour;
 use crate::event::{Event, IkeSaId};
+use crate::exchange::liveness::Pace;
 use crate::ike_sa::IkeSa;
 use crate::job::{Job, JobId, Work};
 use crate::rng::Rng;
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) peers: BTreeMap<IpAddr, BTreeSet<IkeSaId>>,
     /// What is to be done to other IKE SAs once the one in hand is put back.
     pub(crate) after: VecDeque<After>,
+    /// Liveness checks of late.
+    pub(crate) pace: Pace,
     /// IKE SAs whose records changed.
     pub(crate) unsaved: BTreeSet<IkeSaId>,
     out: VecDeque<Output>,
@@ -91,6 +94,7 @@ impl Context {
             by_spi: BTreeMap::new(),
             peers: BTreeMap::new(),
             after: VecDeque::new(),
+            pace: Pace::default(),
             unsaved: BTreeSet::new(),
             out: VecDeque::new(),
             jobs: BTreeMap::new(),
@@ -130,6 +134,17 @@ impl Context {
         self.jobs.insert(id, ike);
         self.out.push_back(Output::Job(Job { id, work }));
         id
+    }
+
+    /// How much is held, by table.
+    pub(crate) fn census(&self) -> [(&'static str, usize); 5] {
+        [
+            ("timers", self.timers.len()),
+            ("child SAs", self.children.iter().count()),
+            ("IKE SPIs", self.by_spi.len()),
+            ("IKE SAs of addresses", self.peers.values().map(BTreeSet::len).sum()),
+            ("jobs", self.jobs.len()),
+        ]
     }
 
     /// Whose job it was.

@@ -226,6 +226,10 @@ impl Endpoint {
         };
         let Some(id) = self.cx.by_spi.get(&here).copied() else {
             self.tell(now, arrived, NotifyType::INVALID_IKE_SPI, directory);
+            let later = [ExchangeType::INFORMATIONAL, ExchangeType::CREATE_CHILD_SA];
+            if later.contains(&header.exchange) && !header.flags.response {
+                self.cx.event(Event::UnknownIke { remote });
+            }
             return Err(Misbehaviour::UnknownSpi);
         };
         let sa = self.sas.get(&id).ok_or(Misbehaviour::UnknownSpi)?;
@@ -381,11 +385,23 @@ impl Endpoint {
         self.task(now, ike, Task::Probe)
     }
 
-    /// Verified ESP traffic of the peer came: as good as a sign of life (RFC 7296 2.4).
-    pub fn note_inbound_traffic(&mut self, now: Now, child: ChildId) {
-        let ike = self.cx.children.get(child).map(|c| c.ike);
+    /// Verified ESP traffic of the peer came, so many packets by now: as good as a sign of life (RFC 7296 2.4).
+    pub fn note_inbound_traffic(&mut self, now: Now, child: ChildId, packets: u64) {
+        let child = self.cx.children.get_mut(child);
+        let ike = child.map(|c| {
+            c.received = packets;
+            c.ike
+        });
         if let Some(up) = ike.and_then(|id| self.sas.get_mut(&id)).and_then(|sa| sa.up_mut()) {
             up.last_alive = up.last_alive.max(now.at);
+        }
+    }
+
+    /// Verified ESP of a peer behind a NAT came from another port: its IKE messages go there too (RFC 7296 2.23).
+    pub fn note_moved(&mut self, child: ChildId, remote: SocketAddr) {
+        let Some(ike) = self.cx.children.get(child).map(|c| c.ike) else { return };
+        if self.sas.get_mut(&ike).is_some_and(|sa| sa.seen_at(remote)) {
+            self.cx.unsaved.insert(ike);
         }
     }
 
@@ -408,18 +424,31 @@ impl Endpoint {
 
     /// Complete child SAs, in the order of their ids; without those that are replaced, redundant or on their way down.
     pub fn children(&self) -> Vec<ChildInfo> {
-        let shown = self.cx.children.iter().filter(|c| {
-            let owner = self.sas.get(&c.ike).and_then(|sa| sa.up());
-            c.stage == Stage::Up && c.successor.is_none() && owner.is_some_and(|up| !up.redundant)
-        });
+        let shown = self.cx.children.iter().filter(|c| self.shown(c));
         shown.map(child_sa::Child::info).collect()
+    }
+
+    /// Whether a child SA is among [`children`](Self::children).
+    pub fn serves(&self, child: ChildId) -> bool {
+        self.cx.children.get(child).is_some_and(|c| self.shown(c))
+    }
+
+    fn shown(&self, child: &child_sa::Child) -> bool {
+        let owner = self.sas.get(&child.ike).and_then(|sa| sa.up());
+        child.stage == Stage::Up
+            && child.successor.is_none()
+            && owner.is_some_and(|up| !up.redundant)
+    }
+
+    /// Whether a handshake is under way that a peer has begun.
+    pub fn is_approached_by(&self, remote: IpAddr) -> bool {
+        let ids = self.cx.peers.get(&remote).into_iter().flatten();
+        ids.filter_map(|id| self.sas.get(id)).any(|sa| !sa.initiator && is_half_open(sa))
     }
 
     /// Half-open IKE SAs: id, peer, whether this host initiated.
     pub fn half_open(&self) -> Vec<(IkeSaId, IpAddr, bool)> {
-        let open = self.sas.values().filter(|sa| {
-            !sa.silent && !matches!(sa.state, State::Up(_) | State::Lingering | State::Gone)
-        });
+        let open = self.sas.values().filter(|sa| is_half_open(sa));
         open.map(|sa| (sa.id, sa.remote.ip(), sa.initiator)).collect()
     }
 
@@ -432,6 +461,18 @@ impl Endpoint {
                 State::InitKey(_) | State::InitSent(_) | State::InitAgree(_) | State::AuthSign(_)
             )
         })
+    }
+
+    /// How much is held, by table.
+    pub fn census(&self) -> Vec<(&'static str, usize)> {
+        let mut all = vec![
+            ("IKE SAs", self.sas.len()),
+            ("first requests", self.inits.len()),
+            ("half-open IKE SAs", self.half_open.total()),
+            ("redundant IKE SAs", self.redundant.len()),
+        ];
+        all.extend(self.cx.census());
+        all
     }
 
     /// Keys for Wireshark.
@@ -552,4 +593,8 @@ impl Endpoint {
             After::Supersede(id) => self.supersede(now, id),
         }
     }
+}
+
+fn is_half_open(sa: &IkeSa) -> bool {
+    !sa.silent && !matches!(sa.state, State::Up(_) | State::Lingering | State::Gone)
 }

@@ -136,6 +136,9 @@ pub enum EndReason {
     /// The peer started anew (INITIAL_CONTACT).
     #[error("the peer started anew")]
     InitialContact,
+    /// The peer says that it does not have it any more.
+    #[error("the peer lost it")]
+    PeerLost,
     /// Its lifetime was over before a rekey succeeded.
     #[error("its lifetime was over")]
     Expired,

@@ -64,6 +64,8 @@ pub(crate) struct Established {
     pub(crate) origin: Option<Arc<Origin>>,
     /// The peer is known to have this SA up.
     pub(crate) confirmed: bool,
+    /// The peer tells which ESP SAs it holds, as far as is known.
+    pub(crate) peer_tells: bool,
     /// It lost to a twin, and goes soon.
     pub(crate) redundant: bool,
     /// Came out of a rekey that is not settled yet; this SA is to be replaced.
@@ -134,8 +136,8 @@ pub(crate) enum Own {
     Delete(delete::Sent),
     /// INFORMATIONAL that ends this SA.
     DeleteIke,
-    /// INFORMATIONAL, empty.
-    Probe,
+    /// INFORMATIONAL that asks for a sign of life, and when it did.
+    Probe(Instant),
     /// Whatever it was, only its response is of interest: it frees the window.
     Forgotten(ExchangeType),
     /// The request of an earlier process.
@@ -186,6 +188,7 @@ impl Established {
             last_hint: Instant::ZERO,
             origin,
             confirmed: true,
+            peer_tells: true,
             redundant: false,
             heir_of: None,
             life: Life::Live,
@@ -292,7 +295,7 @@ impl Established {
         match self.own.as_ref()? {
             Own::Create(_) | Own::Rekey(_) => Some(ExchangeType::CREATE_CHILD_SA),
             Own::Followup(chain) => chain.sent().then_some(ExchangeType::IKE_FOLLOWUP_KE),
-            Own::Delete(_) | Own::DeleteIke | Own::Probe => Some(ExchangeType::INFORMATIONAL),
+            Own::Delete(_) | Own::DeleteIke | Own::Probe(_) => Some(ExchangeType::INFORMATIONAL),
             Own::Forgotten(exchange) | Own::Recovered(Asks::Nothing(exchange)) => Some(*exchange),
             Own::Recovered(Asks::Child { exchange, .. }) => Some(*exchange),
             Own::Recovered(Asks::RekeyIke) => Some(ExchangeType::CREATE_CHILD_SA),
@@ -311,7 +314,7 @@ impl Established {
             }
             Some(Own::Followup(_)) => "IKE_FOLLOWUP_KE",
             Some(Own::Delete(_) | Own::DeleteIke) => "INFORMATIONAL, delete",
-            Some(Own::Probe) => "INFORMATIONAL, liveness",
+            Some(Own::Probe(_)) => "INFORMATIONAL, liveness",
             _ => "INFORMATIONAL",
         }
     }

@@ -112,6 +112,18 @@ pub enum Event {
         /// Round trip of the request that it answers.
         rtt: Option<std::time::Duration>,
     },
+    /// The peer told how many packets came to it through child SAs that both ends hold.
+    Compared {
+        /// Over which IKE SA.
+        id: IkeSaId,
+        /// Child SAs, and packets that the peer received through each.
+        received: Vec<(ChildId, u64)>,
+    },
+    /// A request came for an IKE SA that is not here. Anybody can send that.
+    UnknownIke {
+        /// From whom.
+        remote: SocketAddr,
+    },
     /// A request was sent again.
     Retransmitted {
         /// Which IKE SA.

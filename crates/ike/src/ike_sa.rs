@@ -11,7 +11,7 @@ use wire::payload::{Notify, Payload};
 use wire::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
 
 use crate::config::PeerConfig;
-use crate::context::Context;
+use crate::context::{Context, NATT_PORT};
 use crate::endpoint::Now;
 use crate::error::{EndReason, Failure, Misbehaviour};
 use crate::established::{self, Established, Task};
@@ -393,6 +393,16 @@ impl IkeSa {
         }
     }
 
+    /// ESP of the peer came from there. Never another address, see [`follow`](Self::follow).
+    pub(crate) fn seen_at(&mut self, remote: SocketAddr) -> bool {
+        let floats = self.nat.remote_behind && !self.nat.local_behind;
+        let here = self.local.port() == NATT_PORT && self.remote.ip() == remote.ip();
+        if floats && here {
+            self.remote = remote;
+        }
+        floats && here
+    }
+
     /// The retransmission timer fired.
     pub(crate) fn retransmit(&mut self, cx: &mut Context, now: Now) {
         match self.window.due(now.at) {
@@ -462,9 +472,11 @@ impl IkeSa {
     pub(crate) fn delete(&mut self, cx: &mut Context, now: Now, reason: EndReason) {
         match std::mem::replace(&mut self.state, State::Gone) {
             State::Up(up) => self.state = established::close(up, cx, self, now, reason),
-            // The peer may have the SA up already: it is told once its answer shows that it has.
+            // The peer may have the SA up already: it is told once its answer shows that it has. It is not asked again.
             state @ (State::AuthSent(_) | State::AuthVerify(_)) => {
                 self.report_down(cx, Failure::Ended(reason));
+                cx.timers.cancel(self.id, Timer::Retransmit);
+                cx.timers.set(self.id, Timer::HalfOpen, now.at + LINGER);
                 self.state = state;
             }
             State::Lingering => self.state = State::Lingering,

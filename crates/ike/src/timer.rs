@@ -113,6 +113,11 @@ impl Timers {
         Some((id, timer))
     }
 
+    /// How many are armed.
+    pub(crate) fn len(&self) -> usize {
+        self.armed.len()
+    }
+
     /// When the next timer is due, and why.
     pub(crate) fn next(&self) -> Option<(Instant, Why)> {
         self.queue.first().map(|&(at, _, timer)| (at, timer.why()))

@@ -21,13 +21,13 @@ use crate::plan::{FLEET, Plan};
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Anti-replay window; wide, because packets of one SA may take several queues and paths.
 const REPLAY_WINDOW: u32 = 1024;
-/// Gives a peer up after half a minute, but never lets more than four seconds pass between two
-/// tries: a network that comes back is noticed within that.
+/// Gives a peer up after half a minute, but never lets more than two seconds pass between two
+/// tries: a network or a host that comes back is noticed within that.
 const RETRANSMIT: Retransmit = Retransmit {
     first: Duration::from_millis(500),
     factor_percent: 200,
-    cap: Duration::from_secs(4),
-    tries: 10,
+    cap: Duration::from_secs(2),
+    tries: 16,
 };
 /// Without ESN an SA ends with its 32-bit sequence numbers (RFC 4303 3.3.3).
 const PACKETS: u64 = u32::MAX as u64;

@@ -38,6 +38,7 @@ pub(crate) use exceptions::protocol_name;
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Report, Severity};
 pub use places::Place;
 pub use plain::properties;
+pub use quantity::duration;
 pub use secret::SecretBytes;
 pub use source::{Sources, Span};
 

@@ -7,6 +7,7 @@
 mod adoption;
 mod commands;
 mod data_plane;
+mod hearing;
 mod ike_events;
 mod manifest_change;
 mod reminders;
@@ -42,8 +43,9 @@ use crate::status::DataPlane;
 
 /// Handshakes that this host begins at once.
 const HANDSHAKES: usize = 64;
-/// Time between two looks at the data plane: a lost SA is found within this.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Time between two looks at the data plane: a lost SA is found within this, a pair of which one half is
+/// deaf within two of them.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same where there is reason to look at once: a bound for two programs that undo each other's work.
 const LOOK_SOONEST: Duration = Duration::from_millis(100);
 
@@ -164,6 +166,8 @@ pub struct Mesh {
     complaints: Bucket,
     /// Tunnels go, and inbound SAs outlive them, see [`crate::Command::Leave`].
     leaving: bool,
+    /// Questions to peers that were sent packets and sent none.
+    questions: Bucket,
     /// Which peer last gave a sign of life that could not be forged.
     last_heard: Option<(Instant, IpAddr)>,
 }
@@ -203,6 +207,7 @@ impl Mesh {
             torn: BTreeMap::new(),
             strays: Bucket::new(128, 32),
             complaints: Bucket::new(32, 4),
+            questions: Bucket::new(64, 64),
             last_heard: None,
         }
     }

@@ -12,6 +12,8 @@ use crate::status::{State, Verdict};
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait between two attempts, before jitter.
 pub const BACKOFF_CAP: Duration = Duration::from_secs(60);
+/// Longest wait where a packet or an operator waits and the peer is merely silent: it may be back any moment.
+pub const SILENT_CAP: Duration = Duration::from_secs(2);
 /// A tunnel that was up for so long has proven itself: failures before it are forgotten.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(60);
 /// The first child SA comes with its IKE SA, or soon after, or not at all.
@@ -73,6 +75,14 @@ pub struct Peer {
     pub last_heard: Option<Instant>,
     /// Last time that anything concerned it.
     pub last_active: Instant,
+    /// When it was last asked what it holds.
+    pub asked_at: Option<Instant>,
+    /// When a child SA was last replaced because the peer hears nothing through it.
+    pub replaced_at: Option<Instant>,
+    /// It was asked what it holds, and duplicates are closed next.
+    pub asked_before_tidy: bool,
+    /// It still hears nothing: ESP does not pass.
+    pub muffled: bool,
 }
 
 /// One IKE SA.
@@ -109,6 +119,10 @@ pub struct Child {
     pub superseded: bool,
     /// Counters of the last look.
     pub usage: Usage,
+    /// When the peer first said its present count of packets received: what was sent by then, and that count.
+    pub told: Option<(u64, u64)>,
+    /// What was sent when the peer was last asked.
+    pub asked_sent: u64,
 }
 
 /// An SA pair's counters.
@@ -157,6 +171,10 @@ impl Peer {
             up_since: None,
             last_heard: None,
             last_active: now,
+            asked_at: None,
+            replaced_at: None,
+            asked_before_tidy: false,
+            muffled: false,
         }
     }
 
@@ -247,7 +265,13 @@ impl Peer {
         }
         self.failures = self.failures.saturating_add(1);
         self.trouble = Some(trouble);
-        self.not_before = now + backoff(self.failures, per_mille);
+        self.not_before = now + backoff(self.failures, per_mille).min(self.longest_wait());
+    }
+
+    /// The longest wait before the next attempt.
+    pub fn longest_wait(&self) -> Duration {
+        let silent = self.trouble.as_ref().is_some_and(|t| t.verdict != Verdict::IpsecBroken);
+        if silent && self.urgent { SILENT_CAP } else { BACKOFF_CAP * 2 }
     }
 
     /// Packets flow.
@@ -325,7 +349,17 @@ impl Child {
     /// A child SA of which nothing is installed yet.
     pub fn new(id: ChildId) -> Self {
         let (ike, inbound, outbound, up, superseded) = Default::default();
-        Self { id, ike, inbound, outbound, up, superseded, usage: Usage::default() }
+        Self {
+            id,
+            ike,
+            inbound,
+            outbound,
+            up,
+            superseded,
+            usage: Usage::default(),
+            told: None,
+            asked_sent: 0,
+        }
     }
 
     /// Whether packets flow through it both ways.

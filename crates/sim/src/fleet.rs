@@ -8,7 +8,7 @@ use std::time::Duration;
 use crypto::chain::TrustStore;
 use crypto::toy;
 use ike::{Auth, Credentials, Secret};
-use mesh::loaded::Loaded;
+use mesh::loaded::{CertificateFact, CertificateRole, Loaded};
 use mesh::manifest::{Manifest, NoFiles, Options, Place};
 use mesh::plan::Plan;
 
@@ -43,6 +43,33 @@ pub struct Recipe {
     /// `dpddelay`.
     #[serde(serialize_with = "seconds")]
     pub dpd_delay: Duration,
+    /// `optional`.
+    pub optional: bool,
+    /// `cluster`.
+    pub cluster: Option<&'static str>,
+    /// Hosts that `no_ipsec_subnets` takes out, by their place in the fleet.
+    pub without: Vec<HostId>,
+    /// Whose certificates count, and how long the host's own does.
+    pub trust: Trust,
+}
+
+/// Certificates.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Trust {
+    /// Which CA issued the leaf.
+    pub issuer: &'static str,
+    /// CAs that are believed.
+    pub roots: Vec<&'static str>,
+    /// The leaf's last valid second since the Unix epoch.
+    pub until: u64,
+}
+
+/// What one host is given: its manifest, and what it proves itself with.
+#[derive(Clone)]
+pub struct Given {
+    manifest: Arc<Manifest>,
+    proof: Proof,
+    trust: Trust,
 }
 
 /// How hosts prove who they are.
@@ -59,11 +86,14 @@ pub enum Proof {
 
 /// A fleet.
 pub struct Fleet {
-    manifest: Arc<Manifest>,
     text: String,
     addresses: Vec<IpAddr>,
     ids: BTreeMap<IpAddr, HostId>,
-    proof: Proof,
+    /// What is in force where nothing else was given.
+    base: Given,
+    given: BTreeMap<HostId, Given>,
+    /// Nothing need be protected: IPsec is on its way in or out.
+    clear_allowed: bool,
 }
 
 /// Suites that are drawn: the defaults, and modern ones with and without PFS.
@@ -87,6 +117,10 @@ impl Recipe {
             ike_lifetime: Duration::from_secs(86_400),
             child_lifetime: Duration::from_secs(28_800),
             dpd_delay: Duration::from_secs(30),
+            optional: false,
+            cluster: None,
+            without: Vec::new(),
+            trust: Trust { issuer: "toy CA", roots: vec!["toy CA"], until: u64::MAX },
         }
     }
 
@@ -118,10 +152,25 @@ impl Recipe {
             self.dpd_delay.as_secs(),
             self.force_encap,
         );
+        if self.optional {
+            text.push_str("optional: true\n");
+        }
+        if let Some(cluster) = self.cluster {
+            text.push_str(&format!("cluster: {cluster}\n"));
+        }
+        if !self.without.is_empty() {
+            text.push_str("no_ipsec_subnets:\n");
+            for id in &self.without {
+                let bits = if self.ipv6 { 128 } else { 32 };
+                text.push_str(&format!("- \"{}/{bits}\"\n", addresses[*id]));
+            }
+        }
         if self.eager {
             text.push_str("peers:\n");
-            for address in addresses {
-                text.push_str(&format!("- address: \"{address}\"\n"));
+            for (id, address) in addresses.iter().enumerate() {
+                if !self.without.contains(&id) {
+                    text.push_str(&format!("- address: \"{address}\"\n"));
+                }
             }
         }
         text
@@ -136,24 +185,34 @@ impl Fleet {
     pub fn new(recipe: &Recipe, hosts: usize) -> Self {
         let addresses: Vec<IpAddr> = (0..hosts).map(|id| address(recipe.ipv6, id)).collect();
         let text = recipe.text(&addresses);
-        let options = Options { ignore_credentials: true };
-        let parsed = Manifest::parse_with("simulated.yml", &text, &NoFiles, options);
-        let manifest = match parsed {
-            Ok((manifest, _)) => Arc::new(manifest),
-            Err(found) => panic!("the simulated manifest is refused: {found}\n{text}"),
-        };
+        let base = Given::of(recipe, &text);
         let ids = addresses.iter().enumerate().map(|(id, address)| (*address, id)).collect();
-        Self { manifest, text, addresses, ids, proof: recipe.proof }
+        Self { text, addresses, ids, base, given: BTreeMap::new(), clear_allowed: false }
     }
 
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.base.manifest
     }
 
     /// The manifest as written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What a recipe means for a host of this fleet.
+    pub fn cook(&self, recipe: &Recipe) -> Given {
+        Given::of(recipe, &recipe.text(&self.addresses))
+    }
+
+    /// A host gets something of its own, for the next time that it reads its manifest.
+    pub fn give(&mut self, id: HostId, given: Given) {
+        self.given.insert(id, given);
+    }
+
+    /// Whether cleartext between protected hosts is no fault, for the time being.
+    pub fn allow_clear(&mut self, allowed: bool) {
+        self.clear_allowed = allowed;
     }
 
     /// How many hosts there are.
@@ -183,8 +242,8 @@ impl Fleet {
 
     /// Whether the manifest wants traffic between these two protected.
     pub fn protects(&self, a: IpAddr, b: IpAddr) -> bool {
-        let listed = |host| matches!(self.manifest.place_of(host), Place::Protected(_));
-        a != b && listed(a) && listed(b)
+        let listed = |host| matches!(self.manifest().place_of(host), Place::Protected(_));
+        !self.clear_allowed && a != b && listed(a) && listed(b)
     }
 
     /// What a host is given at start.
@@ -192,35 +251,63 @@ impl Fleet {
     /// # Panics
     /// If the host has no place in the manifest, which is a fault of the recipe.
     pub fn loaded(&self, id: HostId) -> Loaded {
-        let plan = Plan::for_host(&self.manifest, self.addresses[id]);
+        let given = self.given.get(&id).unwrap_or(&self.base);
+        let plan = Plan::for_host(&given.manifest, self.addresses[id]);
+        let auth = given.auth(&self.name(id), self.addresses[id]);
+        let certificates = match &auth {
+            Auth::Certificate(credentials) => vec![CertificateFact {
+                subject: credentials.leaf.subject_text.clone(),
+                serial: "01".into(),
+                not_after: credentials.leaf.not_after,
+                role: CertificateRole::Leaf,
+            }],
+            Auth::Psk(_) => Vec::new(),
+        };
         Loaded {
             path: "simulated.yml".into(),
             sha256: "0".repeat(64),
             plan: plan.unwrap_or_else(|error| panic!("no plan for a simulated host: {error}")),
-            auth: self.auth(id),
-            certificates: Vec::new(),
-        }
-    }
-
-    fn auth(&self, id: HostId) -> Auth {
-        let address = self.addresses[id];
-        match self.proof {
-            Proof::SharedCertificate => Auth::Certificate(Arc::new(toy::credentials("fleet"))),
-            Proof::OwnCertificate => Auth::Certificate(Arc::new(own(&self.name(id), address))),
-            Proof::Psk => Auth::Psk(Secret::from(b"a key that the whole fleet shares".as_slice())),
+            auth,
+            certificates,
         }
     }
 }
 
-fn own(name: &str, address: IpAddr) -> Credentials {
-    let authority = toy::Authority::new("toy CA");
-    let identity = match address {
-        IpAddr::V4(v4) => wire::identity::Identity::Ipv4(v4),
-        IpAddr::V6(v6) => wire::identity::Identity::Ipv6(v6),
-    };
-    let (leaf, key) = authority.issue(name, &[identity], (0, u64::MAX));
-    let trust = TrustStore { roots: vec![authority.certificate], ..TrustStore::default() };
-    Credentials { leaf, chain: Vec::new(), key: Arc::new(key), trust }
+impl Given {
+    fn of(recipe: &Recipe, text: &str) -> Self {
+        let options = Options { ignore_credentials: true };
+        let manifest = match Manifest::parse_with("simulated.yml", text, &NoFiles, options) {
+            Ok((manifest, _)) => Arc::new(manifest),
+            Err(found) => panic!("the simulated manifest is refused: {found}\n{text}"),
+        };
+        Self { manifest, proof: recipe.proof, trust: recipe.trust.clone() }
+    }
+
+    fn auth(&self, name: &str, address: IpAddr) -> Auth {
+        let identity = match address {
+            IpAddr::V4(v4) => wire::identity::Identity::Ipv4(v4),
+            IpAddr::V6(v6) => wire::identity::Identity::Ipv6(v6),
+        };
+        let credentials = match self.proof {
+            Proof::SharedCertificate => self.trust.credentials("fleet", &[]),
+            Proof::OwnCertificate => self.trust.credentials(name, &[identity]),
+            Proof::Psk => {
+                let key = b"a key that the whole fleet shares".as_slice();
+                return Auth::Psk(Secret::from(key));
+            }
+        };
+        Auth::Certificate(Arc::new(credentials))
+    }
+}
+
+impl Trust {
+    fn credentials(&self, name: &str, names: &[wire::identity::Identity]) -> Credentials {
+        let issuer = toy::Authority::new(self.issuer);
+        let (leaf, key) = issuer.issue(name, names, (0, self.until));
+        let roots = self.roots.iter().map(|root| toy::Authority::new(root).certificate);
+        let trust = TrustStore { roots: roots.collect(), ..TrustStore::default() };
+        Credentials { leaf, chain: Vec::new(), key: Arc::new(key), trust }
+    }
 }
 
 fn address(ipv6: bool, id: HostId) -> IpAddr {

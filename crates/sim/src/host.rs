@@ -1,16 +1,18 @@
 //! One host: the daemon's value, a data plane in memory, and whoever carries the outputs out.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ike::{JobId, Now, Provider};
+use ike::{JobId, Now, Provider, Secret};
 use ipsec::Instant;
 use ipsec::change::Batch;
-use ipsec::dataplane::Dataplane;
+use ipsec::dataplane::{Dataplane, DataplaneEvent};
 use ipsec::memory::Memory;
 use ipsec::pipeline::{Emit, Verdict};
 use ipsec::sad::Entry;
+use mesh::journal::Record;
 use mesh::loaded::Loaded;
 use mesh::status::{DataPlane, PeerStatus};
 use mesh::{Event, Identity, Input, Mesh, Output, Target};
@@ -23,7 +25,7 @@ const MOST_OUTPUTS: usize = 200_000;
 /// Wakes at one instant, at most.
 const MOST_WAKES: u32 = 50;
 /// Wall-clock time at the world's beginning.
-const UNIX_BEGIN: u64 = 1_800_000_000;
+pub const UNIX_BEGIN: u64 = 1_800_000_000;
 
 /// How slowly a host carries its outputs out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +34,8 @@ pub struct Pace {
     pub job: Duration,
     /// The data plane's events and snapshots arrive up to this late.
     pub kernel: Duration,
+    /// There is one core for public-key work: one job after the other.
+    pub one_core: bool,
 }
 
 /// Changes what a data plane is told: a fault that is planted.
@@ -47,23 +51,37 @@ pub struct Host {
     pace: Pace,
     provider: Arc<dyn Provider>,
     tamper: Option<Tamper>,
-    live: Option<Live>,
+    /// Its data plane does not tell of unknown SPIs, as the kernel's does not.
+    deaf: bool,
+    /// It has no IPsec, and no daemon: everything passes in the clear.
+    plain: bool,
+    plane: Option<Plane>,
+    process: Option<Process>,
+    /// What its processes wrote for their successors.
+    journal: BTreeMap<mesh::journal::Key, Secret>,
+    /// When its one core has nothing more to do.
+    idle_at: Instant,
+    boots: u32,
     lives: u32,
 }
 
 /// What a host has between boot and crash.
-struct Live {
-    mesh: Mesh,
+struct Plane {
     memory: Memory,
+    /// Events of the data plane keep their order.
+    last_kernel: Instant,
+    violations_told: usize,
+}
+
+/// What a host has while its daemon runs.
+struct Process {
+    mesh: Mesh,
     /// When the mesh wants to be woken.
     sleep_until: Instant,
     /// The nearest wake that is on the agenda.
     wake_at: Instant,
     /// Wakes since time last passed.
     spins: (Instant, u32),
-    /// Events of the data plane keep their order.
-    last_kernel: Instant,
-    violations_told: usize,
 }
 
 /// What follows from something that happened to a host. All times are the world's.
@@ -107,7 +125,25 @@ impl Host {
         provider: Arc<dyn Provider>,
     ) -> Self {
         let boot = dice.between(Duration::from_secs(1), Duration::from_secs(1_000_000));
-        Self { address, name, dice, boot, pace, provider, tamper: None, live: None, lives: 0 }
+        let (tamper, plane, process, journal) = Default::default();
+        let (deaf, plain, idle_at, boots, lives) = (false, false, Instant::ZERO, 0, 0);
+        Self {
+            address,
+            name,
+            dice,
+            boot,
+            pace,
+            provider,
+            tamper,
+            deaf,
+            plain,
+            plane,
+            process,
+            journal,
+            idle_at,
+            boots,
+            lives,
+        }
     }
 
     /// Its address.
@@ -115,19 +151,29 @@ impl Host {
         self.address
     }
 
-    /// Whether it runs.
+    /// Whether it is on, with a daemon or without.
     pub fn is_up(&self) -> bool {
-        self.live.is_some()
+        self.plain || self.plane.is_some()
     }
 
-    /// How often it was booted: what was on its way to an earlier life gets lost.
+    /// How often a daemon was started on it: what was on its way to an earlier one gets lost.
     pub fn life(&self) -> u32 {
         self.lives
+    }
+
+    /// How often it was booted.
+    pub fn boots(&self) -> u32 {
+        self.boots
     }
 
     /// Plants a fault between the daemon and the data plane.
     pub fn set_tamper(&mut self, tamper: Tamper) {
         self.tamper = Some(tamper);
+    }
+
+    /// Whether its data plane keeps unknown SPIs to itself.
+    pub fn set_deaf(&mut self, deaf: bool) {
+        self.deaf = deaf;
     }
 
     /// How slowly it works from now on.
@@ -137,6 +183,51 @@ impl Host {
 
     /// Starts with nothing but the manifest.
     pub fn boot(&mut self, at: Instant, loaded: Loaded, out: &mut Vec<Effect>) {
+        self.crash();
+        self.journal.clear();
+        self.begin(at, loaded, out);
+    }
+
+    /// A host without IPsec: it was never installed, or was taken away.
+    pub fn be_plain(&mut self) {
+        self.crash();
+        self.journal.clear();
+        self.plain = true;
+    }
+
+    /// Loses everything at once.
+    pub fn crash(&mut self) {
+        self.plain = false;
+        self.plane = None;
+        self.process = None;
+    }
+
+    /// The daemon ends, in whichever way: what it had written stays. Its data plane stays too, or ends with it.
+    pub fn stop_daemon(&mut self, plane_stays: bool) {
+        self.process = None;
+        if !plane_stays {
+            self.plane = None;
+        }
+    }
+
+    /// The daemon ends; what it wrote for the next one says nothing of child SAs with a peer.
+    pub fn forget_children(&mut self, peer: IpAddr) {
+        self.stop_daemon(true);
+        for record in self.journal.values_mut() {
+            let Ok(mut known) = Record::decode(record.expose()) else { continue };
+            if known.peer == peer {
+                known.sa.children.clear();
+                *record = known.encode();
+            }
+        }
+    }
+
+    /// The next daemon starts, with what the last one left.
+    pub fn start_daemon(&mut self, at: Instant, loaded: Loaded, out: &mut Vec<Effect>) {
+        self.begin(at, loaded, out);
+    }
+
+    fn begin(&mut self, at: Instant, loaded: Loaded, out: &mut Vec<Effect>) {
         let identity = Identity {
             address: self.address,
             name: self.name.clone(),
@@ -144,54 +235,75 @@ impl Host {
             data_plane: DataPlane::Userspace,
         };
         let now = self.now(at);
+        if self.plane.is_none() {
+            self.boots += 1;
+            let memory = Memory::new(self.provider.clone());
+            self.plane = Some(Plane { memory, last_kernel: at, violations_told: 0 });
+        }
+        self.plain = false;
         self.lives += 1;
-        self.live = Some(Live {
+        self.process = Some(Process {
             mesh: Mesh::new(identity, self.provider.clone(), self.dice.seed(), now),
-            memory: Memory::new(self.provider.clone()),
             sleep_until: Instant::NEVER,
             wake_at: Instant::NEVER,
             spins: (Instant::ZERO, 0),
-            last_kernel: Instant::ZERO,
-            violations_told: 0,
         });
+        let found = self.journal.clone().into_iter().collect();
+        self.input(at, Input::Journal(found), out);
         self.input(at, Input::Manifest(Box::new(loaded)), out);
-    }
-
-    /// Loses everything at once.
-    pub fn crash(&mut self) {
-        self.live = None;
+        self.kernel_events(at, out);
     }
 
     /// Something happened outside of its daemon.
     pub fn input(&mut self, at: Instant, input: Input, out: &mut Vec<Effect>) {
         let now = self.now(at);
-        let Some(live) = &mut self.live else { return };
-        live.mesh.handle(now, input);
+        let Some(process) = &mut self.process else { return };
+        process.mesh.handle(now, input);
         self.carry_out(at, out);
     }
 
-    /// An operator's command; what is refused changes nothing.
-    pub fn command(&mut self, at: Instant, command: mesh::Command, out: &mut Vec<Effect>) {
+    /// An operator's command; what is refused changes nothing, and is said.
+    pub fn command(
+        &mut self,
+        at: Instant,
+        command: mesh::Command,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
         let now = self.now(at);
-        let Some(live) = &mut self.live else { return };
-        let _ = live.mesh.command(now, command);
+        let Some(process) = &mut self.process else { return Err("no daemon".into()) };
+        let done = process.mesh.command(now, command);
         self.carry_out(at, out);
+        done.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Somebody changes the data plane behind the daemon's back.
+    pub fn meddle(&mut self, at: Instant, batch: &Batch) {
+        let now = self.local(at);
+        if let Some(plane) = &mut self.plane {
+            plane.memory.apply(now, batch);
+        }
+    }
+
+    /// The policies of its data plane.
+    pub fn policies(&mut self, at: Instant) -> Vec<ipsec::spd::PolicyKey> {
+        let now = self.local(at);
+        self.plane.as_mut().map_or_else(Vec::new, |plane| plane.memory.snapshot(now).policies)
     }
 
     /// A wake is due; it may have been put off meanwhile.
     pub fn wake(&mut self, at: Instant, out: &mut Vec<Effect>) {
-        let Some(live) = &mut self.live else { return };
-        if at < live.wake_at {
+        let Some(process) = &mut self.process else { return };
+        if at < process.wake_at {
             return;
         }
-        live.wake_at = Instant::NEVER;
-        if live.sleep_until > at {
+        process.wake_at = Instant::NEVER;
+        if process.sleep_until > at {
             return self.plan_wake(at, out);
         }
-        if live.spins.0 != at {
-            live.spins = (at, 0);
+        if process.spins.0 != at {
+            process.spins = (at, 0);
         }
-        live.spins.1 += 1;
+        process.spins.1 += 1;
         self.input(at, Input::Tick, out);
     }
 
@@ -200,15 +312,19 @@ impl Host {
         if let Some(datagram) = packet.to_ike() {
             return self.input(at, Input::Datagram(datagram), out);
         }
+        if let (true, Body::Clear(bytes)) = (self.plain, &packet.body) {
+            return out.push(Effect::Deliver(bytes.clone()));
+        }
         let local = self.local(at);
-        let Some(live) = &mut self.live else { return };
+        let Some(plane) = &mut self.plane else { return };
         match packet.body {
-            Body::Esp { outer, bytes, .. } => {
-                let emits = live.memory.receive(local, outer, bytes);
+            Body::Esp { mut outer, source_port, bytes, .. } => {
+                outer.src.set_port(source_port);
+                let emits = plane.memory.receive(local, outer, bytes);
                 self.emit(emits, out);
             }
             Body::Clear(ref bytes) => {
-                if live.memory.receive_clear(local, bytes) == Verdict::Pass {
+                if plane.memory.receive_clear(local, bytes) == Verdict::Pass {
                     out.push(Effect::Deliver(bytes.clone()));
                     out.push(Effect::TookClear(packet));
                 }
@@ -220,9 +336,12 @@ impl Host {
 
     /// An application sends.
     pub fn send(&mut self, at: Instant, packet: Vec<u8>, out: &mut Vec<Effect>) {
+        if self.plain {
+            return out.extend(Packet::from_emit(Emit::Clear(packet)).map(Effect::Send));
+        }
         let local = self.local(at);
-        let Some(live) = &mut self.live else { return };
-        let emits = live.memory.send(local, packet);
+        let Some(plane) = &mut self.plane else { return };
+        let emits = plane.memory.send(local, packet);
         self.emit(emits, out);
         self.kernel_events(at, out);
     }
@@ -230,56 +349,70 @@ impl Host {
     /// The path to a host carries no more than this.
     pub fn too_big(&mut self, at: Instant, dst: IpAddr, mtu: usize) {
         let local = self.local(at);
-        if let Some(live) = &self.live {
-            live.memory.pipeline().set_path_mtu(local, dst, u32::try_from(mtu).unwrap_or(u32::MAX));
+        if let Some(plane) = &self.plane {
+            let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
+            plane.memory.pipeline().set_path_mtu(local, dst, mtu);
         }
     }
 
     /// What the data plane does once a second.
     pub fn housekeep(&mut self, at: Instant, out: &mut Vec<Effect>) {
         let local = self.local(at);
-        let Some(live) = &mut self.live else { return };
-        let emits = live.memory.tick(local);
+        let Some(plane) = &mut self.plane else { return };
+        let emits = plane.memory.tick(local);
         self.emit(emits, out);
         self.kernel_events(at, out);
     }
 
     /// The SAs in its data plane, inbound first, the newest of a peer before its others.
     pub fn sas(&self) -> Vec<Arc<Entry>> {
-        self.live.as_ref().map_or_else(Vec::new, |live| live.memory.sas())
+        self.plane.as_ref().map_or_else(Vec::new, |plane| plane.memory.sas())
     }
 
     /// What its daemon says of its peers.
     pub fn peers(&self, at: Instant) -> Vec<PeerStatus> {
-        self.live.as_ref().map_or_else(Vec::new, |live| live.mesh.status(self.now(at)).peers)
+        let process = self.process.as_ref();
+        process.map_or_else(Vec::new, |process| process.mesh.status(self.now(at)).peers)
+    }
+
+    /// What its daemon says of one peer.
+    pub fn peer(&self, at: Instant, peer: IpAddr) -> Option<PeerStatus> {
+        self.process.as_ref()?.mesh.peer_status(self.now(at), &Target::Address(peer)).ok()
+    }
+
+    /// How much its daemon holds, by table.
+    pub fn census(&self) -> Vec<(&'static str, usize)> {
+        self.process.as_ref().map_or_else(Vec::new, |process| process.mesh.census())
     }
 
     /// Keys of its IKE SAs with a peer, for the ladder.
     pub fn ike_keys(&self, peer: IpAddr) -> Vec<ike::endpoint::ExportedKeys> {
-        let keys = self.live.as_ref().map(|live| live.mesh.export_keys(&Target::Address(peer)));
+        let keys = self.process.as_ref().map(|p| p.mesh.export_keys(&Target::Address(peer)));
         keys.and_then(Result::ok).unwrap_or_default()
     }
 
     /// What its daemon waits for, to be told of a host that hangs.
     pub fn sleeps_until(&self) -> Option<Instant> {
-        self.live.as_ref().map(|live| live.sleep_until)
+        self.process.as_ref().map(|process| process.sleep_until)
     }
 
     fn carry_out(&mut self, at: Instant, out: &mut Vec<Effect>) {
         for _ in 0..MOST_OUTPUTS {
-            let Some(live) = &mut self.live else { return };
-            match live.mesh.poll() {
+            let Some(process) = &mut self.process else { return };
+            match process.mesh.poll() {
                 Output::Apply(batch) => self.apply(at, batch, out),
-                // These hosts lose everything in a crash.
-                Output::Journal(..) => {}
+                Output::Journal(key, Some(record)) => drop(self.journal.insert(key, record)),
+                Output::Journal(key, None) => drop(self.journal.remove(&key)),
                 Output::Transmit(datagram) => out.push(Effect::Send(Packet::from_ike(datagram))),
                 Output::Job(job) => {
                     let done = job.work.run(&*self.provider);
-                    let delay = self.dice.between(Duration::from_micros(20), self.pace.job);
-                    out.push(Effect::Later(at + delay, job_done(job.id, done)));
+                    let when = self.after_work(at);
+                    out.push(Effect::Later(when, job_done(job.id, done)));
                 }
                 Output::Inspect => {
-                    let snapshot = live.memory.snapshot(local(self.boot, at));
+                    let now = self.local(at);
+                    let Some(plane) = &mut self.plane else { continue };
+                    let snapshot = plane.memory.snapshot(now);
                     let when = self.after_kernel(at);
                     out.push(Effect::Later(when, Input::Snapshot(snapshot)));
                 }
@@ -294,12 +427,12 @@ impl Host {
         let now = self.local(at);
         let asked = batch.clone();
         let batch = self.tamper.as_ref().map_or(batch.clone(), |tamper| tamper(batch));
-        let Some(live) = &mut self.live else { return };
-        let refusals = live.memory.apply(now, &batch);
-        let emits = live.memory.tick(now);
-        let told = std::mem::replace(&mut live.violations_told, live.memory.violations().len());
+        let Some(plane) = &mut self.plane else { return };
+        let refusals = plane.memory.apply(now, &batch);
+        let emits = plane.memory.tick(now);
+        let told = std::mem::replace(&mut plane.violations_told, plane.memory.violations().len());
         let wrong: Vec<_> =
-            live.memory.violations()[told..].iter().map(ToString::to_string).collect();
+            plane.memory.violations()[told..].iter().map(ToString::to_string).collect();
         out.extend(wrong.into_iter().map(|text| Effect::Wrong(Wrong::DataPlane(text))));
         out.push(Effect::Changed(batch));
         self.emit(emits, out);
@@ -311,20 +444,20 @@ impl Host {
 
     fn sleep(&mut self, at: Instant, until: Instant, why: mesh::Why, out: &mut Vec<Effect>) {
         let until = self.world(until);
-        let Some(live) = &mut self.live else { return };
-        live.sleep_until = until.max(at);
-        if live.spins.0 == at && live.spins.1 > MOST_WAKES {
-            live.spins.1 = 0;
+        let Some(process) = &mut self.process else { return };
+        process.sleep_until = until.max(at);
+        if process.spins.0 == at && process.spins.1 > MOST_WAKES {
+            process.spins.1 = 0;
             return out.push(Effect::Wrong(Wrong::Spins(format!("{why:?}"))));
         }
         self.plan_wake(at, out);
     }
 
     fn plan_wake(&mut self, at: Instant, out: &mut Vec<Effect>) {
-        let Some(live) = &mut self.live else { return };
-        if live.sleep_until < live.wake_at {
-            live.wake_at = live.sleep_until.max(at);
-            out.push(Effect::Wake(live.wake_at));
+        let Some(process) = &mut self.process else { return };
+        if process.sleep_until < process.wake_at {
+            process.wake_at = process.sleep_until.max(at);
+            out.push(Effect::Wake(process.wake_at));
         }
     }
 
@@ -337,19 +470,35 @@ impl Host {
         }
     }
 
+    /// What the data plane tells; it keeps it while there is nobody to listen.
     fn kernel_events(&mut self, at: Instant, out: &mut Vec<Effect>) {
-        while let Some(event) = self.live.as_mut().and_then(|live| live.memory.poll_event()) {
+        if self.process.is_none() {
+            return;
+        }
+        while let Some(event) = self.plane.as_mut().and_then(|plane| plane.memory.poll_event()) {
             let when = self.after_kernel(at);
-            out.push(Effect::Later(when, Input::Kernel(event)));
+            if !self.deaf || !matches!(event, DataplaneEvent::UnknownSpi { .. }) {
+                out.push(Effect::Later(when, Input::Kernel(event)));
+            }
         }
     }
 
     /// When what the data plane says now reaches the daemon.
     fn after_kernel(&mut self, at: Instant) -> Instant {
         let delay = self.dice.between(Duration::ZERO, self.pace.kernel);
-        let Some(live) = &mut self.live else { return at };
-        live.last_kernel = live.last_kernel.max(at + delay);
-        live.last_kernel
+        let Some(plane) = &mut self.plane else { return at };
+        plane.last_kernel = plane.last_kernel.max(at + delay);
+        plane.last_kernel
+    }
+
+    /// When a job that begins now, or after those before it, is done.
+    fn after_work(&mut self, at: Instant) -> Instant {
+        let cost = self.dice.between(Duration::from_micros(20), self.pace.job);
+        if !self.pace.one_core {
+            return at + cost;
+        }
+        self.idle_at = self.idle_at.max(at) + cost;
+        self.idle_at
     }
 
     fn now(&self, at: Instant) -> Now {

@@ -97,6 +97,15 @@ impl Ledger {
         self.sent[self.settled..].iter_mut().for_each(|sent| sent.must_arrive = false);
     }
 
+    /// Nothing that is under way between these two must arrive any more.
+    pub fn excuse(&mut self, a: HostId, b: HostId) {
+        let between = |s: &&mut Sent| (s.from, s.to) == (a, b) || (s.from, s.to) == (b, a);
+        self.sent[self.settled..]
+            .iter_mut()
+            .filter(between)
+            .for_each(|sent| sent.must_arrive = false);
+    }
+
     /// Packets that should have arrived: sent more than `patience` ago. Each is given once.
     pub fn overdue(&mut self, now: Instant, patience: Duration) -> Vec<Sent> {
         let rest = &self.sent[self.settled..];

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod host;
 pub mod ladder;
 pub mod ledger;
+pub mod nat;
 pub mod net;
 pub mod oracle;
 pub mod packet;
@@ -26,6 +27,8 @@ pub use scenario::Scenario;
 pub use violation::{Violation, What};
 pub use world::World;
 
+use std::time::Duration;
+
 /// Hosts of one world.
 pub const MOST_HOSTS: usize = 10_000;
 
@@ -38,6 +41,8 @@ pub struct Options {
     pub hosts: usize,
     /// What chooses everything else.
     pub seed: u64,
+    /// How long the main part lasts, in scenarios that have one of any length.
+    pub duration: Option<Duration>,
 }
 
 /// Plays a scenario once. The same options give the same report, to the last event.

@@ -58,6 +58,8 @@ pub struct Match {
     pub peer: Option<HostId>,
     /// Of this kind.
     pub class: Option<Class>,
+    /// Between the hosts before this one and those from it on.
+    pub halves: Option<HostId>,
     /// Only every `nth` of them; 0 and 1 are all.
     pub nth: u32,
 }
@@ -75,6 +77,8 @@ pub enum Verdict {
     Copies(u32),
     /// It arrives, and no weather touches it.
     Pass,
+    /// Of IKE, IKE_SA_INIT arrives, and nothing else.
+    InitAlone,
 }
 
 /// All links.
@@ -156,10 +160,11 @@ impl Net {
         self.rules.push((rule, 0));
     }
 
-    /// Whether a packet that is sent now is sure to arrive.
-    pub fn is_faultless(&self, now: Instant) -> bool {
-        let harmful = |rule: &Rule| matches!(rule.verdict, Verdict::Drop | Verdict::Damage);
-        let active = |rule: &Rule| rule.from <= now && now < rule.until;
+    /// Whether a packet that is sent now between two hosts is sure to arrive.
+    pub fn is_faultless(&self, now: Instant, from: HostId, to: HostId) -> bool {
+        use Verdict::{Damage, Drop, InitAlone};
+        let harmful = |rule: &Rule| matches!(rule.verdict, Drop | Damage | InitAlone);
+        let active = |rule: &Rule| rule.from <= now && now < rule.until && rule.of.ends(from, to);
         self.weather.loses_nothing()
             && !self.rules.iter().any(|(rule, _)| active(rule) && harmful(rule))
     }
@@ -172,6 +177,7 @@ impl Net {
         let verdict = self.rule(now, from, to, packet.class());
         let copies = match verdict {
             Some(Verdict::Drop) => 0,
+            Some(Verdict::InitAlone) => u32::from(is_init(&packet)),
             Some(Verdict::Copies(n)) => n,
             Some(_) => 1,
             None if self.dice.chance(self.weather.loss) => 0,
@@ -231,13 +237,23 @@ impl Net {
 
 impl Match {
     fn matches(&self, from: HostId, to: HostId, class: Class) -> bool {
+        self.ends(from, to) && self.class.is_none_or(|wanted| wanted == class)
+    }
+
+    fn ends(&self, from: HostId, to: HostId) -> bool {
         let ends = match (self.host, self.peer) {
             (None, None) => true,
             (Some(one), None) | (None, Some(one)) => one == from || one == to,
             (Some(a), Some(b)) => (a, b) == (from, to) || (b, a) == (from, to),
         };
-        ends && self.class.is_none_or(|wanted| wanted == class)
+        let crosses = |first: HostId| (from < first) != (to < first);
+        ends && self.halves.is_none_or(crosses)
     }
+}
+
+fn is_init(packet: &Packet) -> bool {
+    let header = packet.ike_message().and_then(|bytes| wire::message::Header::parse(bytes).ok());
+    header.is_some_and(|header| header.exchange == wire::registry::ExchangeType::IKE_SA_INIT)
 }
 
 /// Where a link lies between the shortest and the longest one, of a thousand; the same both ways.
@@ -297,7 +313,9 @@ mod tests {
         let (of_pair, of_other): (Vec<_>, Vec<_>) =
             (arrivals(&mut net, 1, 0), arrivals(&mut net, 1, 2));
         assert_eq!((of_pair, of_other), (vec![2, 2, 0, 2, 2, 0], vec![1; 6]));
-        assert!(!net.is_faultless(Instant::ZERO));
+        net.add_rule(rule(Match { host: Some(3), ..Match::default() }, Verdict::Damage));
+        let faultless = |from, to| net.is_faultless(Instant::ZERO, from, to);
+        assert!(!faultless(1, 0) && faultless(1, 2) && !faultless(2, 3));
     }
 
     #[test]

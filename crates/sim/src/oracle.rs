@@ -9,6 +9,8 @@ use ipsec::change::{Batch, Change};
 use ipsec::sa::{Direction, SaKey};
 use ipsec::sad::Entry;
 
+use wire::registry::ExchangeType;
+
 use crate::fleet::Fleet;
 use crate::net::HostId;
 use crate::packet::{Body, Packet};
@@ -35,6 +37,8 @@ pub struct Oracle {
     born: BTreeMap<(HostId, Direction, SaKey), Instant>,
     talk: BTreeMap<(HostId, HostId), Talk>,
     counts: Counts,
+    tally: Tally,
+    storms_allowed: bool,
 }
 
 /// What was seen on the links.
@@ -46,6 +50,41 @@ pub struct Counts {
     pub esp: u64,
     /// IKE messages.
     pub ike: u64,
+}
+
+/// What was done so far for each pair, from whom to whom: two of them show whom something touched.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// IKE_SA_INIT and IKE_AUTH messages sent, repeats included.
+    pub handshakes: BTreeMap<(HostId, HostId), u64>,
+    /// SAs installed.
+    pub installed: BTreeMap<(HostId, HostId), u64>,
+}
+
+impl Tally {
+    /// A pair, among these, that got SAs since.
+    pub fn renegotiated(
+        &self,
+        since: &Self,
+        among: impl Fn(HostId, HostId) -> bool,
+    ) -> Option<(HostId, HostId)> {
+        grown(&since.installed, &self.installed, among)
+    }
+
+    /// A pair between which messages of handshakes were sent since.
+    pub fn shook_hands(&self, since: &Self) -> Option<(HostId, HostId)> {
+        grown(&since.handshakes, &self.handshakes, |_, _| true)
+    }
+}
+
+fn grown(
+    old: &BTreeMap<(HostId, HostId), u64>,
+    new: &BTreeMap<(HostId, HostId), u64>,
+    among: impl Fn(HostId, HostId) -> bool,
+) -> Option<(HostId, HostId)> {
+    let more = |pair: &(HostId, HostId), n: &u64| old.get(pair).copied().unwrap_or(0) < *n;
+    let mut touched = new.iter().filter(|((a, b), _)| among(*a, *b));
+    touched.find(|(pair, n)| more(pair, n)).map(|(pair, _)| *pair)
 }
 
 /// What is wrong, and between whom.
@@ -80,6 +119,17 @@ impl Oracle {
         self.counts
     }
 
+    /// What was done so far for each pair.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Whether somebody else makes the storms.
+    pub fn allow_storms(&mut self, allowed: bool) {
+        self.storms_allowed = allowed;
+        self.talk.clear();
+    }
+
     /// A packet sets out on a link.
     pub fn on_link(
         &mut self,
@@ -102,10 +152,14 @@ impl Oracle {
     }
 
     /// A data plane was changed.
-    pub fn on_change(&mut self, now: Instant, host: HostId, batch: &Batch) {
+    pub fn on_change(&mut self, now: Instant, fleet: &Fleet, host: HostId, batch: &Batch) {
         for change in &batch.0 {
             match change {
                 Change::AddSa(sa) => {
+                    let far = if sa.direction == Direction::In { sa.src } else { sa.dst };
+                    if let Some(peer) = fleet.id(far) {
+                        *self.tally.installed.entry((host, peer)).or_default() += 1;
+                    }
                     self.born.entry((host, sa.direction, sa.key())).or_insert(now);
                 }
                 Change::RemoveSa(key) => {
@@ -181,13 +235,20 @@ impl Oracle {
             return Some(self.clear(from, to, "a packet of the daemon shows plain text"));
         }
         self.counts.ike += 1;
+        let header =
+            packet.ike_message().and_then(|bytes| wire::message::Header::parse(bytes).ok());
+        let exchange = header.map(|header| header.exchange);
+        if matches!(exchange, Some(ExchangeType::IKE_SA_INIT | ExchangeType::IKE_AUTH)) {
+            *self.tally.handshakes.entry((from, to)).or_default() += 1;
+        }
         let talk = self.talk.entry((from.min(to), from.max(to))).or_default();
         if now.since(talk.since) >= WINDOW {
             *talk = Talk { since: now, messages: 0 };
         }
         talk.messages += 1;
         let text = format!("{} IKE messages within {WINDOW:?}", talk.messages);
-        (talk.messages > MOST_MESSAGES).then(|| Finding::pair(What::Storm, from, to, text))
+        (talk.messages > MOST_MESSAGES && !self.storms_allowed)
+            .then(|| Finding::pair(What::Storm, from, to, text))
     }
 
     fn clear(&mut self, from: HostId, to: HostId, text: &str) -> Finding {

@@ -35,6 +35,10 @@ pub enum Body {
     Esp {
         /// What the receiver will see of the outer headers.
         outer: OuterInfo,
+        /// UDP port that it comes from; 0 without UDP.
+        source_port: u16,
+        /// UDP port that it goes to; 0 without UDP.
+        dst_port: u16,
         /// DF.
         dont_fragment: bool,
         /// SPI, sequence number, IV, ciphertext, ICV.
@@ -66,10 +70,15 @@ impl Packet {
     /// What a data plane sends; `None` for what it does not send, and for what is not IP.
     pub fn from_emit(emit: Emit) -> Option<Self> {
         let outer = OuterInfo::of(&emit);
+        let dst_port = match &emit {
+            Emit::EspInUdp { remote, .. } => remote.port(),
+            _ => 0,
+        };
         match (emit, outer) {
             (Emit::Esp(p) | Emit::EspInUdp { packet: p, .. }, Some(outer)) => {
                 let (dont_fragment, bytes) = (p.dont_fragment, p.esp);
-                let body = Body::Esp { outer, dont_fragment, bytes };
+                let source_port = outer.src.port();
+                let body = Body::Esp { outer, source_port, dst_port, dont_fragment, bytes };
                 Some(Self { src: p.src, dst: p.dst, body })
             }
             (Emit::Clear(bytes), _) => {

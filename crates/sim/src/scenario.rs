@@ -3,11 +3,24 @@
 //! A scenario chooses fleet, links and pace from the seed, then sets things going and lets time
 //! pass. What must never happen is watched all the time; what must come about it asks for.
 
+mod add_remove;
+mod clusters;
 mod dpd_storm;
+mod drift;
+mod flood;
+mod halfling;
 mod lossy;
 mod mesh;
+mod nat;
 mod reboot;
 mod rekey;
+mod restart;
+mod rollout;
+mod rotate;
+mod soak;
+mod split;
+mod stuck_peer;
+mod thundering_herd;
 
 use std::time::Duration;
 
@@ -24,6 +37,11 @@ pub trait Scenario: Sync {
 
     /// What it shows, in one line.
     fn about(&self) -> &'static str;
+
+    /// How many hosts it needs.
+    fn least_hosts(&self) -> usize {
+        2
+    }
 
     /// Fleet, links and pace at the beginning.
     fn setup(&self, dice: &mut Dice) -> Setup;
@@ -46,11 +64,55 @@ pub struct Setup {
     pub pace: Pace,
     /// Within which time all hosts start.
     pub skew: Duration,
+    /// Who talks to whom.
+    pub shape: Shape,
+}
+
+/// Who talks to whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// All to all.
+    Mesh,
+    /// All others to the first host, and it to them.
+    Star,
 }
 
 /// All scenarios.
 pub fn all() -> &'static [&'static dyn Scenario] {
-    &[&mesh::Mesh, &rekey::Rekey, &lossy::Lossy, &reboot::Reboot, &dpd_storm::DpdStorm]
+    &[
+        &mesh::Mesh,
+        &rekey::Rekey,
+        &lossy::Lossy,
+        &reboot::Reboot,
+        &halfling::Halfling,
+        &drift::Drift,
+        &restart::Restart,
+        &add_remove::AddRemove,
+        &stuck_peer::StuckPeer,
+        &dpd_storm::DpdStorm,
+        &split::Split,
+        &rollout::Rollout,
+        &rotate::Leaf,
+        &rotate::Ca,
+        &rotate::Expired,
+        &clusters::Clusters,
+        &thundering_herd::ThunderingHerd,
+        &flood::Flood,
+        &nat::Nat,
+        &soak::Soak,
+    ]
+}
+
+/// All but the one that lasts a day.
+pub fn short() -> impl Iterator<Item = &'static dyn Scenario> {
+    all().iter().copied().filter(|scenario| scenario.name() != soak::Soak.name())
+}
+
+/// All pairs are up, and what was begun besides has come to its end.
+fn come_to_rest(world: &mut World) -> Result<(), Stopped> {
+    world.until_all_up(Duration::from_secs(15))?;
+    world.run_for(Duration::from_secs(10))?;
+    world.until_settled(Duration::from_secs(75))
 }
 
 /// The scenario of a name.
@@ -61,13 +123,14 @@ pub fn find(name: &str) -> Option<&'static dyn Scenario> {
 impl Pace {
     /// A host that has nothing else to do.
     pub const QUICK: Self =
-        Self { job: Duration::from_millis(2), kernel: Duration::from_micros(200) };
+        Self { job: Duration::from_millis(2), kernel: Duration::from_micros(200), one_core: false };
 
     /// Chosen by chance: public-key work takes up to half a second.
     pub fn any(dice: &mut Dice) -> Self {
         Self {
             job: Duration::from_millis(dice.pick(&[1, 5, 50, 500])),
             kernel: Duration::from_micros(dice.pick(&[0, 100, 2_000, 20_000])),
+            one_core: false,
         }
     }
 }
@@ -80,6 +143,7 @@ impl Setup {
             weather: Weather::any(dice),
             pace: Pace::any(dice),
             skew: Duration::from_millis(dice.pick(&[0, 10, 200, 2_000])),
+            shape: Shape::Mesh,
         }
     }
 

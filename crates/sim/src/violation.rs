@@ -46,6 +46,16 @@ pub enum What {
     Spin,
     /// The data plane was told something that no correct daemon tells it.
     DataPlane,
+    /// A tunnel that nobody had touched was negotiated again.
+    Touched,
+    /// Two hosts that must not talk hold SAs of each other.
+    NotIsolated,
+    /// The daemon says something else than what is.
+    WrongWord,
+    /// What an operator asked for was not done.
+    Disobeyed,
+    /// A table of a daemon grew though nothing did that it is of.
+    Growth,
     /// A host works through more events than it should: the world is too full.
     Overflow,
 }

@@ -2,7 +2,9 @@
 
 mod checks;
 mod events;
+mod faults;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +17,12 @@ use crate::fleet::Fleet;
 use crate::host::{Effect, Host, Pace, Tamper};
 use crate::ladder::Recorder;
 use crate::ledger::Ledger;
+use crate::nat::Nat;
 use crate::net::{HostId, Net, Rule, Weather};
 use crate::oracle::Oracle;
+use crate::packet::Packet;
 use crate::report::RunReport;
-use crate::scenario::Setup;
+use crate::scenario::{Setup, Shape};
 use crate::violation::Violation;
 use crate::{MOST_HOSTS, Options};
 
@@ -43,6 +47,18 @@ pub struct World {
     net: Net,
     fleet: Fleet,
     setup: Setup,
+    /// Pairs that talk, each once.
+    pairs: Arc<Vec<(HostId, HostId)>>,
+    /// Pairs of which nothing is expected.
+    exempt: BTreeSet<(HostId, HostId)>,
+    /// … and these do not even talk.
+    exempt_are_silent: bool,
+    /// For each host, whom it talks to.
+    partners: Vec<Vec<HostId>>,
+    nats: BTreeMap<HostId, Nat>,
+    /// The last packets on the links, while somebody listens.
+    tap: Option<VecDeque<(HostId, Packet)>>,
+    duration: Option<Duration>,
     dice: Dice,
     oracle: Oracle,
     recorder: Recorder,
@@ -51,8 +67,8 @@ pub struct World {
     insists: bool,
     /// How often each host sends to each other one.
     talk_every: Option<Duration>,
-    /// This one's applications are silent.
-    muted: Option<HostId>,
+    /// The applications of these are silent.
+    muted: BTreeSet<HostId>,
     talk_round: u32,
     events: u64,
     trace: u64,
@@ -65,7 +81,8 @@ pub struct World {
 impl World {
     /// The world of a run before its beginning: all hosts are off.
     pub fn new(options: &Options) -> Self {
-        let (seed, count) = (options.seed, options.hosts.clamp(2, MOST_HOSTS));
+        let least = options.scenario.least_hosts().max(2);
+        let (seed, count) = (options.seed, options.hosts.clamp(least, MOST_HOSTS));
         let setup = options.scenario.setup(&mut Dice::new(seed, "setup"));
         let fleet = Fleet::new(&setup.recipe, count);
         let provider = Arc::new(Toy);
@@ -73,7 +90,22 @@ impl World {
             let dice = Dice::new(seed.wrapping_add(id as u64), "host");
             Host::new(fleet.address(id), fleet.name(id), dice, setup.pace, provider.clone())
         });
+        let pairs: Vec<_> = (0..count)
+            .flat_map(|a| (a + 1..count).map(move |b| (a, b)))
+            .take_while(|(a, _)| setup.shape == Shape::Mesh || *a == 0)
+            .collect();
+        let partners = |id: HostId| match setup.shape {
+            Shape::Star if id > 0 => vec![0],
+            _ => (1..count).map(|step| (id + step) % count).collect(),
+        };
         let mut world = Self {
+            partners: (0..count).map(partners).collect(),
+            pairs: Arc::new(pairs),
+            exempt: BTreeSet::new(),
+            exempt_are_silent: false,
+            nats: BTreeMap::new(),
+            tap: None,
+            duration: options.duration,
             now: BEGIN,
             agenda: Agenda::default(),
             hosts: hosts.collect(),
@@ -86,7 +118,7 @@ impl World {
             ledger: Ledger::default(),
             insists: true,
             talk_every: None,
-            muted: None,
+            muted: BTreeSet::new(),
             talk_round: 0,
             events: 0,
             trace: seed,
@@ -124,10 +156,34 @@ impl World {
         &mut self.dice
     }
 
-    /// Pairs of hosts.
+    /// The fleet, to give hosts something of their own.
+    pub fn fleet_mut(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+
+    /// How long the run is to be, if whoever started it said so.
+    pub fn duration(&self) -> Option<Duration> {
+        self.duration
+    }
+
+    /// Pairs of hosts that are to be up.
     pub fn pairs(&self) -> impl Iterator<Item = (HostId, HostId)> + use<> {
-        let count = self.hosts.len();
-        (0..count).flat_map(move |a| (a + 1..count).map(move |b| (a, b)))
+        let pairs = self.pairs.clone();
+        (0..pairs.len()).map(move |at| pairs[at])
+    }
+
+    /// From now on nothing is expected of pairs for which this holds, and all of the others.
+    pub fn expect_all_but(&mut self, exempt: impl Fn(HostId, HostId) -> bool) {
+        let all = self.pairs().chain(std::mem::take(&mut self.exempt));
+        let all: BTreeSet<_> = all.collect();
+        let (exempt, pairs): (BTreeSet<_>, BTreeSet<_>) =
+            all.into_iter().partition(|(a, b)| exempt(*a, *b) || exempt(*b, *a));
+        (self.exempt, self.pairs) = (exempt, Arc::new(pairs.into_iter().collect()));
+    }
+
+    /// Whether pairs of which nothing is expected are silent.
+    pub fn talk_only_where_expected(&mut self, silent: bool) {
+        self.exempt_are_silent = silent;
     }
 
     /// All hosts boot, each at some time within this.
@@ -136,14 +192,6 @@ impl World {
             let at = self.now + self.dice.between(Duration::ZERO, within);
             self.agenda.enter(at, Happening::Boot(id));
         }
-    }
-
-    /// A host loses everything now, and is back after this.
-    pub fn reboot(&mut self, host: HostId, after: Duration) {
-        self.hosts[host].crash();
-        self.oracle.on_crash(host);
-        self.ledger.excuse_all();
-        self.agenda.enter(self.now + after, Happening::Boot(host));
     }
 
     /// From now on each host sends to each other one this often; `None` is silence.
@@ -157,16 +205,20 @@ impl World {
         }
     }
 
-    /// The applications of this host send nothing from now on; `None`: all send again.
-    pub fn mute(&mut self, host: Option<HostId>) {
-        self.muted = host;
+    /// The applications of these hosts send nothing from now on, and those of all others send.
+    pub fn mute(&mut self, hosts: impl IntoIterator<Item = HostId>) {
+        self.muted = hosts.into_iter().collect();
     }
 
     /// An operator commands something on a host.
-    pub fn command(&mut self, host: HostId, command: mesh::Command) {
+    ///
+    /// # Errors
+    /// What the daemon says to it.
+    pub fn command(&mut self, host: HostId, command: mesh::Command) -> Result<(), String> {
         let mut effects = std::mem::take(&mut self.effects);
-        self.hosts[host].command(self.now, command, &mut effects);
+        let done = self.hosts[host].command(self.now, command, &mut effects);
         self.absorb(host, effects);
+        done
     }
 
     /// Whether packets must arrive from now on, as far as the net lets them. They must at first.

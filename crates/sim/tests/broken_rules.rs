@@ -1,6 +1,7 @@
 //! Something is broken on purpose: the judge must see it, and show the pair.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipsec::Instant;
@@ -13,13 +14,13 @@ use sim::fleet::Recipe;
 use sim::host::Pace;
 use sim::net::{Match, Rule, Verdict, Weather};
 use sim::packet::Class;
-use sim::scenario::{self, Setup};
+use sim::scenario::{self, Setup, Shape};
 use sim::world::Stopped;
 use sim::{Options, RunReport, Scenario, What, World};
 
 fn run(name: &str, tamper: impl FnOnce(&mut World)) -> RunReport {
     let scenario = scenario::find(name).expect("a scenario of this name");
-    let report = sim::run_with(Options { scenario, hosts: 3, seed: 5 }, tamper);
+    let report = sim::run_with(Options { scenario, hosts: 3, seed: 5, duration: None }, tamper);
     assert!(!report.ok, "nobody noticed");
     report
 }
@@ -27,6 +28,15 @@ fn run(name: &str, tamper: impl FnOnce(&mut World)) -> RunReport {
 /// A fault between a host's daemon and its data plane, change by change.
 fn planted(fault: fn(Change) -> Option<Change>) -> sim::host::Tamper {
     Arc::new(move |batch: Batch| Batch(batch.0.into_iter().filter_map(fault).collect()))
+}
+
+/// A data plane that takes no more of these after so many.
+fn full_after(most: usize, of: fn(&Change) -> bool) -> sim::host::Tamper {
+    let seen = AtomicUsize::new(0);
+    Arc::new(move |batch: Batch| {
+        let fits = |change: &Change| !of(change) || seen.fetch_add(1, Ordering::Relaxed) < most;
+        Batch(batch.0.into_iter().filter(fits).collect())
+    })
 }
 
 fn first(report: &RunReport) -> (What, Vec<String>) {
@@ -92,7 +102,7 @@ impl Scenario for Rekeys {
 
     fn setup(&self, _: &mut Dice) -> Setup {
         let (recipe, weather, pace) = (Recipe::plain(), Weather::CALM, Pace::QUICK);
-        Setup { recipe, weather, pace, skew: Duration::ZERO }
+        Setup { recipe, weather, pace, skew: Duration::ZERO, shape: Shape::Mesh }
     }
 
     fn play(&self, world: &mut World) -> Result<(), Stopped> {
@@ -101,7 +111,7 @@ impl Scenario for Rekeys {
         world.until_all_up(Duration::from_secs(10))?;
         let target = Target::Address(world.fleet().address(1));
         for _ in 0..4 {
-            world.command(0, Command::Rekey(target.clone()));
+            world.command(0, Command::Rekey(target.clone())).expect("the tunnel is up");
             world.run_for(Duration::from_secs(3))?;
         }
         world.until_settled(Duration::from_secs(20))
@@ -110,7 +120,7 @@ impl Scenario for Rekeys {
 
 #[test]
 fn sas_that_are_never_taken_away_are_counted() {
-    let options = Options { scenario: &Rekeys, hosts: 2, seed: 1 };
+    let options = Options { scenario: &Rekeys, hosts: 2, seed: 1, duration: None };
     let sound = sim::run(options);
     assert!(sound.ok, "{:?}\n{}", sound.violations, sound.ladder.unwrap_or_default());
     let report = sim::run_with(options, |world| {
@@ -148,7 +158,8 @@ fn an_sa_without_a_lifetime_is_found() {
 #[test]
 fn a_pair_whose_messages_never_arrive_is_named() {
     let report = run("mesh", |world| {
-        let of = Match { host: Some(0), peer: Some(2), class: Some(Class::Ike), nth: 0 };
+        let of =
+            Match { host: Some(0), peer: Some(2), class: Some(Class::Ike), ..Match::default() };
         let (from, until) = (Instant::ZERO, Instant::NEVER);
         world.add_rule(Rule { of, from, until, verdict: Verdict::Drop });
     });
@@ -162,8 +173,14 @@ fn a_pair_whose_messages_never_arrive_is_named() {
 #[test]
 fn every_second_packet_of_a_pair_lost_in_good_weather_is_no_fault_of_the_hosts() {
     let scenario = scenario::find("mesh").expect("a scenario of this name");
-    let report = sim::run_with(Options { scenario, hosts: 3, seed: 5 }, |world| {
-        let of = Match { host: Some(0), peer: Some(1), class: Some(Class::Esp), nth: 2 };
+    let report = sim::run_with(Options { scenario, hosts: 3, seed: 5, duration: None }, |world| {
+        let of = Match {
+            host: Some(0),
+            peer: Some(1),
+            class: Some(Class::Esp),
+            nth: 2,
+            ..Match::default()
+        };
         let (from, until) = (Instant::ZERO, Instant::ZERO + Duration::from_secs(3600));
         world.add_rule(Rule { of, from, until, verdict: Verdict::Drop });
     });
@@ -176,4 +193,63 @@ fn address(report: &RunReport, id: usize) -> String {
         true => format!("fd00:77::{}", id + 1),
         false => format!("10.0.0.{}", id + 1),
     }
+}
+
+#[test]
+fn half_a_pair_that_nobody_replaces_is_seen() {
+    let report = run("halfling", |world| {
+        // Enough for the first tunnels.
+        world.tamper(1, full_after(8, |change| matches!(change, Change::AddSa(_))));
+    });
+    let whats: Vec<_> = report.violations.iter().map(|violation| violation.what).collect();
+    let expected = [What::NotUp, What::BlackHole, What::ChildSas, What::PacketLost];
+    assert!(expected.contains(&whats[0]), "{whats:?}");
+    assert!(!ladder(&report).is_empty());
+}
+
+#[test]
+fn policies_that_nobody_puts_back_are_seen() {
+    let policies = |change: &Change| matches!(change, Change::PutPolicy(_));
+    let tampered = |world: &mut World| {
+        for host in 0..3 {
+            world.tamper(host, full_after(4, policies));
+        }
+    };
+    let report = run("drift", tampered);
+    assert_eq!(first(&report).0, What::DataPlane, "{:?}", report.violations);
+}
+
+#[test]
+fn a_host_that_stays_in_the_clear_after_enforcing_is_seen() {
+    let report = run("rollout", |world| {
+        world.tamper(
+            1,
+            planted(|change| match change {
+                Change::PutPolicy(mut policy) => {
+                    policy.action = Action::Bypass;
+                    Some(Change::PutPolicy(policy))
+                }
+                other => Some(other),
+            }),
+        );
+    });
+    let expected = [What::Cleartext, What::NotUp, What::BlackHole];
+    assert!(expected.contains(&first(&report).0), "{:?}", report.violations);
+}
+
+#[test]
+fn what_piles_up_in_a_long_life_is_seen() {
+    let scenario = scenario::find("soak").expect("a scenario of this name");
+    let options =
+        Options { scenario, hosts: 2, seed: 1, duration: Some(Duration::from_secs(8 * 3600)) };
+    let report = sim::run_with(options, |world| {
+        world.tamper(
+            0,
+            planted(|change| match change {
+                Change::RemoveSa(_) => None,
+                other => Some(other),
+            }),
+        );
+    });
+    assert!(!report.ok, "nobody noticed");
 }

@@ -1,11 +1,13 @@
 //! Small worlds in which all goes well: some seeds of every scenario.
 
+use std::time::Duration;
+
 use sim::{Options, RunReport, scenario};
 
 fn play(name: &str, hosts: usize, seeds: std::ops::RangeInclusive<u64>) -> Vec<RunReport> {
     let scenario = scenario::find(name).expect("a scenario of this name");
     let run = |seed| {
-        let report = sim::run(Options { scenario, hosts, seed });
+        let report = sim::run(Options { scenario, hosts, seed, duration: None });
         let ladder = report.ladder.as_deref().unwrap_or_default();
         assert!(report.ok, "{}\n{:#?}\n{ladder}", report.replay(), report.violations);
         report
@@ -63,4 +65,40 @@ fn bad_links_end_well() {
     let reports = play("lossy", 3, 1..=4);
     assert!(reports.iter().all(|report| report.pairs_up == 3));
     assert!(reports.iter().all(|report| report.packets_delivered < report.packets_sent));
+}
+
+/// Those that have no test of their own above; each host count is one that the scenario needs.
+#[test]
+fn the_other_incidents_end_well() {
+    let some = [
+        ("halfling", 4),
+        ("drift", 4),
+        ("restart", 4),
+        ("add-remove", 4),
+        ("stuck-peer", 5),
+        ("split", 4),
+        ("rollout", 4),
+        ("rotate-leaf", 3),
+        ("rotate-ca", 3),
+        ("expired", 3),
+        ("clusters", 4),
+        ("thundering-herd", 40),
+        ("flood", 3),
+        ("nat", 3),
+    ];
+    for (name, hosts) in some {
+        for report in play(name, hosts, 1..=4) {
+            assert_eq!(report.packets_lost, 0);
+        }
+    }
+}
+
+#[test]
+fn hours_of_rekeys_leave_nothing_behind() {
+    let scenario = scenario::find("soak").expect("a scenario of this name");
+    let duration = Some(Duration::from_secs(4 * 3600));
+    let report = sim::run(Options { scenario, hosts: 4, seed: 1, duration });
+    assert!(report.ok, "{:#?}", report.violations);
+    // Six pairs; child SAs live half an hour.
+    assert!(report.ike_messages > 6 * 8 * 2, "{} messages", report.ike_messages);
 }

@@ -435,7 +435,7 @@ pub struct LabShape {
 /// `warren sim`
 #[derive(Args, Debug)]
 pub struct Sim {
-    /// The scenario.
+    /// The scenario; `all` plays them all but `soak`.
     #[arg(long, default_value = "mesh")]
     pub scenario: String,
     /// How many hosts.
@@ -447,4 +447,12 @@ pub struct Sim {
     /// How many seeds, counted up from the first.
     #[arg(long, default_value_t = 1)]
     pub seeds: u64,
+    /// How long `soak` lasts in the world: `90s`, `30m`, `24h`.
+    #[arg(long, value_parser = time)]
+    pub duration: Option<std::time::Duration>,
+}
+
+fn time(text: &str) -> Result<std::time::Duration, String> {
+    mesh::manifest::duration(text)
+        .ok_or_else(|| "a time is written `90s`, `30m` or `24h`".to_owned())
 }

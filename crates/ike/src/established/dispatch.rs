@@ -58,6 +58,10 @@ pub(crate) fn response(
         Some(Own::Followup(chain)) => chain.response(&mut up, cx, sa, now, &payloads),
         Some(Own::Delete(sent)) => sent.response(cx, now),
         Some(Own::DeleteIke) => Flow::End(Failure::Ended(EndReason::Deleted)),
+        Some(Own::Probe(asked)) => {
+            liveness::answered(&mut up, cx, sa, asked, &payloads);
+            Flow::Stay
+        }
         Some(Own::Recovered(asks)) => recovered::response(asks, &mut up, cx, sa, &payloads),
         _ => Flow::Stay,
     };

@@ -12,7 +12,7 @@ use crate::error::{EndReason, Failure};
 use crate::established::{self, Established, Flow, Life, Own};
 use crate::event::ChildId;
 use crate::exchange::child::delete_esp;
-use crate::exchange::rekey;
+use crate::exchange::{liveness, rekey};
 use crate::ike_sa::{IkeSa, error_notify, find_notify, plain_notify};
 
 /// This host's Delete of a child SA.
@@ -135,7 +135,8 @@ pub(crate) fn informational(
             gone.extend(child_deleted(up, cx, sa, now, Spi(*spi)));
         }
     }
-    let reply = if gone.is_empty() { Vec::new() } else { vec![delete_esp(gone)] };
+    let mut reply = if gone.is_empty() { Vec::new() } else { vec![delete_esp(gone)] };
+    reply.extend(liveness::reply(cx, sa, payloads));
     sa.respond(cx, reply);
     Flow::Stay
 }

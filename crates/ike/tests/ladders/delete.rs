@@ -154,7 +154,7 @@ fn traffic_is_a_sign_of_life() {
         world.run_secs(10);
         for n in [0, 1] {
             let child = world.hosts[n].endpoint.children()[0].id;
-            world.command(n, |e, now| e.note_inbound_traffic(now, child));
+            world.command(n, |e, now| e.note_inbound_traffic(now, child, 1));
         }
     }
     assert_eq!(world.sent, sent, "no probe while traffic flows");

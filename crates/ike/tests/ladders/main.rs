@@ -13,6 +13,7 @@ mod explore;
 mod extras;
 mod faults;
 mod fragments;
+mod held;
 mod hostile;
 mod multi_ke;
 mod nat;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `24h`, `30m`, `1h30m`, `90s`, `500ms`; a plain number is seconds.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));

@@ -1,5 +1,6 @@
 //! What the data plane tells: acquires, limits, refusals, and what a look at it shows.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -85,6 +86,7 @@ impl Mesh {
     /// Counters, and what is not as it should be.
     pub(super) fn on_snapshot(&mut self, now: Now, snapshot: &Snapshot) {
         self.adopt(now, snapshot);
+        let (mut sent, mut heard) = (BTreeSet::new(), BTreeSet::new());
         for usage in &snapshot.sas {
             let Some(owner) = self.reconciler.owner(usage.key) else { continue };
             let Some(peer) = self.peers.get_mut(owner.peer) else { continue };
@@ -93,12 +95,18 @@ impl Mesh {
             };
             let Usage { bytes_in, bytes_out, packets_in, packets_out } = &mut child.usage;
             match owner.direction {
-                Direction::Out => (*bytes_out, *packets_out) = (usage.bytes, usage.packets),
+                Direction::Out => {
+                    if usage.packets > *packets_out {
+                        sent.insert(owner.peer);
+                    }
+                    (*bytes_out, *packets_out) = (usage.bytes, usage.packets);
+                }
                 Direction::In => {
                     let fresh = usage.packets > *packets_in;
                     (*bytes_in, *packets_in) = (usage.bytes, usage.packets);
                     if fresh {
-                        self.endpoint.note_inbound_traffic(now, owner.child);
+                        heard.insert(owner.peer);
+                        self.endpoint.note_inbound_traffic(now, owner.child, usage.packets);
                         self.heard(now, owner.peer);
                     }
                 }
@@ -106,6 +114,8 @@ impl Mesh {
         }
         self.counters.data_plane.clone_from(&snapshot.counters);
         self.repair(now, snapshot);
+        sent.retain(|peer| !heard.contains(peer));
+        self.ask(now, sent);
         self.look_for_duplicates(now);
     }
 
@@ -186,6 +196,9 @@ impl Mesh {
         let child = peer.children.iter().find(|c| c.id == owner.child);
         let keys = child.into_iter().flat_map(|c| [c.inbound, c.outbound]).flatten();
         let keys: Vec<_> = keys.collect();
+        if remote.ip() == owner.peer {
+            self.endpoint.note_moved(owner.child, remote);
+        }
         self.move_sas(now, owner.peer, &keys, remote);
     }
 
@@ -203,14 +216,25 @@ impl Mesh {
             format!("ESP for the unknown SPI {}", key.spi),
         );
         let Some(ike) = self.peers.get(src).and_then(crate::peer::Peer::keeper) else {
-            // It has a tunnel with us, and we have none with it: this host has lost its state.
-            if self.peers.has_room_for_stranger(src) && self.strays.take(now.at) {
-                self.demand(now, src, Demand::Stray);
-            }
-            return;
+            return self.stray(now, src);
         };
         // Heals in a round trip: what the peer sends through is replaced, or goes. A sign of life as well.
         let _ = self.endpoint.unknown_spi(now, ike, key.spi);
+    }
+
+    /// Somebody asks over an IKE SA that is not here. That can be forged as well.
+    pub(super) fn unknown_ike(&mut self, now: Now, src: IpAddr) {
+        let peer = self.fleet.as_ref().is_some_and(|f| f.is_peer(src));
+        if peer && self.peers.get(src).and_then(crate::peer::Peer::keeper).is_none() {
+            self.stray(now, src);
+        }
+    }
+
+    /// It has a tunnel with us, and we have none with it: this host has lost its state.
+    fn stray(&mut self, now: Now, src: IpAddr) {
+        if self.peers.has_room_for_stranger(src) && self.strays.take(now.at) {
+            self.demand(now, src, Demand::Stray);
+        }
     }
 
     fn clear_in(&mut self, now: Now, packet: &PacketInfo) {

@@ -43,6 +43,8 @@ impl Mesh {
             }
             Event::PeerMoved { id, remote, sas } => self.peer_moved(now, id, remote, &sas),
             Event::Alive { id, .. } => self.alive(now, id),
+            Event::Compared { id, received } => self.compared(now, id, &received),
+            Event::UnknownIke { remote } => self.unknown_ike(now, remote.ip()),
             Event::Retransmitted { id, remote, attempt } => {
                 self.retransmitted(now, id, remote, attempt)
             }

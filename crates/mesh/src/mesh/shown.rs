@@ -131,6 +131,25 @@ impl Mesh {
         samples
     }
 
+    /// How much is held, by table: what does not go back to where it was after the work is a leak.
+    pub fn census(&self) -> Vec<(&'static str, usize)> {
+        let (_, sas) = self.reconciler.desired();
+        let (running, waiting) = self.budget.load();
+        let own = [
+            ("peers", self.peers.len()),
+            ("IKE SAs by peer", self.peers.iter().map(|(_, p)| p.ikes.len()).sum()),
+            ("child SAs by peer", self.peers.iter().map(|(_, p)| p.children.len()).sum()),
+            ("owners of IKE SAs", self.ikes.len()),
+            ("desired SAs", sas),
+            ("handshakes running", running),
+            ("handshakes waiting", waiting),
+            ("records", self.journal.written.len()),
+            ("unproven IKE SAs", self.journal.unproven.len()),
+            ("bereft peers", self.journal.bereft.len()),
+        ];
+        own.into_iter().chain(self.endpoint.census()).collect()
+    }
+
     /// Keys of a peer's IKE SAs, for Wireshark.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ impl Mesh {
             (Demand::Lost, true) => jitter,
             (Demand::Lost, false) => jitter + GRACE_CALM,
         };
-        let at = (now.at + delay).max(peer.not_before);
+        let at = (now.at + delay).max(peer.not_before.min(now.at + peer.longest_wait()));
         peer.start_at = Some(peer.start_at.map_or(at, |old| old.min(at)));
         true
     }
@@ -201,16 +201,24 @@ impl Mesh {
     /// Closes what is redundant: first nothing is sent through it any more, a while later it is
     /// deleted. So no packet is lost.
     fn tidy(&mut self, now: Now, address: IpAddr) {
-        let serving: Vec<_> = self.endpoint.children().iter().map(|c| c.id).collect();
         let Some(peer) = self.peers.get_mut(address) else { return };
         let (keep_child, mut children) = peer.redundant_children();
-        children.retain(|c| serving.contains(c));
+        children.retain(|c| self.endpoint.serves(*c));
         let mut ikes = peer.redundant_ikes();
         if !peer.made_all() && now.at.since(peer.newest()) < TIDY_OTHERS {
             ikes.clear();
         }
         let kept = peer.children.iter().any(|c| Some(c.id) == keep_child && c.flowing());
         if (ikes.is_empty() && children.is_empty()) || !kept {
+            peer.asked_before_tidy = false;
+            return;
+        }
+        if !children.is_empty() && !std::mem::replace(&mut peer.asked_before_tidy, true) {
+            // One of them may be gone at the peer's: that one is not to be the one that is kept.
+            peer.tidy_at = Some(now.at + TIDY_OWN);
+            if let Some(ike) = peer.keeper() {
+                let _ = self.endpoint.probe(now, ike);
+            }
             return;
         }
         let mut muted = Vec::new();
@@ -281,7 +289,7 @@ impl Mesh {
 
     /// Whether a handshake of the peer's own is under way; ours then waits, a bounded number of times.
     fn yields_to(&mut self, address: IpAddr, now: Now) -> bool {
-        let theirs = self.endpoint.half_open().iter().any(|(_, a, ours)| *a == address && !ours);
+        let theirs = self.endpoint.is_approached_by(address);
         let Some(peer) = self.peers.get_mut(address) else { return true };
         if !theirs || peer.yields >= YIELDS {
             return false;

@@ -45,6 +45,45 @@ impl World {
         self.blame(late, within)
     }
 
+    /// Something that a scenario asks for did not come about.
+    pub fn fault(
+        &mut self,
+        what: What,
+        (host, peer): (HostId, HostId),
+        text: impl Into<String>,
+    ) -> Stopped {
+        self.find(Finding::pair(what, host, peer, text));
+        Stopped
+    }
+
+    /// Lets time pass until this holds, at most so long; how long it took.
+    pub fn until_true(
+        &mut self,
+        within: Duration,
+        holds: impl Fn(&Self) -> bool,
+    ) -> Result<Option<Duration>, Stopped> {
+        let since = self.now;
+        while !holds(self) {
+            if self.now.since(since) >= within {
+                return Ok(None);
+            }
+            self.run_for(STEP / 5)?;
+        }
+        Ok(Some(self.now.since(since)))
+    }
+
+    /// Whether packets of a pair get through, both ways.
+    pub fn is_up(&self, a: HostId, b: HostId) -> bool {
+        Survey::take(&self.hosts, &self.fleet).is_up(a, b)
+    }
+
+    /// Whether nothing is installed at either end of a pair.
+    pub fn has_no_sa(&self, a: HostId, b: HostId) -> bool {
+        let survey = Survey::take(&self.hosts, &self.fleet);
+        let none = |a, b| survey.held(a, b).inbound.len() + survey.held(a, b).outbound.len() == 0;
+        none(a, b) && none(b, a)
+    }
+
     /// The same for a fleet that rekeys all the time: each pair is seen like that at some instant
     /// of its own, and an SA does not count while it is handed over to its successor.
     pub fn until_each_settled(&mut self, within: Duration) -> Result<(), Stopped> {

@@ -25,13 +25,15 @@ const MOST: usize = 100_000;
 pub(super) enum Happening {
     /// A host boots.
     Boot(HostId),
+    /// A daemon starts where the last one left off.
+    Start(HostId),
     /// A packet arrives at a host.
     Arrive(HostId, Box<Packet>),
     /// What a host set going in this life comes back to it.
     Own(HostId, u32, Box<Input>),
     /// A host in this life wanted to be woken.
     Wake(HostId, u32),
-    /// The data plane of a host in this life looks after itself.
+    /// The data plane of a host since this boot looks after itself.
     Housekeep(HostId, u32),
     /// A host's applications send, if it is still this round.
     Talk(HostId, u32),
@@ -66,8 +68,14 @@ impl World {
                 self.boot(id, &mut out);
                 id
             }
-            Happening::Arrive(id, packet) => {
-                self.hosts[id].arrive(now, *packet, &mut out);
+            Happening::Start(id) => {
+                self.start(id, &mut out);
+                id
+            }
+            Happening::Arrive(id, mut packet) => {
+                if self.nats.get(&id).is_none_or(|nat| nat.back(now, &mut packet)) {
+                    self.hosts[id].arrive(now, *packet, &mut out);
+                }
                 id
             }
             Happening::Own(id, life, input) => {
@@ -82,10 +90,10 @@ impl World {
                 }
                 id
             }
-            Happening::Housekeep(id, life) => {
-                if self.hosts[id].life() == life {
+            Happening::Housekeep(id, boot) => {
+                if self.hosts[id].boots() == boot {
                     self.hosts[id].housekeep(now, &mut out);
-                    self.agenda.enter(now + HOUSEKEEPING, Happening::Housekeep(id, life));
+                    self.agenda.enter(now + HOUSEKEEPING, Happening::Housekeep(id, boot));
                 }
                 id
             }
@@ -107,25 +115,42 @@ impl World {
     fn boot(&mut self, id: HostId, out: &mut Vec<Effect>) {
         let loaded = self.fleet.loaded(id);
         self.hosts[id].boot(self.now, loaded, out);
+        self.expect_housekeeping(id);
+    }
+
+    fn start(&mut self, id: HostId, out: &mut Vec<Effect>) {
+        let (loaded, boots) = (self.fleet.loaded(id), self.hosts[id].boots());
+        self.hosts[id].start_daemon(self.now, loaded, out);
+        if self.hosts[id].boots() != boots {
+            self.expect_housekeeping(id);
+        }
+    }
+
+    fn expect_housekeeping(&mut self, id: HostId) {
         let first = self.now + self.dice.between(Duration::ZERO, HOUSEKEEPING);
-        self.agenda.enter(first, Happening::Housekeep(id, self.hosts[id].life()));
+        self.agenda.enter(first, Happening::Housekeep(id, self.hosts[id].boots()));
     }
 
     /// A host's applications send to all other hosts, in an order of their own.
     fn say(&mut self, from: HostId, out: &mut Vec<Effect>) {
         let Some(every) = self.talk_every else { return };
-        let (count, now) = (self.hosts.len(), self.now);
-        let must_arrive = self.insists && self.net.is_faultless(now);
-        let silent = self.muted == Some(from) || !self.hosts[from].is_up();
-        let others = if silent { 1..1 } else { 1..count };
-        for step in others {
-            let to = (from + step) % count;
+        let now = self.now;
+        let silent = self.muted.contains(&from) || !self.hosts[from].is_up();
+        let partners = std::mem::take(&mut self.partners[from]);
+        for to in partners.iter().copied().filter(|_| !silent) {
+            let exempt = self.exempt.contains(&(from.min(to), from.max(to)));
+            if exempt && self.exempt_are_silent {
+                continue;
+            }
+            let faultless = self.insists && self.net.is_faultless(now, from, to);
+            let wanted = faultless && !exempt;
             let ends = [from, to].map(|id| (id, self.fleet.address(id)));
-            let packet = self.ledger.send(now, ends[0], ends[1], must_arrive);
+            let packet = self.ledger.send(now, ends[0], ends[1], wanted);
             if let Some(packet) = packet {
                 self.hosts[from].send(now, packet, out);
             }
         }
+        self.partners[from] = partners;
         let pause = self.dice.between(every * 9 / 10, every * 11 / 10);
         self.agenda.enter(now + pause, Happening::Talk(from, self.talk_round));
     }
@@ -142,7 +167,7 @@ impl World {
                 }
                 Effect::Wake(at) => self.agenda.enter(at, Happening::Wake(host, life)),
                 Effect::Changed(batch) => {
-                    self.oracle.on_change(now, host, &batch);
+                    self.oracle.on_change(now, &self.fleet, host, &batch);
                     self.recorder.changed(now, host, &batch, &self.fleet);
                 }
                 Effect::Report(event) => self.note(host, &event),
@@ -157,10 +182,14 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, from: HostId, packet: Packet) {
+    fn transmit(&mut self, from: HostId, mut packet: Packet) {
         // What goes to nobody of the fleet goes nowhere.
         let Some(to) = self.fleet.id(packet.dst) else { return };
         let (now, ends) = (self.now, (from, to));
+        if self.nats.get_mut(&from).is_some_and(|nat| !nat.out(now, &mut packet)) {
+            return;
+        }
+        self.overhear(to, &packet);
         let finding = self.oracle.on_link(now, &self.fleet, ends, &packet);
         let copy = (!matches!(packet.class(), crate::packet::Class::Esp)).then(|| packet.clone());
         let passage = self.net.send(now, from, to, packet);
@@ -239,6 +268,7 @@ impl World {
             Happening::Housekeep(id, _) => mix(4 << 32 | *id as u64),
             Happening::Talk(id, _) => mix(5 << 32 | *id as u64),
             Happening::Audit => mix(6 << 32),
+            Happening::Start(id) => mix(8 << 32 | *id as u64),
             Happening::Arrive(id, packet) => {
                 mix(7 << 32 | *id as u64);
                 let mut words = packet.bytes().chunks(8);

@@ -28,16 +28,29 @@ struct Summary {
     runs: Vec<RunReport>,
 }
 
-/// Plays the scenario once for each seed; ends 1 if one of them fails.
+/// Plays the scenario, or all of them, once for each seed; ends 1 if one run fails.
 pub fn run(args: &Sim, json: bool) -> Result<(), Failure> {
-    let scenario = sim::scenario::find(&args.scenario).ok_or_else(|| unknown(&args.scenario))?;
+    let scenarios = match args.scenario.as_str() {
+        "all" => sim::scenario::short().collect(),
+        name => vec![sim::scenario::find(name).ok_or_else(|| unknown(name))?],
+    };
+    let mut ok = true;
+    for scenario in scenarios {
+        ok &= play(scenario, args, json);
+    }
+    if ok { Ok(()) } else { Err(Failure::Printed) }
+}
+
+/// Plays one scenario; whether all its runs are good.
+fn play(scenario: &'static dyn Scenario, args: &Sim, json: bool) -> bool {
     if !json {
         println!("scenario {}: {}", scenario.name(), scenario.about());
     }
     let begin = Instant::now();
     let mut runs = Vec::new();
     for seed in (0..args.seeds).map(|n| args.seed.wrapping_add(n)) {
-        let options = sim::Options { scenario, hosts: usize::from(args.hosts), seed };
+        let (hosts, duration) = (usize::from(args.hosts), args.duration);
+        let options = sim::Options { scenario, hosts, seed, duration };
         let started = Instant::now();
         let report = sim::run(options);
         if !json {
@@ -50,7 +63,7 @@ pub fn run(args: &Sim, json: bool) -> Result<(), Failure> {
         Ok(text) if json => println!("{text}"),
         _ => print_summary(&summary, begin.elapsed()),
     }
-    if summary.ok { Ok(()) } else { Err(Failure::Printed) }
+    summary.ok
 }
 
 fn unknown(name: &str) -> Failure {
