@@ -72,7 +72,7 @@ fn status_keeps_its_shape() {
             },
             "peers": [{
                 "address": "10.0.0.2", "name": "two", "state": "up", "verdict": "ok",
-                "reason": "the tunnel stands, last heard 9 s ago", "last_error": null,
+                "reason": "the tunnel stands, last heard 8 s ago", "last_error": null,
                 "owner": true, "retry_in_s": null, "failures": 0,
                 "ike_sas": [{
                     "spi_i": "16 hex digits", "spi_r": "16 hex digits", "version": 2,
