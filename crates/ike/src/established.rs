@@ -224,6 +224,7 @@ impl Established {
             remote: sa.remote,
             remote_id: self.remote_id.clone(),
             suite: sa.secured.as_ref().map(|s| suite::suite_text(&s.suite)).unwrap_or_default(),
+            began: self.origin.as_ref().map_or(self.since, |origin| origin.began),
             since: self.since,
             rekey_at: self.rekey_at,
         }

@@ -161,6 +161,8 @@ pub struct IkeInfo {
     pub remote_id: Identity,
     /// Algorithms in strongSwan's syntax, `aes128-sha256-modp2048`.
     pub suite: String,
+    /// When its handshake began here, or that of the IKE SA that it goes back to; later configuration had no part in it.
+    pub began: Instant,
     /// When it was established.
     pub since: Instant,
     /// When it will be rekeyed.

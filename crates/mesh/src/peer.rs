@@ -63,6 +63,8 @@ pub struct Peer {
     pub not_before: Instant,
     /// The next attempt.
     pub start_at: Option<Instant>,
+    /// Handshakes that began before this make tunnels that are to be replaced.
+    pub changed_at: Option<Instant>,
     /// How often an attempt waited for a handshake that the peer has begun.
     pub yields: u8,
     /// When duplicates are closed.
@@ -165,6 +167,7 @@ impl Peer {
             trouble: None,
             not_before: Instant::ZERO,
             start_at: None,
+            changed_at: None,
             yields: 0,
             tidy_at: None,
             rekey_again: false,
@@ -201,8 +204,9 @@ impl Peer {
         self.ikes.iter().any(|i| Some(i.id) == keeper && i.stale)
     }
 
-    /// The tunnel is to be replaced. False if there is none.
-    pub fn make_stale(&mut self) -> bool {
+    /// The tunnel is to be replaced, and so is what comes of a handshake that is under way. False if there is no tunnel.
+    pub fn make_stale(&mut self, now: Instant) -> bool {
+        self.changed_at = Some(now);
         let live = self.ikes.iter_mut().filter(|i| i.established());
         live.map(|i| i.stale = true).count() > 0
     }
@@ -469,7 +473,7 @@ mod tests {
             assert_eq!(peer.keeper(), Some(IkeSaId(2)));
             peer.ikes[1].since = Some(at(3));
             assert_eq!(peer.keeper(), Some(IkeSaId(1)), "at once: the owner's");
-            assert!(peer.make_stale() && peer.stale());
+            assert!(peer.make_stale(at(0)) && peer.stale());
             peer.ikes.push(ike(3, !owner, 4));
             assert_eq!((peer.keeper(), peer.stale()), (Some(IkeSaId(3)), false));
         }

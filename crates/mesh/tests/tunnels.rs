@@ -178,6 +178,27 @@ fn a_changed_suite_replaces_tunnels_without_loss() {
     assert_eq!((world.hosts[0].got.len(), world.hosts[1].got.len()), (1500, 1500));
 }
 
+/// A second change comes while the first one's handshakes are under way: these are not the last word.
+#[test]
+fn a_suite_that_changes_twice_is_the_last_one() {
+    for wait in [0, 50, 150, 400, 1000, 3050, 3300] {
+        for first in [0, 1] {
+            let mut world = World::new(2, &manifest(EAGER));
+            world.seconds(10);
+            world.load_all(&manifest(&format!(
+                "{EAGER}esp_proposals: [aes128gcm16, aes256gcm16]\n"
+            )));
+            world.run(Duration::from_millis(wait));
+            let last = manifest(&format!("{EAGER}esp_proposals: aes256gcm16\n"));
+            world.load(first, loaded(&last, first));
+            world.seconds(40);
+            world.assert_one_tunnel(0, 1);
+            let suite = &world.peer(0, 1).child_sas[0].suite;
+            assert!(suite.contains("aes256gcm16"), "{first} after {wait} ms: {suite}");
+        }
+    }
+}
+
 #[test]
 fn what_is_taken_from_the_data_plane_is_put_back() {
     let mut world = World::new(2, &manifest(""));

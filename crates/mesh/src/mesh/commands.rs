@@ -183,7 +183,7 @@ impl Mesh {
         let not_up = CommandError::NotUp(address);
         let peer = self.peers.get_mut(address).filter(|p| p.wanted != Wanted::Down);
         let peer = peer.ok_or(not_up.clone())?;
-        peer.make_stale().then_some(()).ok_or(not_up)?;
+        peer.make_stale(now.at).then_some(()).ok_or(not_up)?;
         peer.not_before = now.at;
         self.demand(now, address, Demand::Operator);
         Ok("replacing the tunnel by one that is authenticated anew")
@@ -191,7 +191,7 @@ impl Mesh {
 
     fn reauth_all(&mut self, now: Now) -> &'static str {
         for address in self.peers.addresses() {
-            if self.peers.get_mut(address).is_some_and(Peer::make_stale) {
+            if self.peers.get_mut(address).is_some_and(|p| p.make_stale(now.at)) {
                 self.demand(now, address, Demand::Lost);
             }
         }

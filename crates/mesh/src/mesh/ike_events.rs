@@ -11,6 +11,7 @@ use ipsec::sa::{Direction, Sa, SaKey};
 use wire::selector::TrafficSelector;
 
 use super::Mesh;
+use super::tunnels::Demand;
 use crate::event::{Kind, Level};
 use crate::fleet::OnDeath;
 use crate::peer::{Child, FIRST_CHILD_WITHIN, Ike, Peer, Trouble, Wanted};
@@ -83,11 +84,13 @@ impl Mesh {
             initiated: info.initiator,
             since: Some(now.at),
             child_due: Some(now.at + FIRST_CHILD_WITHIN),
-            stale: false,
+            stale: peer.changed_at.is_some_and(|changed| info.began < changed),
             closing: false,
         };
         match peer.ikes.iter_mut().find(|i| i.id == info.id) {
-            Some(known) => (known.since, known.child_due) = (ike.since, ike.child_due),
+            Some(known) => {
+                (known.since, known.child_due, known.stale) = (ike.since, ike.child_due, ike.stale);
+            }
             None => peer.ikes.push(ike),
         }
         self.supplant(now, address, info.id);
@@ -270,6 +273,10 @@ impl Mesh {
             child.superseded |= Some(child.id) == info.replaces;
         }
         peer.succeed(now.at);
+        if peer.stale() {
+            // Its handshake had begun before what it was to be made under changed.
+            self.demand(now, address, Demand::Lost);
+        }
         self.drop_attempts(now, address, info.ike);
         self.console(now, address, info.ike);
         self.heard(now, address);

@@ -46,7 +46,7 @@ impl Mesh {
             self.budget.cancel(address);
             self.close_all(now, address);
             self.report(now, Level::Info, Some(address), Kind::PeerState, "no peer any more");
-        } else if !same && peer.make_stale() {
+        } else if !same && peer.make_stale(now.at) {
             self.demand(now, address, Demand::Lost);
         }
     }
