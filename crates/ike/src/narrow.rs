@@ -88,6 +88,16 @@ pub fn substitute(
     Some(out)
 }
 
+/// An answer in transport mode as its initiator sees the hosts. A responder may name a host behind a NAT by the address
+/// that it sees, or by the one that was offered; here it is that of the IKE SA (RFC 7296 2.23.1). `behind`: whether
+/// initiator and responder are behind NATs. Where nothing can be replaced, the answer is as it was.
+pub fn as_seen(answered: Selectors, seen: Hosts, behind: (bool, bool)) -> Selectors {
+    match substitute(&answered, seen, behind.0, behind.1) {
+        Some(substituted) => substituted.selectors,
+        None => answered,
+    }
+}
+
 impl Substituted {
     /// The answer to send: `narrowed` with the peers' own addresses put back.
     pub fn restore(&self, narrowed: &Selectors) -> Selectors {

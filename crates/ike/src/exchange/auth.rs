@@ -284,7 +284,7 @@ impl Sent {
         let Self { handshake, local_id, offer } = *self;
         let mut up = establish(cx, sa, now, local_id, remote_id, &handshake);
         let answer = match find_sa(payloads) {
-            Some(_) => offer.check(payloads),
+            Some(_) => offer.check(sa, payloads),
             None => Err(match find_error(payloads) {
                 Some(notify) => offer.refused(notify),
                 None => Failure::Misbehaved(Misbehaviour::MissingPayload),

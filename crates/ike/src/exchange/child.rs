@@ -82,17 +82,23 @@ impl Offer {
     }
 
     /// Checks the peer's answer.
-    pub(crate) fn check(&self, payloads: &[Payload]) -> Result<Agreed, Failure> {
-        let sa = find_sa(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?;
+    pub(crate) fn check(&self, sa: &IkeSa, payloads: &[Payload]) -> Result<Agreed, Failure> {
+        let list = find_sa(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?;
         let chosen =
-            negotiate::check_answer_esp(&self.proposals, sa).map_err(Failure::Misbehaved)?;
+            negotiate::check_answer_esp(&self.proposals, list).map_err(Failure::Misbehaved)?;
         let answered =
             find_selectors(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?;
-        narrow::check_narrowed(&self.selectors, &answered).map_err(Failure::Misbehaved)?;
         let mode = mode_in(payloads);
         if mode != self.config.mode {
             return Err(other_mode(self.config.mode, mode));
         }
+        let hosts = Hosts { initiator: sa.local.ip(), responder: sa.remote.ip() };
+        let behind = (sa.nat.local_behind, sa.nat.remote_behind);
+        let answered = match mode {
+            Mode::Transport => narrow::as_seen(answered, hosts, behind),
+            Mode::Tunnel => answered,
+        };
+        narrow::check_narrowed(&self.selectors, &answered).map_err(Failure::Misbehaved)?;
         Ok(Agreed {
             config: self.config.clone(),
             suite: chosen.suite,

@@ -211,7 +211,7 @@ impl Sent {
             return refused(up, cx, sa, now, plan, &payloads);
         }
         up.refused_since = None;
-        match read_answer(&plan, &payloads) {
+        match read_answer(sa, &plan, &payloads) {
             Err(reason) => {
                 up.push(Task::DeleteSpi(plan.offer.spi_in()));
                 failed(cx, sa, now, plan.replaces(), reason);
@@ -232,8 +232,8 @@ impl Sent {
 /// What was agreed, the responder's nonce, its public value.
 type Read = (Agreed, Vec<u8>, Option<Vec<u8>>);
 
-fn read_answer(plan: &Plan, payloads: &[Payload]) -> Result<Read, Failure> {
-    let agreed = plan.offer.check(payloads)?;
+fn read_answer(sa: &IkeSa, plan: &Plan, payloads: &[Payload]) -> Result<Read, Failure> {
+    let agreed = plan.offer.check(sa, payloads)?;
     let nr =
         find_nonce(payloads).ok_or(Failure::Misbehaved(Misbehaviour::MissingPayload))?.to_vec();
     let Some(method) = agreed.suite.ke else { return Ok((agreed, nr, None)) };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ike::error::Misbehaviour;
 use ike::narrow::{
-    Hosts, MAX_SELECTORS, Selectors, Unacceptable, check_narrowed, narrow, substitute,
+    Hosts, MAX_SELECTORS, Selectors, Unacceptable, as_seen, check_narrowed, narrow, substitute,
 };
 use wire::selector::TrafficSelector as Ts;
 
@@ -122,6 +122,27 @@ fn a_client_behind_a_nat() {
         (substitute(&request, own, true, false), substitute(&answer, own, true, false));
     let (offer, answer) = (offer.unwrap().selectors, answer.unwrap().selectors);
     assert_eq!(check_narrowed(&offer, &answer), Ok(()));
+}
+
+/// A responder that answers with the addresses that it sees, as RFC 7296 2.23.1 has it, and not with those that were offered.
+#[test]
+fn an_answer_with_the_addresses_of_the_nat() {
+    let offered = pair(&[host("10.0.1.1").with(6, 0..=65535)], &[host("198.51.100.2")]);
+    let answered = pair(&[host("192.0.2.1").with(6, 0..=65535)], &[host("198.51.100.2")]);
+    let own = Hosts { initiator: ip("10.0.1.1"), responder: ip("198.51.100.2") };
+    let widened = Err(Misbehaviour::WidenedSelectors);
+    assert_eq!(check_narrowed(&offered, &as_seen(answered.clone(), own, (false, false))), widened);
+    assert_eq!(as_seen(answered, own, (true, false)), offered);
+    assert_eq!(as_seen(offered.clone(), own, (true, false)), offered);
+    // More than one address cannot be told apart: then nothing is replaced.
+    let wide = pair(&[net("192.0.2.0/24")], &[host("198.51.100.2")]);
+    assert_eq!(check_narrowed(&offered, &as_seen(wide, own, (true, false))), widened);
+
+    // The responder behind a NAT, which names itself by its inner address.
+    let offered = pair(&[host("198.51.100.1")], &[host("192.0.2.9")]);
+    let answered = pair(&[host("198.51.100.1")], &[host("10.0.2.1")]);
+    let own = Hosts { initiator: ip("198.51.100.1"), responder: ip("192.0.2.9") };
+    assert_eq!(as_seen(answered, own, (false, true)), offered);
 }
 
 /// Both behind NATs: the server is 10.0.2.1, known to the client as 203.0.113.9.
