@@ -216,6 +216,7 @@ pub enum Action {
 #[derive(Deserialize, Serialize)]
 pub struct ReloadBody {
     /// Replace every tunnel by one that is authenticated anew.
+    #[serde(default)]
     pub reauth: bool,
 }
 
