@@ -181,12 +181,26 @@ impl Mesh {
     /// An SA is not there any more: its child SA is replaced.
     fn lose(&mut self, now: Now, address: IpAddr, key: SaKey) {
         let Some(peer) = self.peers.get_mut(address) else { return };
+        let mut torn = None;
         for child in &mut peer.children {
+            let before = (child.inbound, child.outbound);
             child.inbound = child.inbound.filter(|k| *k != key);
             child.outbound = child.outbound.filter(|k| *k != key);
+            if (child.inbound, child.outbound) != before && child.up && !child.superseded {
+                torn = Some(child.id);
+            }
         }
-        if !peer.flowing() && peer.children.iter().any(|c| c.up && !c.superseded) {
-            self.demand(now, address, Demand::Repair);
+        match torn {
+            // The peer may be sending through just this one.
+            Some(child) if peer.flowing() => {
+                if self.endpoint.rekey_child(now, child).is_err() {
+                    let _ = self.endpoint.delete_child(now, child);
+                }
+            }
+            _ if !peer.flowing() && peer.children.iter().any(|c| c.up && !c.superseded) => {
+                self.demand(now, address, Demand::Repair);
+            }
+            _ => {}
         }
     }
 
