@@ -231,6 +231,32 @@ fn what_is_taken_from_the_data_plane_is_put_back() {
     assert!(world.count(0, Kind::Drift) >= 3);
 }
 
+/// Two tunnels begun at once stand side by side for some seconds, and the peer sends through one of them.
+#[test]
+fn a_torn_tunnel_is_mended_though_a_second_one_stands() {
+    for (boot, which) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut world = World::bare(2, boot);
+        world.load_all(&manifest(""));
+        world.seconds(1);
+        world.command(0, Command::Up(target(1)));
+        world.command(1, Command::Up(target(0)));
+        world.run(Duration::from_millis(400));
+        let sas = world.hosts[0].plane.sas();
+        let inbound = sas.iter().filter(|e| e.sa.direction == ipsec::sa::Direction::In);
+        let keys: Vec<_> = inbound.map(|e| e.sa.key()).collect();
+        assert_eq!(keys.len(), 2, "boot {boot}: two at once");
+        let at = world.now;
+        world.hosts[0].plane.apply(at, &Batch(vec![Change::RemoveSa(keys[which])]));
+        // A look at the data plane, and a round trip.
+        world.run(Duration::from_millis(1200));
+        for _ in 0..50 {
+            world.send(1, 0, b"ping");
+            world.run(Duration::from_millis(10));
+        }
+        assert_eq!(world.hosts[0].got.len(), 50, "boot {boot}, {which}: {}", world.story(0, 1));
+    }
+}
+
 #[test]
 fn a_data_plane_that_refuses_is_not_asked_without_end() {
     let mut world = World::new(2, &manifest(""));
