@@ -190,17 +190,16 @@ impl Mesh {
                 torn = Some(child.id);
             }
         }
-        match torn {
-            // The peer may be sending through just this one.
-            Some(child) if peer.flowing() => {
-                if self.endpoint.rekey_child(now, child).is_err() {
-                    let _ = self.endpoint.delete_child(now, child);
-                }
-            }
-            _ if !peer.flowing() && peer.children.iter().any(|c| c.up && !c.superseded) => {
+        if !peer.flowing() {
+            if peer.children.iter().any(|c| c.up && !c.superseded) {
                 self.demand(now, address, Demand::Repair);
             }
-            _ => {}
+            return;
+        }
+        // Another one serves, but the peer may be sending through just this one.
+        let Some(child) = torn else { return };
+        if self.endpoint.rekey_child(now, child).is_err() {
+            let _ = self.endpoint.delete_child(now, child);
         }
     }
 
