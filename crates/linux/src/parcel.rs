@@ -80,12 +80,18 @@ pub enum Error {
 }
 
 /// What was handed over.
-#[derive(Debug)]
 pub struct Parcel {
     /// State; secrets may be among it.
     pub state: Zeroizing<Vec<u8>>,
     /// Descriptors, in the order in which they were given.
     pub fds: Vec<OwnedFd>,
+}
+
+/// Without the state: keys are among it.
+impl std::fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Parcel({} bytes, {:?})", self.state.len(), self.fds)
+    }
 }
 
 /// A conversation with another process of the same user.
@@ -347,6 +353,8 @@ mod tests {
         b.give(b"secret", &[file.as_fd()]).unwrap();
         let parcel = a.take(SOON).unwrap();
         assert_eq!((&parcel.state[..], parcel.fds.len()), (&b"secret"[..], 1));
+        let shown = format!("{parcel:?}");
+        assert!(shown.starts_with("Parcel(6 bytes") && !shown.contains("115, 101"), "{shown}");
         assert_eq!(a.hear(SOON), Err(Error::Silent));
         drop(b);
         assert_eq!(a.hear(SOON), Err(Error::Closed));

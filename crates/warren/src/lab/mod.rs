@@ -27,8 +27,6 @@ mod probe;
 mod recipe;
 mod report;
 mod scenario;
-// The stage offers what a scenario may need; not each is needed yet.
-#[allow(dead_code)]
 mod stage;
 mod stop;
 mod streams;

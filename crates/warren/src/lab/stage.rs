@@ -347,12 +347,6 @@ impl Stage<'_> {
         self.ended(host)
     }
 
-    /// Ends a host's daemon by SIGKILL.
-    pub fn kill(&mut self, host: usize) -> Result<(), Stopped> {
-        self.signal(host, Signal::KILL);
-        self.ended(host)
-    }
-
     /// Ends every process on a host by SIGKILL: its daemon, and what that may have left.
     pub fn kill_everything(&mut self, host: usize) -> Result<(), Stopped> {
         net::end_processes(&self.lab.hosts[host..=host]);
@@ -406,11 +400,6 @@ impl Stage<'_> {
         };
         self.programs[host] = other;
         Ok(())
-    }
-
-    /// Asks a host's daemon.
-    pub fn get(&self, host: usize, path: &str) -> Result<Value, Stopped> {
-        client::get(&self.control(host), path).map_err(|failure| self.refused(host, failure))
     }
 
     /// Tells a host's daemon.
