@@ -1,9 +1,11 @@
 //! UDP sockets for IKE and for ESP in UDP, on every address of the host.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::libc;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::datagram::{Outgoing, RecvBatch, Socket};
@@ -96,6 +98,24 @@ impl UdpSocket {
         Ok(Self { socket, ip, port })
     }
 
+    /// An ordinary socket on any free port of `address`: no mark, and policies apply.
+    pub fn plain(ip: Ip, address: IpAddr) -> Result<Self, Error> {
+        let fail = |call: &'static str| move |errno| Error::Call { ip, port: 0, call, errno };
+        let family = match ip {
+            Ip::V4 => AddressFamily::INET,
+            Ip::V6 => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))
+            .map_err(|e| fail("socket")(of(e)))?;
+        large_buffers(&fd);
+        rustix::net::bind(&fd, &SocketAddr::new(address, 0)).map_err(|e| fail("bind")(of(e)))?;
+        let bound = rustix::net::getsockname(&fd).map_err(|e| fail("getsockname")(of(e)))?;
+        let port = SocketAddr::try_from(bound).map_or(0, |bound| bound.port());
+        let socket = Socket::new(fd, ip == Ip::V6).map_err(fail("setsockopt"))?;
+        Ok(Self { socket, ip, port })
+    }
+
     /// A socket that [`UdpSocket::bind`] has made in another process; `None` if it is none of those.
     fn adopt(fd: OwnedFd) -> Option<Self> {
         let datagrams = sockopt::socket_type(&fd).ok()? == SocketType::DGRAM;
@@ -133,6 +153,16 @@ impl UdpSocket {
             call: "recvmmsg",
             errno,
         })
+    }
+
+    /// The same, but waits for the first one; 0 if none comes within `limit`.
+    pub fn receive_within(&self, batch: &mut RecvBatch, limit: Duration) -> Result<usize, Error> {
+        let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
+        let limit = Timespec::try_from(limit).ok();
+        match rustix::event::poll(&mut ready, limit.as_ref()) {
+            Ok(0) | Err(_) => Ok(0),
+            Ok(_) => self.receive(batch),
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Command {
     Pki(Pki),
     /// Hosts as network namespaces on this machine
     Lab(Lab),
+    /// Benchmarks that anyone can run again
+    Bench(Bench),
     /// The same daemon logic in the deterministic simulator
     Sim(Sim),
     /// Shell completions
@@ -430,6 +432,58 @@ pub struct LabShape {
     /// Keep captures, logs and manifests in this folder.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
+}
+
+/// `warren bench`
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// `warren bench …`
+#[derive(Subcommand, Debug)]
+pub enum BenchCommand {
+    /// Two daemons on this machine: streams, packets a second, round trip, CPU; beside the bare wire and cipher
+    Esp(BenchEsp),
+    /// The same measurements between two namespaces that are there already
+    #[command(hide = true)]
+    Path(BenchPath),
+}
+
+/// `warren bench esp`
+#[derive(Args, Debug)]
+pub struct BenchEsp {
+    /// How long each measurement lasts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=60))]
+    pub seconds: u16,
+    /// Who carries the packets.
+    #[arg(long, value_enum, default_value = "userspace")]
+    pub data_plane: DataPlane,
+    /// ESP in UDP, whatever the hosts would agree on.
+    #[arg(long)]
+    pub udp: bool,
+}
+
+/// `warren bench path`
+#[derive(Args, Debug)]
+pub struct BenchPath {
+    /// Network namespace of the sender.
+    #[arg(long, value_name = "NETNS")]
+    pub from: String,
+    /// Network namespace of the receiver.
+    #[arg(long, value_name = "NETNS")]
+    pub to: String,
+    /// An address of the receiver.
+    #[arg(long, value_name = "IP")]
+    pub target: IpAddr,
+    /// Processes whose CPU time is measured.
+    #[arg(long, value_name = "PID")]
+    pub process: Vec<u32>,
+    /// How long each measurement lasts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=60))]
+    pub seconds: u16,
 }
 
 /// `warren sim`

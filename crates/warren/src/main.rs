@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 mod args;
+mod bench;
 mod client;
 mod commands;
 mod daemon;
@@ -68,6 +69,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Decode(args) => decode::run(args, json),
         Command::Pki(pki) => commands::pki::run(&pki.command, json),
         Command::Lab(lab) => lab::run(&lab.command, json),
+        Command::Bench(bench) => bench::run(&bench.command, json),
         Command::Sim(sim) => commands::sim::run(sim, json),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "warren", &mut std::io::stdout());

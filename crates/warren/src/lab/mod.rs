@@ -28,7 +28,7 @@ mod recipe;
 mod report;
 mod scenario;
 mod stage;
-mod stop;
+pub mod stop;
 mod streams;
 mod traffic;
 mod watch;
