@@ -272,6 +272,7 @@ impl Endpoint {
                 Timer::RemoveChild(child) => child_sa::remove_retired(&mut self.cx, child),
                 Timer::Redundant if !self.has_confirmed_twin(id) => {
                     self.cx.timers.set(id, timer, now.at + CLOSE_OWN_TWIN);
+                    self.ask_twins(now, id);
                 }
                 _ => self.with(now, id, |cx, sa| sa.timer(cx, now, timer)),
             }

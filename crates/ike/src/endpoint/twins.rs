@@ -143,6 +143,17 @@ impl Endpoint {
         }
     }
 
+    /// Asks the peer in the twins that it may not have: one that sends through the redundant SA, and asks nothing by
+    /// itself, would never show.
+    pub(super) fn ask_twins(&mut self, now: Now, id: IkeSaId) {
+        for twin in self.twins(id) {
+            let unsure = |up: &Established| !up.confirmed && !up.redundant;
+            if self.sas.get(&twin).and_then(|sa| sa.up()).is_some_and(unsure) {
+                let _ = self.probe(now, twin);
+            }
+        }
+    }
+
     /// Whether another IKE SA serves for this one, which the peer is known to have.
     pub(super) fn has_confirmed_twin(&self, id: IkeSaId) -> bool {
         let confirmed = |twin: &IkeSaId| {

@@ -52,6 +52,7 @@ pub(crate) fn response(
     now: Now,
     payloads: Vec<Payload>,
 ) -> State {
+    up.confirmed = true;
     let flow = match up.own.take() {
         Some(Own::Create(sent)) => sent.response(&mut up, cx, sa, now, payloads),
         Some(Own::Rekey(sent)) => sent.response(&mut up, cx, sa, now, payloads),

@@ -8,6 +8,9 @@ use ike::error::{EndReason, Failure};
 use crate::setup::*;
 use crate::world::World;
 
+/// Of the flags in an IKE header (RFC 7296 3.1).
+const RESPONSE: u8 = 0x20;
+
 /// Starts something on both hosts, the second `skew` after the first.
 pub fn both(world: &mut World, skew: Duration, f: impl Fn(&mut World, usize)) {
     f(world, 0);
@@ -142,5 +145,28 @@ fn both_initiate() {
             world.assert_settled();
             world.assert_no_loss();
         }
+    }
+}
+
+/// The other side settles nothing, asks nothing, and sends nothing through the IKE SA that stays.
+#[test]
+fn both_initiate_and_one_never_asks() {
+    for seed in 0..16 {
+        let mut world = toy(seed, |_| {});
+        world.tamper = Some(Box::new(|_, datagram| {
+            let asks = datagram.bytes[18] == wire::registry::ExchangeType::INFORMATIONAL.0
+                && datagram.bytes[19] & RESPONSE == 0;
+            if asks && datagram.local.ip() == B {
+                datagram.bytes.pop();
+            }
+        }));
+        both(&mut world, Duration::from_millis(5), |w, n| {
+            w.initiate(n);
+        });
+        world.run_secs(20);
+        assert_eq!(world.hosts[0].inbound().len(), 1, "{}", world.story());
+        world.tamper = None;
+        world.settle();
+        world.assert_settled();
     }
 }
