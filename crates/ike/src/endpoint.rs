@@ -161,6 +161,7 @@ pub struct Endpoint {
     redundant: BTreeSet<IkeSaId>,
     /// Before this, no unprotected message is answered that is no first request.
     tell_at: Instant,
+    tell_version_at: Instant,
 }
 
 impl Endpoint {
@@ -177,6 +178,7 @@ impl Endpoint {
             half_open: Default::default(),
             redundant: BTreeSet::new(),
             tell_at: Instant::ZERO,
+            tell_version_at: Instant::ZERO,
         }
     }
 
@@ -210,7 +212,7 @@ impl Endpoint {
         let arrived = Arrived { local, remote, header, bytes };
         if header.version >> 4 != Header::VERSION >> 4 {
             if header.version >> 4 > Header::VERSION >> 4 {
-                self.tell(now, arrived, NotifyType::INVALID_MAJOR_VERSION, directory);
+                self.tell_version(now, arrived, directory);
             }
             return Err(Misbehaviour::Version);
         }
@@ -254,6 +256,18 @@ impl Endpoint {
         if asked && now.at >= self.tell_at {
             self.tell_at = now.at + TELL_EVERY;
             init::refuse(&mut self.cx, arrived, what, Vec::new());
+        }
+    }
+
+    /// Tells whoever may be a peer that its version is none of ours, only so often (RFC 7296 2.5). That IKE is spoken
+    /// here can be asked for in this way by a host that has no tunnel: whatever is wrong with it, it learns that the
+    /// network is not.
+    fn tell_version(&mut self, now: Now, arrived: Arrived<'_>, directory: &dyn Directory) {
+        let (here, there) = (arrived.local.ip(), arrived.remote);
+        let asked = !arrived.header.flags.response && directory.responder(here, there).is_some();
+        if asked && now.at >= self.tell_version_at {
+            self.tell_version_at = now.at + TELL_EVERY;
+            init::refuse(&mut self.cx, arrived, NotifyType::INVALID_MAJOR_VERSION, Vec::new());
         }
     }
 
