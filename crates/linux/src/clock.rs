@@ -19,6 +19,14 @@ pub fn unix_now() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
 }
 
+/// Whether the kernel holds the clock of [`unix_now`] for right: something (NTP, a hypervisor) has set it lately.
+/// `None` where it may not be asked.
+pub fn is_synchronised() -> Option<bool> {
+    // STA_UNSYNC of <linux/timex.h>.
+    const UNSYNCHRONISED: i32 = 0x40;
+    crate::sys::clock_state().ok().map(|(_, status)| status & UNSYNCHRONISED == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod clock;
 pub mod datagram;
+pub mod echo;
 pub mod errno;
 pub mod guard;
 pub mod listener;

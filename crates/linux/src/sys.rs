@@ -80,3 +80,12 @@ pub(crate) fn tun_set_persist(fd: BorrowedFd<'_>, on: bool) -> Result<(), Errno>
         unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(on)) };
     Errno::result(result).map(drop)
 }
+
+/// `adjtimex(2)` that only asks: the clock's state and status bits.
+pub(crate) fn clock_state() -> Result<(i32, i32), Errno> {
+    // SAFETY: `struct timex` is plain integers, for which zero is a value; `modes` 0 changes nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to one live exclusive `struct timex`, which the kernel fills in.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    Errno::result(state).map(|state| (state, timex.status))
+}

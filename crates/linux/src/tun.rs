@@ -49,6 +49,13 @@ pub struct Options {
     pub multi_queue: bool,
 }
 
+/// Whether devices can be made here: asks the driver, and makes none.
+pub fn probe() -> Result<(), Error> {
+    rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map(drop)
+        .map_err(|e| Error::NoDriver(of(e)))
+}
+
 const IFF_TUN: u16 = 1;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_MULTI_QUEUE: u16 = 0x100;

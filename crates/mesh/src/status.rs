@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::loaded::CertificateRole;
+use crate::manifest::ExpiryPeriods;
 use crate::reconcile::Repaired;
 
 /// All of it.
@@ -101,6 +102,21 @@ pub enum CertificateLevel {
     Critical,
     /// Over.
     Expired,
+}
+
+impl CertificateLevel {
+    /// Of a certificate that is good until `not_after`, at `unix`; both in seconds since 1970.
+    pub fn at(periods: &ExpiryPeriods, not_after: u64, unix: u64) -> Self {
+        let Some(left) = not_after.checked_sub(unix) else { return Self::Expired };
+        let within = |days: u32| left <= u64::from(days) * 86_400;
+        match () {
+            () if within(periods.critical) => Self::Critical,
+            () if within(periods.error) => Self::Error,
+            () if within(periods.warn) => Self::Warn,
+            () if within(periods.info) => Self::Info,
+            () => Self::Ok,
+        }
+    }
 }
 
 /// A peer.

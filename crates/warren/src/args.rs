@@ -48,6 +48,10 @@ pub enum Command {
     Monitor,
     /// Which policy decides on a packet, and the state of its SA
     Explain(Explain),
+    /// Every check there is, each with its remedy; with a peer also all that concerns it
+    Doctor(Doctor),
+    /// What ESP adds to packets and what is left inside; for a peer also as measured
+    Mtu(Mtu),
     /// What would change with this manifest, before anything does
     Plan(Plan),
     /// The leak guard: drops cleartext to and from the IPsec subnets while no daemon runs
@@ -192,6 +196,39 @@ pub struct Explain {
     pub proto: Option<String>,
     /// Destination port.
     pub port: Option<u16>,
+}
+
+/// `warren doctor`
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Look into this peer: an address, a name or a SPI.
+    pub peer: Option<String>,
+    /// Judge this manifest instead of the running daemon's; without a daemon: as the host would start.
+    #[arg(short, long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// Judge as the host with this address.
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Where the daemon keeps its state.
+    #[arg(long, value_name = "DIR", default_value = "/run/warren")]
+    pub state_dir: PathBuf,
+}
+
+/// `warren mtu`
+#[derive(Args, Debug)]
+pub struct Mtu {
+    /// Measure the tunnel with this peer: an address, a name or a SPI.
+    #[arg(conflicts_with_all = ["mtu", "suites", "family"])]
+    pub peer: Option<String>,
+    /// Longest packet on the wire, in bytes.
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u16).range(256..))]
+    pub mtu: u16,
+    /// Of this ESP suite, in strongSwan's syntax; may be given several times.
+    #[arg(long = "suite", value_name = "SUITE")]
+    pub suites: Vec<String>,
+    /// Of packets between addresses of this family.
+    #[arg(long, value_enum, default_value_t)]
+    pub family: Family,
 }
 
 /// `warren plan`

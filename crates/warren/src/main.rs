@@ -61,6 +61,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Stop(stop) => commands::tunnel::stop(control, stop.flush, json),
         Command::Monitor => commands::tunnel::monitor(control, json),
         Command::Explain(explain) => commands::explain::run(control, explain, json),
+        Command::Doctor(args) => commands::doctor::run(control, args, json),
+        Command::Mtu(args) => commands::mtu::run(control, args, json),
         Command::Plan(plan) => commands::plan::run(control, plan, json),
         Command::Guard(guard) => commands::guard::run(control, &guard.command, json),
         Command::Keys(keys) => match &keys.command {

@@ -10,9 +10,10 @@ use super::encode::{self, SecretBody};
 use super::policy::{Direction, Installed, Policy, Selector};
 use super::state::State;
 use super::uapi::{DefaultInfo, PolicyId, msg, read};
-use super::{Error, decode};
+use super::{Error, POLICY_INDEXES, decode};
 use crate::errno::Errno;
 use crate::netlink::{Family, Socket};
+use crate::userspace::MARK;
 
 /// A connection to the kernel's policies and SAs in one network namespace.
 #[derive(Debug)]
@@ -59,6 +60,16 @@ impl Xfrm {
     /// All policies, foreign ones included, but for those of sockets.
     pub fn policies(&mut self) -> Result<Vec<Policy>, Error> {
         Ok(self.installed()?.into_iter().map(|installed| installed.policy).collect())
+    }
+
+    /// Policies that are neither the data plane's nor the guard's.
+    pub fn foreign_policies(&mut self) -> Result<Vec<Policy>, Error> {
+        let mut all = self.installed()?;
+        all.retain(|there| {
+            let guard = there.policy.mark == (0, MARK) && there.policy.templates.is_empty();
+            !guard && !POLICY_INDEXES.contains(&there.index)
+        });
+        Ok(all.into_iter().map(|there| there.policy).collect())
     }
 
     /// Takes all SAs away, other people's included: for rehearsals in a namespace of their own.

@@ -96,6 +96,12 @@ pub fn decapsulate(socket: impl AsFd) -> Result<(), Error> {
     sys::set_option_int(socket.as_fd(), libc::IPPROTO_UDP, UDP_ENCAP, how).map_err(option)
 }
 
+/// Packets that the kernel's IPsec dropped since boot, by its own names for the reasons, in this thread's network
+/// namespace; other programs' SAs count too. Empty where the kernel does not count (CONFIG_XFRM_STATISTICS).
+pub fn statistics() -> Vec<(&'static str, u64)> {
+    settings::Counters::open().read()
+}
+
 fn option(errno: Errno) -> Error {
     match errno {
         Errno::ENOPROTOOPT | Errno::EOPNOTSUPP => Error::Unsupported,

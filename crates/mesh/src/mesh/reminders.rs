@@ -9,7 +9,6 @@ use ipsec::Instant;
 use super::Mesh;
 use crate::event::{Kind, Level};
 use crate::loaded::CertificateFact;
-use crate::manifest::ExpiryPeriods;
 use crate::status::CertificateLevel;
 use crate::time::rfc3339;
 
@@ -37,19 +36,6 @@ impl Reminders {
     /// A manifest came into force: everything is said now.
     pub(super) fn start(&mut self, now: Now) {
         (self.at, self.certificates_at, self.optional_at) = (now.at, now.at, now.at);
-    }
-}
-
-/// How near a certificate's end is.
-pub(super) fn level(periods: &ExpiryPeriods, not_after: u64, unix: u64) -> CertificateLevel {
-    let Some(left) = not_after.checked_sub(unix) else { return CertificateLevel::Expired };
-    let within = |days: u32| left <= u64::from(days) * 86_400;
-    match () {
-        () if within(periods.critical) => CertificateLevel::Critical,
-        () if within(periods.error) => CertificateLevel::Error,
-        () if within(periods.warn) => CertificateLevel::Warn,
-        () if within(periods.info) => CertificateLevel::Info,
-        () => CertificateLevel::Ok,
     }
 }
 
@@ -86,7 +72,7 @@ impl Mesh {
         let facts = fleet.loaded().certificates.clone();
         self.reminders.said.retain(|key, _| facts.iter().any(|f| key_of(f) == *key));
         for fact in facts {
-            let level = level(&periods, fact.not_after, now.unix);
+            let level = CertificateLevel::at(&periods, fact.not_after, now.unix);
             let before = self.reminders.said.get(&key_of(&fact)).copied();
             let again =
                 before.is_none_or(|(l, at)| l != level || now.unix >= at.saturating_add(SAY_AGAIN));

@@ -10,14 +10,14 @@ use ipsec::dataplane::PacketInfo;
 use ipsec::sa::{Mode, Sa};
 use ipsec::spd::{Action, Policy};
 
-use super::{Mesh, reminders};
+use super::Mesh;
 use crate::command::{CommandError, Target};
 use crate::fleet::Fleet;
 use crate::metrics::{Sample, gauge};
 use crate::peer::{Peer, Wanted};
 use crate::status::{
-    CertificateStatus, ChildSaStatus, Considered, DataPlane, Explanation, IkeSaStatus,
-    ManifestStatus, NodeStatus, PeerStatus, State, Status, Verdict,
+    CertificateLevel, CertificateStatus, ChildSaStatus, Considered, DataPlane, Explanation,
+    IkeSaStatus, ManifestStatus, NodeStatus, PeerStatus, State, Status, Verdict,
 };
 use crate::time::rfc3339;
 
@@ -226,7 +226,7 @@ impl Mesh {
             days_left: (i128::from(fact.not_after) - i128::from(now.unix)).div_euclid(86_400)
                 as i64,
             role: fact.role,
-            level: reminders::level(&periods, fact.not_after, now.unix),
+            level: CertificateLevel::at(&periods, fact.not_after, now.unix),
         });
         shown.collect()
     }

@@ -68,7 +68,7 @@ fn describe(accepted: &Accepted, loaded: &Loaded, now: u64) -> Value {
         "esp_proposals": accepted.manifest.esp_proposals.text,
         "policies": policies,
         "certificates": certificates,
-        "mtu": mtu(accepted, plan),
+        "mtu": super::mtu::inside(1500, &accepted.manifest, plan.me()),
         "notes": accepted.notes,
     })
 }
@@ -78,15 +78,6 @@ fn mode(plan: &Plan) -> &'static str {
         Mode::Transport => "transport",
         Mode::Tunnel => "tunnel",
     }
-}
-
-/// What is left of an Ethernet frame's 1500 bytes for the packets inside, for the first suite of the manifest.
-fn mtu(accepted: &Accepted, plan: &Plan) -> Option<usize> {
-    let proposal = accepted.manifest.esp_proposals.proposals.first()?;
-    let cipher = *ike::negotiate::esp_ciphers(proposal).first()?;
-    let shape = ipsec::esp::Shape::of_spec(cipher)?;
-    let encap = accepted.manifest.force_udp_encapsulation;
-    Some(ipsec::esp::max_inner(1500, plan.mode(), shape, encap, ipsec::esp::Family::of(plan.me())))
 }
 
 fn print(shown: &Value) {

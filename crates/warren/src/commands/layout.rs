@@ -7,11 +7,18 @@ pub const COLUMNS: usize = 100;
 
 /// A text over as many lines as it needs, all of them behind the column where `before` ends.
 pub fn hanging(before: &str, text: &str) {
+    hung(before, text).iter().for_each(|line| println!("{line}"));
+}
+
+/// The lines that [`hanging`] prints.
+pub fn hung(before: &str, text: &str) -> Vec<String> {
     let indent = before.chars().count();
-    for (number, line) in wrap(text, COLUMNS.saturating_sub(indent)).iter().enumerate() {
+    let lines = wrap(text, COLUMNS.saturating_sub(indent)).into_iter().enumerate();
+    let lines = lines.map(|(number, line)| {
         let before = if number == 0 { before } else { "" };
-        println!("{}", format!("{before:<indent$}{line}").trim_end());
-    }
+        format!("{before:<indent$}{line}").trim_end().to_owned()
+    });
+    lines.collect()
 }
 
 /// The same behind that many spaces.

@@ -1,10 +1,12 @@
 //! One file a command.
 
 pub mod check;
+pub mod doctor;
 pub mod explain;
 pub mod guard;
 pub mod keys;
 mod layout;
+pub mod mtu;
 pub mod pki;
 pub mod plan;
 pub mod sim;

@@ -79,6 +79,11 @@ struct Log {
     rewritten_at: u64,
 }
 
+/// Whether files there are in memory: only then is there a journal.
+pub fn in_memory(dir: &Path) -> io::Result<bool> {
+    Ok(IN_MEMORY.contains(&(statfs(dir)?.f_type as u64 & 0xffff_ffff)))
+}
+
 impl Journal {
     /// Opens the directory's journal and begins a new log with what the last one ended with, which is
     /// given as well.
@@ -86,8 +91,7 @@ impl Journal {
         dir: &Path,
         provider: Arc<dyn Provider>,
     ) -> Result<(Self, Vec<(Key, Secret)>), JournalError> {
-        let kind = statfs(dir).map_err(|e| at(dir)(e.into()))?.f_type;
-        if !IN_MEMORY.contains(&(kind as u64 & 0xffff_ffff)) {
+        if !in_memory(dir).map_err(at(dir))? {
             return Err(JournalError::NotInMemory(dir.to_owned()));
         }
         let boot = boot_id()?;

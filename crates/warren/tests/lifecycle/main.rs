@@ -5,10 +5,12 @@
 mod world;
 
 mod disagreements;
+mod doctor;
 mod exceptions;
 mod families;
 mod forwarded;
 mod handovers;
+mod mtu;
 mod reloads;
 mod restarts;
 mod stops;

@@ -18,6 +18,9 @@ fn wrong_usage_ends_2() {
         &["explain", "10.0.0.1", "10.0.0.2", "tcp", "70000"],
         &["lab", "up", "--hosts", "1"],
         &["pki", "issue", "--days", "0"],
+        &["mtu", "--suite", "aes127"],
+        &["mtu", "10.77.0.2", "--family", "6"],
+        &["doctor", "one", "two"],
         &["check", "a", "--address", "10.0.0.256"],
     ] {
         let ended = finish(warren().args(args));
@@ -45,6 +48,7 @@ fn no_daemon_ends_3() {
         &["stop", "--flush"],
         &["monitor"],
         &["explain", "10.77.0.1", "10.77.0.2"],
+        &["mtu", "10.77.0.2"],
         &["plan", file.to_str().unwrap()],
         &["keys", "export", "--wireshark", folder.to_str().unwrap()],
     ] {
