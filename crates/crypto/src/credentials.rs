@@ -117,6 +117,21 @@ impl Credentials {
         out
     }
 
+    /// The CA that the certificate leads to: of several the first that it does, at `unix_now` or as long as it was valid.
+    pub fn root(&self, provider: &dyn Provider, unix_now: u64) -> Option<&Certificate> {
+        if let [only] = &self.trust.roots[..] {
+            return Some(only);
+        }
+        let at =
+            unix_now.clamp(self.leaf.not_before, self.leaf.not_after.max(self.leaf.not_before));
+        let between: Vec<_> = self.chain.iter().map(|c| c.der.as_slice()).collect();
+        let leads = |root: &&Certificate| {
+            let alone = TrustStore { roots: vec![(*root).clone()], ..self.trust.clone() };
+            provider.verify_chain(&alone, &self.leaf.der, &between, at).is_ok()
+        };
+        self.trust.roots.iter().find(leads)
+    }
+
     /// Everything that is wrong at `unix_now`, see [`check_credentials`].
     pub fn check(&self, provider: &dyn Provider, unix_now: u64) -> Vec<CredentialProblem> {
         check_credentials(

@@ -5,10 +5,12 @@ use crypto::provider::Unsupported;
 use crypto::sign::{self, KeyKind, Scheme};
 use crypto::{Provider, Secret};
 use wire::identity::Identity;
-use wire::payload::{AuthPayload, CertReqPayload, Notify};
+use wire::payload::{AuthPayload, CertReqPayload, Notify, Payload};
 use wire::registry::{AuthMethod, CertEncoding, HashAlg, NotifyType, Prf, ProtocolId};
 
 use crate::error::AuthError;
+use crate::event::{KeyId, PeerProof};
+use crate::job::Proven;
 
 /// What an AUTH payload claims, not yet verified.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -142,8 +144,45 @@ pub fn certreq_names(
         && request.data.chunks_exact(KEY_HASH_LEN).any(|hash| hash == wanted)
 }
 
+/// The authorities of a message's CERTREQ payloads, each once; `None`: it has none for X.509 certificates.
+pub fn authorities(payloads: &[Payload]) -> Option<Vec<KeyId>> {
+    let mut found: Option<Vec<KeyId>> = None;
+    for payload in payloads {
+        let Payload::CertReq(request) = payload else { continue };
+        if request.encoding != CertEncoding::X509_SIGNATURE {
+            continue;
+        }
+        let found = found.get_or_insert_default();
+        for id in request.data.as_chunks().0 {
+            if found.len() < MAX_AUTHORITIES && !found.contains(id) {
+                found.push(*id);
+            }
+        }
+    }
+    found
+}
+
+/// What a peer has shown, for the owner of the endpoint.
+pub(crate) fn shown(
+    provider: &dyn Provider,
+    proven: &Proven,
+    trusts: Option<Vec<KeyId>>,
+) -> PeerProof {
+    let Proven { leaf, root } = proven;
+    let id = root.as_ref().and_then(|root| root.key_id_sha1(provider).ok());
+    PeerProof {
+        subject: leaf.subject_text.clone(),
+        serial: leaf.serial_text(),
+        not_after: leaf.not_after,
+        ca: id.and_then(|id| id.try_into().ok()),
+        trusts,
+    }
+}
+
 /// SHA-1 of a SubjectPublicKeyInfo (RFC 7296 3.7).
-const KEY_HASH_LEN: usize = 20;
+const KEY_HASH_LEN: usize = size_of::<KeyId>();
+/// Authorities of a peer that are remembered; in a rotation there are two.
+const MAX_AUTHORITIES: usize = 32;
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
 
 fn psk_mac(

@@ -25,6 +25,15 @@ pub struct ChildId(pub u64);
 pub enum Event {
     /// An IKE SA is established, both sides authenticated.
     IkeUp(IkeInfo),
+    /// A peer has shown these certificates, right after its `IkeUp`.
+    Proven {
+        /// Over which IKE SA.
+        id: IkeSaId,
+        /// The peer.
+        remote: IpAddr,
+        /// What it has shown.
+        proof: Box<PeerProof>,
+    },
     /// An IKE SA replaces another; the children moved over to it.
     IkeRekeyed {
         /// The old one; its end is reported by `IkeDown` of its own.
@@ -140,6 +149,24 @@ pub enum Event {
         /// What it did.
         what: Misbehaviour,
     },
+}
+
+/// A CA, as a CERTREQ names it: SHA-1 of its SubjectPublicKeyInfo (RFC 7296 3.7).
+pub type KeyId = [u8; 20];
+
+/// What a peer authenticated itself with, and what it accepts of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerProof {
+    /// Subject of its certificate, RFC 4514.
+    pub subject: String,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// Last valid second since the Unix epoch.
+    pub not_after: u64,
+    /// The CA that it leads to here.
+    pub ca: Option<KeyId>,
+    /// CAs that the peer accepts; `None`: it has not said.
+    pub trusts: Option<Vec<KeyId>>,
 }
 
 /// An established IKE SA.

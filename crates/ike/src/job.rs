@@ -78,8 +78,16 @@ pub enum Done {
     Agree(Result<Secret, KxError>),
     /// Of `Sign`.
     Sign(Result<Vec<u8>, SignError>),
-    /// Of `Verify`: the peer's certificate.
-    Verify(Result<Box<Certificate>, AuthError>),
+    /// Of `Verify`.
+    Verify(Result<Box<Proven>, AuthError>),
+}
+
+/// By what a peer proved who it is.
+pub struct Proven {
+    /// Its certificate.
+    pub leaf: Certificate,
+    /// The trusted CA that the certificate leads to; the first, where there are several.
+    pub root: Option<Certificate>,
 }
 
 /// A private value with its public one.
@@ -146,10 +154,11 @@ fn verify(
     certificates: &[Vec<u8>],
     claim: &Claim,
     unix_now: u64,
-) -> Result<Box<Certificate>, AuthError> {
-    let (leaf, others) = certificates.split_first().ok_or(AuthError::NoCertificate)?;
+) -> Result<Box<Proven>, AuthError> {
+    let (der, others) = certificates.split_first().ok_or(AuthError::NoCertificate)?;
     let intermediates: Vec<_> = others.iter().map(Vec::as_slice).collect();
-    let leaf = provider.verify_chain(trust, leaf, &intermediates, unix_now)?;
+    let verified = |trust: &TrustStore| provider.verify_chain(trust, der, &intermediates, unix_now);
+    let leaf = verified(trust)?;
     if !leaf.carries(&claim.identity) {
         return Err(AuthError::Chain(ChainError::IdentityNotInCertificate {
             subject: leaf.subject_text,
@@ -159,5 +168,16 @@ fn verify(
     provider
         .verify(claim.scheme, &leaf.spki, &claim.octets, &claim.signature)
         .map_err(|e| AuthError::BadProof(e.to_string()))?;
-    Ok(Box::new(leaf))
+    let root = root(trust, |one| verified(one).is_ok());
+    Ok(Box::new(Proven { leaf, root }))
+}
+
+/// Which of the roots it is. Where there is but one, that is no question.
+fn root(trust: &TrustStore, leads_there: impl Fn(&TrustStore) -> bool) -> Option<Certificate> {
+    let alone = |root: &Certificate| TrustStore { roots: vec![root.clone()], ..trust.clone() };
+    let mut roots = trust.roots.iter();
+    match &trust.roots[..] {
+        [only] => Some(only.clone()),
+        _ => roots.find(|root| leads_there(&alone(root))).cloned(),
+    }
 }

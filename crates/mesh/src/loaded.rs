@@ -26,6 +26,10 @@ pub struct CertificateFact {
     pub serial: String,
     /// Last valid second since the Unix epoch.
     pub not_after: u64,
+    /// SHA-1 of its public key, hexadecimal: what peers call a CA by (RFC 7296 3.7).
+    pub key_id: String,
+    /// Of the CA that it leads to, if that is known. A root has none.
+    pub ca: Option<String>,
     /// What it is for.
     pub role: CertificateRole,
 }

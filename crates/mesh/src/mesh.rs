@@ -5,6 +5,7 @@
 //! part of the meaning: an inbound SA is applied before the message that lets the peer use it is sent.
 
 mod adoption;
+mod certificates;
 mod commands;
 mod data_plane;
 mod hearing;
@@ -170,6 +171,8 @@ pub struct Mesh {
     questions: Bucket,
     /// Which peer last gave a sign of life that could not be forged.
     last_heard: Option<(Instant, IpAddr)>,
+    /// What a peer showed last: the next one shows the same, as a rule.
+    last_proof: Option<Arc<ike::event::PeerProof>>,
 }
 
 impl Mesh {
@@ -209,6 +212,7 @@ impl Mesh {
             complaints: Bucket::new(32, 4),
             questions: Bucket::new(64, 64),
             last_heard: None,
+            last_proof: None,
         }
     }
 

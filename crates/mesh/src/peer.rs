@@ -1,7 +1,9 @@
 //! One peer: what is wanted, what there is, what failed; and which of two tunnels is kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ike::event::PeerProof;
 use ike::{ChildId, IkeSaId};
 use ipsec::Instant;
 use ipsec::sa::SaKey;
@@ -85,6 +87,8 @@ pub struct Peer {
     pub asked_before_tidy: bool,
     /// It still hears nothing: ESP does not pass.
     pub muffled: bool,
+    /// What it showed when it was last authenticated by a certificate, and when that was.
+    pub proof: Option<(Arc<PeerProof>, Instant)>,
 }
 
 /// One IKE SA.
@@ -178,6 +182,7 @@ impl Peer {
             replaced_at: None,
             asked_before_tidy: false,
             muffled: false,
+            proof: None,
         }
     }
 

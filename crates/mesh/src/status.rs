@@ -84,6 +84,40 @@ pub struct CertificateStatus {
     pub role: CertificateRole,
     /// By the manifest's periods.
     pub level: CertificateLevel,
+    /// SHA-1 of its public key, hexadecimal: what peers call a CA by (RFC 7296 3.7).
+    pub key_id: String,
+    /// `key_id` of the CA that it leads to, if that is known. A root has none.
+    pub ca: Option<String>,
+}
+
+/// What a peer showed when it was last authenticated by a certificate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ShownStatus {
+    /// Subject, RFC 4514.
+    pub subject: String,
+    /// Hexadecimal.
+    pub serial: String,
+    /// RFC 3339.
+    pub not_after: String,
+    /// Whole days until then; negative afterwards.
+    pub days_left: i64,
+    /// By the manifest's periods.
+    pub level: CertificateLevel,
+    /// The CA of this host's manifest that it leads to.
+    pub ca: Option<AuthorityStatus>,
+    /// The CAs that the peer accepts; `null` if it did not say.
+    pub trusts: Option<Vec<AuthorityStatus>>,
+    /// Seconds since then.
+    pub age_s: u64,
+}
+
+/// A CA.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct AuthorityStatus {
+    /// SHA-1 of its public key, hexadecimal.
+    pub key_id: String,
+    /// Subject, where this host's manifest has that CA.
+    pub subject: Option<String>,
 }
 
 /// How near a certificate's end is.
@@ -140,6 +174,8 @@ pub struct PeerStatus {
     pub retry_in_s: Option<u64>,
     /// Attempts that failed in a row.
     pub failures: u32,
+    /// What it showed when it was last authenticated; `null` if that was not by a certificate, or by another process.
+    pub certificate: Option<ShownStatus>,
     /// Its IKE SAs.
     pub ike_sas: Vec<IkeSaStatus>,
     /// Its child SAs.

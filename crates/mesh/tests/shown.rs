@@ -32,6 +32,8 @@ fn status_keeps_its_shape() {
         subject: "CN=host".into(),
         serial: "0a".into(),
         not_after: world.clock().unix + 10 * DAY + 60,
+        key_id: "ab".into(),
+        ca: Some("cd".into()),
         role: CertificateRole::Leaf,
     }];
     world.load(0, first);
@@ -62,6 +64,7 @@ fn status_keeps_its_shape() {
                 "certificates": [{
                     "subject": "CN=host", "serial": "0a", "not_after": "2027-01-25T08:01:01Z",
                     "days_left": 10, "role": "leaf", "level": "warn",
+                    "key_id": "ab", "ca": "cd",
                 }],
                 "drift_repaired": 0,
                 "drift": {
@@ -73,7 +76,7 @@ fn status_keeps_its_shape() {
             "peers": [{
                 "address": "10.0.0.2", "name": "two", "state": "up", "verdict": "ok",
                 "reason": "the tunnel stands, last heard 8 s ago", "last_error": null,
-                "owner": true, "retry_in_s": null, "failures": 0,
+                "owner": true, "retry_in_s": null, "failures": 0, "certificate": null,
                 "ike_sas": [{
                     "spi_i": "16 hex digits", "spi_r": "16 hex digits", "version": 2,
                     "role": "initiator", "state": "established", "age_s": 9, "rekey_in_s": 0,
@@ -129,9 +132,14 @@ fn certificates_are_spoken_of_by_their_periods() {
         let mut world = World::bare(1, 0);
         let mut first = loaded(&manifest(""), 0);
         let not_after = world.clock().unix.checked_add_signed(days * DAY as i64).unwrap();
-        let (subject, serial) = ("CN=x".into(), "01".into());
-        first.certificates =
-            vec![CertificateFact { subject, serial, not_after, role: CertificateRole::Ca }];
+        first.certificates = vec![CertificateFact {
+            subject: "CN=x".into(),
+            serial: "01".into(),
+            not_after,
+            key_id: "ab".into(),
+            ca: None,
+            role: CertificateRole::Ca,
+        }];
         world.load(0, first);
         let shown = &world.hosts[0].mesh.status(world.clock()).node.certificates[0];
         assert_eq!((shown.level, shown.days_left), (level, days));

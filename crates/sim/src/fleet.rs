@@ -259,6 +259,8 @@ impl Fleet {
                 subject: credentials.leaf.subject_text.clone(),
                 serial: "01".into(),
                 not_after: credentials.leaf.not_after,
+                key_id: String::new(),
+                ca: None,
                 role: CertificateRole::Leaf,
             }],
             Auth::Psk(_) => Vec::new(),

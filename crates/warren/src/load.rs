@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crypto::chain::Certificate;
 use crypto::credentials::{Credentials, LoadError};
+use crypto::native::Native;
 use crypto::{Provider, Secret};
 use mesh::manifest::{self, Diagnostics, Manifest, Options, Ref, Resolver};
 use mesh::plan::{Plan, PlanError};
@@ -138,15 +140,23 @@ impl Accepted {
             .iter()
             .chain(credentials.trust.all())
             .map(|ca| (CertificateRole::Ca, ca));
+        let issuer = credentials.root(&Native, linux::clock::unix_now());
         leaf.chain(cas)
             .map(|(role, certificate)| CertificateFact {
                 subject: certificate.subject_text.clone(),
                 serial: certificate.serial_text(),
                 not_after: certificate.not_after,
+                key_id: key_id(certificate),
+                ca: issuer.filter(|_| role == CertificateRole::Leaf).map(key_id),
                 role,
             })
             .collect()
     }
+}
+
+/// What peers call a CA by, hexadecimal (RFC 7296 3.7).
+pub fn key_id(certificate: &Certificate) -> String {
+    hex(&certificate.key_id_sha1(&Native).unwrap_or_default())
 }
 
 fn refused(found: &Diagnostics) -> Rejected {
@@ -209,8 +219,11 @@ fn stand_ins(folder: &Path, provider: &dyn Provider) -> Result<Credentials, Reje
 }
 
 fn sha256(provider: &dyn Provider, bytes: &[u8]) -> String {
-    let digest = provider.hash(HashAlg::SHA2_256, &[bytes]).unwrap_or_default();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&provider.hash(HashAlg::SHA2_256, &[bytes]).unwrap_or_default())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Fetches what manifests refer to: files beside them, and credentials of the service manager.

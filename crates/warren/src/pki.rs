@@ -21,6 +21,9 @@ pub struct Issued {
     pub key: zeroize::Zeroizing<String>,
 }
 
+/// Seconds of a day.
+pub const DAY: u64 = 86_400;
+
 /// Why no certificate came about.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -60,8 +63,8 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// Kind of key.
     pub key: KeyType,
-    /// Days of validity, counted from a minute before `unix_now`, so that small clock differences do no harm.
-    pub days: u32,
+    /// Seconds of validity after `unix_now`. It begins a minute earlier: small clock differences do no harm.
+    pub seconds: u64,
     /// Subject alternative names.
     pub sans: &'a [String],
     /// Now, in seconds since the Unix epoch.
@@ -148,9 +151,8 @@ fn params(request: &Request<'_>) -> Result<CertificateParams, PkiError> {
     params.subject_alt_names =
         request.sans.iter().map(|name| san(name)).collect::<Result<_, _>>()?;
     params.serial_number = Some(serial()?);
-    let start = request.unix_now.saturating_sub(60);
-    params.not_before = date(start);
-    params.not_after = date(start + u64::from(request.days) * 86_400);
+    params.not_before = date(request.unix_now.saturating_sub(60));
+    params.not_after = date(request.unix_now.saturating_add(request.seconds));
     Ok(params)
 }
 

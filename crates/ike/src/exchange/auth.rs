@@ -13,11 +13,11 @@ use crate::context::{After, Context};
 use crate::endpoint::Now;
 use crate::error::{AuthError, EndReason, Failure, Misbehaviour};
 use crate::established::{self, Established, Task};
-use crate::event::Event;
+use crate::event::{Event, KeyId};
 use crate::exchange::child::{self, Answer, Keying, Offer, find_sa};
 use crate::exchange::proof::{Claim, Own, Whose, certificates, check, find_auth, find_id, prove};
 use crate::ike_sa::{IkeSa, State, error_notify, find_error, find_notify};
-use crate::job::{Done, JobId};
+use crate::job::{Done, JobId, Proven};
 use crate::negotiate::ChildExchange;
 use crate::ppk::{self, PpkKeys};
 use crate::record::Origin;
@@ -36,6 +36,10 @@ pub(crate) struct Handshake {
     pub(crate) use_ppk: bool,
     /// The keys with the post-quantum pre-shared key in them, while it is in use.
     pub(crate) ppk: Option<Box<PpkKeys>>,
+    /// CAs that the peer accepts, of its CERTREQ.
+    pub(crate) authorities: Option<Vec<KeyId>>,
+    /// What the peer proved itself with.
+    pub(crate) proven: Option<Box<Proven>>,
 }
 
 /// Initiator: waits for its own signature.
@@ -330,8 +334,9 @@ impl Verifying {
     ) -> State {
         match done {
             Done::Verify(Ok(_)) if sa.silent => self.sent.unwanted(cx, sa, now, self.remote_id),
-            Done::Verify(Ok(_)) => {
-                let Self { sent, remote_id, payloads, .. } = *self;
+            Done::Verify(Ok(proven)) => {
+                let Self { mut sent, remote_id, payloads, .. } = *self;
+                sent.handshake.proven = Some(proven);
                 Box::new(sent).finish(cx, sa, now, remote_id, &payloads)
             }
             Done::Verify(Err(error)) => {
@@ -367,6 +372,7 @@ impl Handshake {
             Ok(proof) => proof,
             Err(error) => return deny(cx, sa, now, Failure::PeerAuth(error)),
         };
+        self.authorities = auth::authorities(&payloads);
         let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Initiator };
         match check(cx, sa, now, &self, claim) {
             Ok(None) => answer(cx, sa, now, *self, id, payloads),
@@ -427,8 +433,10 @@ impl Checking {
         done: Done,
     ) -> State {
         match done {
-            Done::Verify(Ok(_)) => {
-                answer(cx, sa, now, self.handshake, self.remote_id, self.payloads)
+            Done::Verify(Ok(proven)) => {
+                let Self { mut handshake, remote_id, payloads, .. } = *self;
+                handshake.proven = Some(proven);
+                answer(cx, sa, now, handshake, remote_id, payloads)
             }
             Done::Verify(Err(error)) => deny(cx, sa, now, Failure::PeerAuth(error)),
             _ => State::AuthCheck(self),
@@ -582,5 +590,9 @@ fn establish(
     let up = Box::new(Established::new(sa, now, local_id, remote_id, Some(Arc::new(origin))));
     up.arm(cx, sa);
     cx.event(Event::IkeUp(up.info(sa)));
+    if let Some(proven) = &handshake.proven {
+        let proof = auth::shown(&*cx.provider, proven, handshake.authorities.clone());
+        cx.event(Event::Proven { id: sa.id, remote: sa.remote.ip(), proof: Box::new(proof) });
+    }
     up
 }

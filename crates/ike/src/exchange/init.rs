@@ -369,6 +369,8 @@ impl Sent {
             use_ppk: sa.config.ppk.is_some()
                 && find_notify(&answer.payloads, NotifyType::USE_PPK).is_some(),
             ppk: None,
+            authorities: crate::auth::authorities(&answer.payloads),
+            proven: None,
         };
         if !handshake.use_ppk && sa.config.ppk.as_ref().is_some_and(|ppk| ppk.required) {
             let reason =

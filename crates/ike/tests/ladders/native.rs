@@ -186,3 +186,41 @@ fn a_certificate_of_another_ca() {
     assert_eq!(reasons[0], Some(Failure::RefusedByPeer), "{}", world.story());
     assert!(matches!(reasons[1], Some(Failure::PeerAuth(AuthError::Chain(_)))), "{reasons:?}");
 }
+
+#[test]
+fn each_end_hears_what_the_other_shows_and_accepts() {
+    let (old, new, other) = (ca("old CA"), ca("new CA"), ca("a CA that nobody uses"));
+    let of = |issuer: &Ca, name: &str, trusted: &[&Ca]| {
+        let key = KeyPair::generate().unwrap();
+        let issuer = Issuer::from_params(&issuer.params, &issuer.key);
+        let leaf = params(name).signed_by(&key, &issuer).unwrap();
+        let trusted: Vec<_> = trusted.iter().map(|ca| ca.pem.as_str()).collect();
+        Credentials::load(&Native, &leaf.pem(), &key.serialize_pem(), &trusted).unwrap()
+    };
+    let ends = [of(&old, "a", &[&old, &new]), of(&new, "b", &[&other, &new, &old])];
+    let id = |ca: &Ca| -> ike::event::KeyId {
+        let ca = crypto::chain::Certificate::from_pem_all(&ca.pem).unwrap().remove(0);
+        ca.key_id_sha1(&Native).unwrap().try_into().unwrap()
+    };
+    let (mut a, mut b) = peers(|_| {});
+    [a.auth, b.auth] = ends.clone().map(|end| Auth::Certificate(Arc::new(end)));
+    let mut world = World::new(Arc::new(Native), 1, a, b);
+    world.initiate(0);
+    world.run_secs(2);
+    world.assert_settled();
+    let told = [
+        (0, &ends[1].leaf, id(&new), vec![id(&other), id(&new), id(&old)]),
+        (1, &ends[0].leaf, id(&old), vec![id(&old), id(&new)]),
+    ];
+    for (host, leaf, ca, trusts) in told {
+        let proofs = world.hosts[host].events.iter().filter_map(|e| match e {
+            ike::Event::Proven { proof, .. } => Some(proof),
+            _ => None,
+        });
+        let proofs: Vec<_> = proofs.collect();
+        let [proof] = proofs[..] else { panic!("{proofs:?}\n{}", world.story()) };
+        assert_eq!((&proof.subject, &proof.serial), (&leaf.subject_text, &leaf.serial_text()));
+        assert_eq!((proof.ca, proof.trusts.as_ref()), (Some(ca), Some(&trusts)));
+        assert_eq!(proof.not_after, leaf.not_after);
+    }
+}

@@ -5,7 +5,7 @@ use crypto::native::Native;
 use crypto::sign::{KeyKind, Scheme};
 use ike::auth::{self, Proof, certreq, certreq_names, choose_scheme, signature_payload};
 use ike::error::AuthError;
-use wire::payload::AuthPayload;
+use wire::payload::{AuthPayload, CertReqPayload, Payload};
 use wire::registry::{AuthMethod, CertEncoding, HashAlg as H};
 
 #[test]
@@ -86,4 +86,18 @@ fn certificate_requests_name_the_roots() {
     assert!(!certreq_names(&Native, &request, &two));
     request.encoding = CertEncoding::CRL;
     assert!(!certreq_names(&Native, &request, &one));
+}
+
+#[test]
+fn authorities_are_told_once_and_not_without_end() {
+    let request = |encoding, data: Vec<u8>| Payload::CertReq(CertReqPayload { encoding, data });
+    let x509 = CertEncoding::X509_SIGNATURE;
+    assert_eq!(auth::authorities(&[]), None);
+    assert_eq!(auth::authorities(&[request(CertEncoding::CRL, vec![1; 20])]), None);
+    assert_eq!(auth::authorities(&[request(x509, Vec::new())]), Some(Vec::new()));
+    let twice = [vec![1; 20], vec![2; 20], vec![1; 20], vec![3; 19]].concat();
+    let found = auth::authorities(&[request(x509, twice), request(x509, vec![4; 20])]);
+    assert_eq!(found, Some(vec![[1; 20], [2; 20], [4; 20]]));
+    let many: Vec<u8> = (0..2000_u32).flat_map(|n| [n.to_be_bytes(); 5].concat()).collect();
+    assert_eq!(auth::authorities(&[request(x509, many)]).map(|all| all.len()), Some(32));
 }

@@ -1,10 +1,11 @@
 //! What IKE tells, and what follows from it for peer, data plane and report.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ike::error::{EndReason, Failure};
-use ike::event::{ChildInfo, Event, IkeInfo};
+use ike::event::{ChildInfo, Event, IkeInfo, PeerProof};
 use ike::{ChildId, IkeSaId, Now};
 use ipsec::change::Change;
 use ipsec::sa::{Direction, Sa, SaKey};
@@ -24,6 +25,7 @@ impl Mesh {
     pub(super) fn on_ike(&mut self, now: Now, event: Event) {
         match event {
             Event::IkeUp(info) => self.ike_up(now, &info),
+            Event::Proven { id, remote, proof } => self.peer_proven(now, id, remote, *proof),
             Event::IkeRekeyed { old, new } => self.ike_rekeyed(now, old, &new),
             Event::IkeDown { id, remote, reason } => self.ike_down(now, id, remote, &reason),
             Event::InstallInbound { child, sa } | Event::InstallOutbound { child, sa } => {
@@ -107,6 +109,16 @@ impl Mesh {
             info.spi_i, info.spi_r, info.remote_id, info.suite
         );
         self.report(now, Level::Info, Some(address), Kind::IkeUp, text);
+    }
+
+    fn peer_proven(&mut self, now: Now, id: IkeSaId, remote: IpAddr, proof: PeerProof) {
+        let address = self.ikes.get(&id).copied().unwrap_or(remote);
+        let Some(peer) = self.peers.get_mut(address) else { return };
+        // Fleets have one certificate for all hosts, as a rule: it is kept once.
+        let known = self.last_proof.take().filter(|known| **known == proof);
+        let proof = known.unwrap_or_else(|| Arc::new(proof));
+        peer.proof = Some((proof.clone(), now.at));
+        self.last_proof = Some(proof);
     }
 
     fn ike_rekeyed(&mut self, now: Now, old: IkeSaId, new: &IkeInfo) {

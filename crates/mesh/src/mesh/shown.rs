@@ -11,13 +11,14 @@ use ipsec::sa::{Mode, Sa};
 use ipsec::spd::{Action, Policy};
 
 use super::Mesh;
+use super::certificates::expiry_samples;
 use crate::command::{CommandError, Target};
 use crate::fleet::Fleet;
 use crate::metrics::{Sample, gauge};
 use crate::peer::{Peer, Wanted};
 use crate::status::{
-    CertificateLevel, CertificateStatus, ChildSaStatus, Considered, DataPlane, Explanation,
-    IkeSaStatus, ManifestStatus, NodeStatus, PeerStatus, State, Status, Verdict,
+    ChildSaStatus, Considered, DataPlane, Explanation, IkeSaStatus, ManifestStatus, NodeStatus,
+    PeerStatus, State, Status, Verdict,
 };
 use crate::time::rfc3339;
 
@@ -118,16 +119,7 @@ impl Mesh {
             let labels = vec![("state", word(&state))];
             samples.push(gauge("warren_peers", "peers by state", labels, n as f64));
         }
-        for certificate in self.certificates_shown(now) {
-            let labels = vec![("subject", certificate.subject), ("serial", certificate.serial)];
-            let days = certificate.days_left as f64;
-            samples.push(gauge(
-                "warren_certificate_days_left",
-                "days until a certificate ends",
-                labels,
-                days,
-            ));
-        }
+        samples.extend(self.certificates_shown(now).into_iter().flat_map(expiry_samples));
         samples
     }
 
@@ -216,21 +208,6 @@ impl Mesh {
         }
     }
 
-    fn certificates_shown(&self, now: Now) -> Vec<CertificateStatus> {
-        let Some(fleet) = &self.fleet else { return Vec::new() };
-        let periods = fleet.manifest().expiry;
-        let shown = fleet.loaded().certificates.iter().map(|fact| CertificateStatus {
-            subject: fact.subject.clone(),
-            serial: fact.serial.clone(),
-            not_after: rfc3339(fact.not_after),
-            days_left: (i128::from(fact.not_after) - i128::from(now.unix)).div_euclid(86_400)
-                as i64,
-            role: fact.role,
-            level: CertificateLevel::at(&periods, fact.not_after, now.unix),
-        });
-        shown.collect()
-    }
-
     fn state(&self, now: Now, address: IpAddr, peer: &Peer, known: &Known) -> State {
         let pending = self.budget.is_queued(address) || known.half_open.contains(&address);
         peer.state(now.at, pending)
@@ -253,6 +230,7 @@ impl Mesh {
             owner: peer.owner,
             retry_in_s: retry.filter(|_| peer.failures > 0),
             failures: if state == State::Up { 0 } else { peer.failures },
+            certificate: self.proof_shown(now, peer),
             ike_sas: ikes.map(|i| ike_shown(now, i, known.ikes.get(&i.id))).collect(),
             child_sas: self.children_shown(now, address, peer, known),
         }

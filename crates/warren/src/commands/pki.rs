@@ -24,7 +24,7 @@ fn init(args: &PkiInit, json: bool) -> Result<(), Failure> {
     let request = Request {
         name: &args.name,
         key: args.key,
-        days: args.days,
+        seconds: u64::from(args.days) * pki::DAY,
         sans: &[],
         unix_now: linux::clock::unix_now(),
     };
@@ -50,7 +50,7 @@ fn issue(args: &PkiIssue, json: bool) -> Result<(), Failure> {
     let request = Request {
         name: &args.name,
         key: args.key,
-        days: args.days,
+        seconds: u64::from(args.days) * pki::DAY,
         sans: &args.sans,
         unix_now: linux::clock::unix_now(),
     };

@@ -63,10 +63,15 @@ fn print_node(node: &Value) {
         println!("{RED}optional is on: traffic passes in the clear where there is no SA{PLAIN}");
     }
     for certificate in list(&node["certificates"]).iter().filter(|c| c["level"] != "ok") {
+        let colour = match text(&certificate["level"]) {
+            "info" | "warn" => YELLOW,
+            _ => RED,
+        };
         println!(
-            "{YELLOW}certificate {}: {} days left{PLAIN}",
-            short(text(&certificate["subject"]), 60),
-            certificate["days_left"]
+            "{colour}{:<9} certificate {}: {}{PLAIN}",
+            text(&certificate["level"]),
+            short(text(&certificate["subject"]), 50),
+            ends(certificate)
         );
     }
 }
@@ -123,6 +128,7 @@ fn print_peer(peer: &Value) {
     if let Some(retry) = peer["retry_in_s"].as_u64() {
         println!("  next attempt in {retry} s, after {} failures", peer["failures"]);
     }
+    print_certificate(&peer["certificate"]);
     for ike in list(&peer["ike_sas"]) {
         println!(
             "  IKE SA {}_i {}_r  {} as {}",
@@ -136,6 +142,46 @@ fn print_peer(peer: &Value) {
     }
     for child in list(&peer["child_sas"]) {
         print_child(child);
+    }
+}
+
+/// What the peer showed when it was last authenticated.
+fn print_certificate(shown: &Value) {
+    if shown.is_null() {
+        return;
+    }
+    let age = seconds(shown["age_s"].as_u64().unwrap_or(0));
+    println!("  certificate, shown {age} ago");
+    wrapped(
+        4,
+        &format!(
+            "{} (serial {}), {}",
+            text(&shown["subject"]),
+            text(&shown["serial"]),
+            ends(shown)
+        ),
+    );
+    wrapped(4, &format!("issued under {}", authority(&shown["ca"])));
+    if let Some(trusts) = shown["trusts"].as_array() {
+        let names: Vec<_> = trusts.iter().map(authority).collect();
+        wrapped(4, &format!("accepts {}", names.join("; ")));
+    }
+}
+
+fn ends(certificate: &Value) -> String {
+    let (days, end) = (certificate["days_left"].as_i64(), text(&certificate["not_after"]));
+    match days {
+        Some(days) if days >= 0 => format!("until {end}, {days} days left"),
+        _ => format!("expired at {end}"),
+    }
+}
+
+/// A CA by its name, where this host has it, else by its key.
+fn authority(ca: &Value) -> String {
+    match (ca["subject"].as_str(), ca["key_id"].as_str()) {
+        (Some(subject), _) => subject.to_owned(),
+        (None, Some(id)) => format!("an unknown CA (key {id})"),
+        (None, None) => "an unknown CA".to_owned(),
     }
 }
 

@@ -14,11 +14,12 @@ use linux::netns::Netns;
 use mesh::manifest::{Manifest, Place};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{DataPlane, Family, KeyType, LabCommand, LabShape};
+use crate::args::{DataPlane, Family, LabCommand, LabShape};
 use crate::exit::Failure;
 use crate::load;
-use crate::pki::{self, Request};
+use crate::pki;
 
+mod authority;
 pub mod daemons;
 mod demo;
 mod findings;
@@ -26,6 +27,7 @@ pub mod net;
 mod probe;
 mod recipe;
 mod report;
+mod rotation;
 mod scenario;
 mod stage;
 pub mod stop;
@@ -34,6 +36,7 @@ mod traffic;
 mod watch;
 mod wire;
 
+use authority::Authority;
 use net::Host;
 
 /// Name of the lab that `up` makes; there is one on a machine.
@@ -279,13 +282,8 @@ fn write_own(dir: &Path, family: Family) -> Result<PathBuf, Failure> {
 
 /// A CA and one certificate under it: `ca.pem`, `ca.key`, `instance.pem`, `instance.key`.
 pub fn write_credentials(dir: &Path, ca_name: &str) -> Result<(), Failure> {
-    let unix_now = linux::clock::unix_now();
-    let request = |name| Request { name, key: KeyType::Rsa3072, days: 30, sans: &[], unix_now };
-    let ca = pki::make_ca(&request(ca_name)).map_err(Failure::no)?;
-    let leaf = pki::make_leaf(&ca, &request("lab instance")).map_err(Failure::no)?;
-    pki::store(dir, "ca", &ca, true).map_err(Failure::no)?;
-    pki::store(dir, "instance", &leaf, true).map_err(Failure::no)?;
-    Ok(())
+    let authority = Authority::new(dir, "ca", ca_name, 30 * pki::DAY).map_err(Failure::No)?;
+    authority.issue("instance", "lab instance", 30 * pki::DAY).map_err(Failure::No)
 }
 
 type Given = (PathBuf, Option<PathBuf>, IpNet, Option<Manifest>);

@@ -14,12 +14,11 @@ pub struct Recipe(Map<String, Value>);
 impl Recipe {
     /// The defaults for one subnet, with the lab's credentials in this folder.
     pub fn own(credentials: &Path, subnet: IpNet) -> Self {
-        let file = |name: &str| format!("file:{}", credentials.join(name).display());
-        Self(Map::new())
-            .with("ipsec_subnets", json!([subnet]))
-            .with("instance_certificate", json!(file("instance.pem")))
-            .with("instance_private_key", json!(file("instance.key")))
-            .with("ca_certificates", json!([file("ca.pem")]))
+        Self(Map::new()).with("ipsec_subnets", json!([subnet])).certified(
+            credentials,
+            "instance",
+            &["ca"],
+        )
     }
 
     /// What the operator's file says. What a scenario lays over it takes its place.
@@ -28,6 +27,18 @@ impl Recipe {
     /// If it cannot be read.
     pub fn given(file: &Path) -> Result<Self, String> {
         load::properties(file).map(Self)
+    }
+
+    /// With this leaf and these CAs, files of that folder without their endings, in place of whatever it had.
+    pub fn certified(self, folder: &Path, leaf: &str, cas: &[&str]) -> Self {
+        let file = |name: &str, end: &str| {
+            json!(format!("file:{}", folder.join(format!("{name}.{end}")).display()))
+        };
+        self.without("psk")
+            .without("crls")
+            .with("instance_certificate", file(leaf, "pem"))
+            .with("instance_private_key", file(leaf, "key"))
+            .with("ca_certificates", cas.iter().map(|ca| file(ca, "pem")).collect())
     }
 
     /// With this property, in place of what the recipe said of it.

@@ -16,6 +16,8 @@ mod reboot;
 mod rekey;
 mod restart;
 mod rollout;
+mod rotate_ca;
+mod rotate_leaf;
 mod stuck_peer;
 
 use super::net::Host;
@@ -65,6 +67,8 @@ pub fn all() -> &'static [&'static dyn Scenario] {
         &reboot::Reboot,
         &stuck_peer::StuckPeer,
         &rekey::Rekey,
+        &rotate_leaf::RotateLeaf,
+        &rotate_ca::RotateCa,
         &clusters::Clusters,
         &multi_homed::MultiHomed,
     ]

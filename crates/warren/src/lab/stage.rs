@@ -264,6 +264,17 @@ impl Stage<'_> {
         &self.lab.dir
     }
 
+    /// From the next start on daemons have the credentials that their manifests name, and no stand-ins; and so has the
+    /// recipe, whatever the operator's manifest said.
+    pub fn certify(&mut self) -> Result<(), Stopped> {
+        if !self.lab.dir.join("ca.key").exists() {
+            super::write_credentials(&self.lab.dir, "lab CA").map_err(|_| "no CA".to_owned())?;
+        }
+        self.lab.credentials = None;
+        self.recipe = self.recipe.clone().certified(&self.lab.dir, "instance", &["ca"]);
+        self.put_manifests(&self.recipe)
+    }
+
     /// Writes a host's manifest. The daemon does not read it by itself.
     pub fn put_manifest(&self, host: usize, recipe: &Recipe) -> Result<(), Stopped> {
         let file = self.manifest(host);
@@ -423,6 +434,11 @@ impl Stage<'_> {
     /// A host reads its manifest again.
     pub fn reload(&self, host: usize) -> Result<(), Stopped> {
         self.post(host, "/v1/reload", &json!({})).map(drop)
+    }
+
+    /// The same, and all its tunnels are made anew, each before the old one goes.
+    pub fn reload_and_reauth(&self, host: usize) -> Result<(), Stopped> {
+        self.post(host, "/v1/reload", &json!({ "reauth": true })).map(drop)
     }
 
     /// A host's whole status; `None` while no daemon answers.

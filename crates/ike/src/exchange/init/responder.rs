@@ -127,6 +127,8 @@ impl Request {
             use_ppk: sa.config.ppk.is_some()
                 && find_notify(&self.payloads, NotifyType::USE_PPK).is_some(),
             ppk: None,
+            authorities: None,
+            proven: None,
         };
         let job = key_share(cx, id, chosen.suite.ke, Some(self.ke.data));
         sa.state =

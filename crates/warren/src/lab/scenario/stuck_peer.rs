@@ -90,12 +90,7 @@ fn prepare(
     let folder = stage.credentials().join("foreign");
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     write_credentials(&folder, "another CA").map_err(|_| "no second CA".to_owned())?;
-    let file = |name: &str| format!("file:{}", folder.join(name).display());
-    let manifest = base
-        .with("instance_certificate", json!(file("instance.pem")))
-        .with("instance_private_key", json!(file("instance.key")))
-        .with("ca_certificates", json!([file("ca.pem")]));
-    stage.put_manifest(foreign, &manifest)
+    stage.put_manifest(foreign, &base.certified(&folder, "instance", &["ca"]))
 }
 
 fn one(stage: &mut Stage<'_>, bad: usize, what: &str, words: &[&str]) -> Result<(), Stopped> {
