@@ -492,18 +492,13 @@ impl Endpoint {
 
     /// Keys for Wireshark.
     pub fn export_keys(&self, ike: IkeSaId) -> Option<ExportedKeys> {
-        let sa = self.sas.get(&ike)?;
-        let secured = sa.secured.as_ref()?;
-        let keys = &secured.keys;
-        Some(ExportedKeys {
-            spi_i: sa.spi_i,
-            spi_r: sa.spi_r,
-            cipher: secured.suite.cipher,
-            sk_ei: keys.sk_ei.clone(),
-            sk_er: keys.sk_er.clone(),
-            sk_ai: keys.sk_ai.clone(),
-            sk_ar: keys.sk_ar.clone(),
-        })
+        keys_of(self.sas.get(&ike)?)
+    }
+
+    /// Keys of all IKE SAs with one host, those of a handshake that is under way included: for whoever traces it.
+    pub fn export_keys_with(&self, remote: IpAddr) -> Vec<ExportedKeys> {
+        let with = self.sas.values().filter(|sa| sa.remote.ip() == remote);
+        with.filter_map(|sa| keys_of(sa)).collect()
     }
 
     /// Queues a task on an established SA.
@@ -612,4 +607,18 @@ impl Endpoint {
 
 fn is_half_open(sa: &IkeSa) -> bool {
     !sa.silent && !matches!(sa.state, State::Up(_) | State::Lingering | State::Gone)
+}
+
+fn keys_of(sa: &IkeSa) -> Option<ExportedKeys> {
+    let secured = sa.secured.as_ref()?;
+    let keys = &secured.keys;
+    Some(ExportedKeys {
+        spi_i: sa.spi_i,
+        spi_r: sa.spi_r,
+        cipher: secured.suite.cipher,
+        sk_ei: keys.sk_ei.clone(),
+        sk_er: keys.sk_er.clone(),
+        sk_ai: keys.sk_ai.clone(),
+        sk_ar: keys.sk_ar.clone(),
+    })
 }

@@ -19,6 +19,13 @@ pub fn unix_now() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
 }
 
+/// Nanoseconds since 1970-01-01 UTC; can jump. For captures.
+pub fn unix_nanos() -> u64 {
+    let time = clock_gettime(ClockId::Realtime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Whether the kernel holds the clock of [`unix_now`] for right: something (NTP, a hypervisor) has set it lately.
 /// `None` where it may not be asked.
 pub fn is_synchronised() -> Option<bool> {

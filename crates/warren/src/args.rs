@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+const EXIT_CODES: &str = "Exit codes: 0 yes or done; 1 no: a check failed, a peer is not up, a file is refused; \
+    2 wrong usage; 3 the daemon cannot be reached.";
+
 /// IPsec for fleets: one manifest, every packet between the hosts encrypted.
 #[derive(Parser, Debug)]
-#[command(name = "warren", version, max_term_width = 100)]
+#[command(name = "warren", version, max_term_width = 100, after_long_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -52,6 +55,8 @@ pub enum Command {
     Doctor(Doctor),
     /// What ESP adds to packets and what is left inside; for a peer also as measured
     Mtu(Mtu),
+    /// Everything of one peer while all others stay quiet: its messages, opened, and what comes of them
+    Trace(Trace),
     /// What would change with this manifest, before anything does
     Plan(Plan),
     /// The leak guard: drops cleartext to and from the IPsec subnets while no daemon runs
@@ -72,6 +77,12 @@ pub enum Command {
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
+    },
+    /// The man page; with a folder one page for each command as well
+    Man {
+        /// Write `warren.1`, `warren-status.1`, … there instead of `warren.1` to standard output.
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -212,6 +223,22 @@ pub struct Doctor {
     /// Where the daemon keeps its state.
     #[arg(long, value_name = "DIR", default_value = "/run/warren")]
     pub state_dir: PathBuf,
+}
+
+/// `warren trace`
+#[derive(Args, Debug)]
+pub struct Trace {
+    /// An address, a name or a SPI.
+    pub peer: String,
+    /// What passed lately instead of what passes now.
+    #[arg(long)]
+    pub recorded: bool,
+    /// Show what is in the payloads.
+    #[arg(long)]
+    pub detail: bool,
+    /// Also write the recorded messages as a capture, for `warren decode` or Wireshark.
+    #[arg(long, value_name = "PCAP", requires = "recorded")]
+    pub write: Option<PathBuf>,
 }
 
 /// `warren mtu`

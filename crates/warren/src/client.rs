@@ -36,6 +36,13 @@ pub fn follow(
     let mut reader = BufReader::new(stream);
     let head = read_head(&mut reader).map_err(|error| unreachable(socket, &error))?;
     let mut body = Chunks { reader, left: 0, chunked: head.chunked, ended: false };
+    if head.status != 200 {
+        let mut text = String::new();
+        let length = head.length.unwrap_or(MAX_ANSWER).min(MAX_ANSWER);
+        body.take(length).read_to_string(&mut text).map_err(|error| unreachable(socket, &error))?;
+        let value: Value = serde_json::from_str(&text).unwrap_or_default();
+        return Err(Failure::No(value["error"].as_str().unwrap_or(&text).to_owned()));
+    }
     let mut lines = BufReader::new(&mut body);
     let mut text = String::new();
     while lines.read_line(&mut text).map_err(|error| unreachable(socket, &error))? > 0 {

@@ -62,6 +62,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Monitor => commands::tunnel::monitor(control, json),
         Command::Explain(explain) => commands::explain::run(control, explain, json),
         Command::Doctor(args) => commands::doctor::run(control, args, json),
+        Command::Trace(args) => commands::trace::run(control, args, json),
         Command::Mtu(args) => commands::mtu::run(control, args, json),
         Command::Plan(plan) => commands::plan::run(control, plan, json),
         Command::Guard(guard) => commands::guard::run(control, &guard.command, json),
@@ -73,6 +74,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Lab(lab) => lab::run(&lab.command, json),
         Command::Bench(bench) => bench::run(&bench.command, json),
         Command::Sim(sim) => commands::sim::run(sim, json),
+        Command::Man { dir } => commands::man::run(dir.as_deref()),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "warren", &mut std::io::stdout());
             Ok(())

@@ -152,6 +152,16 @@ impl Mesh {
         Ok(ikes.filter_map(|i| self.endpoint.export_keys(i.id)).collect())
     }
 
+    /// Keys of all IKE SAs with one host, those of a handshake that is under way included.
+    pub fn keys_with(&self, address: IpAddr) -> Vec<ExportedKeys> {
+        self.endpoint.export_keys_with(address)
+    }
+
+    /// Whether this host is named in the manifest, or has proven who it is: anybody can send in another's name.
+    pub fn is_acquainted(&self, address: IpAddr) -> bool {
+        self.peers.get(address).is_some_and(|peer| peer.listed || peer.last_heard.is_some())
+    }
+
     /// Keys of all IKE SAs, for Wireshark.
     pub fn export_all_keys(&self) -> Vec<ExportedKeys> {
         self.ikes.keys().filter_map(|id| self.endpoint.export_keys(*id)).collect()

@@ -129,6 +129,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         rehearsal: args.rehearsal,
         leaving: None,
         again: Default::default(),
+        traces: Default::default(),
     };
     find_journal(&mut driver, &args.state_dir);
     driver.mesh.handle(now(), Input::Orders(driver.orders.get().clone()));

@@ -45,6 +45,10 @@ pub enum Call {
     Plan(PathBuf),
     /// Keys for Wireshark.
     Keys,
+    /// Everything of one peer from now on: where it comes goes to the sender.
+    Trace(Target, oneshot::Sender<mpsc::Receiver<Value>>),
+    /// What is remembered of one peer.
+    Recorded(Target),
     /// Gauges and counters.
     Metrics,
     /// An SA is taken out of the data plane behind the mesh's back: for rehearsals.
@@ -149,6 +153,8 @@ pub async fn serve(
         .route("/v1/keys", get(keys))
         .route("/v1/metrics", get(metrics))
         .route("/v1/events", get(monitor))
+        .route("/v1/trace", get(trace))
+        .route("/v1/trace/recorded", get(recorded))
         .route("/v1/rehearsal/sa-gone", post(sa_gone))
         .with_state(Shared { calls, events });
     let allowed = Allowed { listener, uid: rustix::process::geteuid().as_raw() };
@@ -311,6 +317,34 @@ async fn monitor(State(shared): State<Shared>) -> Response {
     Response::new(Body::from_stream(lines))
 }
 
+#[derive(Deserialize)]
+struct TracedQuery {
+    peer: String,
+}
+
+/// One JSON object a line: first who is traced, then what passes and happens, for as long as the client listens.
+async fn trace(State(shared): State<Shared>, Query(query): Query<TracedQuery>) -> Response {
+    let (sender, receiver) = oneshot::channel();
+    let head = match call(&shared, Call::Trace(target(&query.peer), sender)).await {
+        Some(Ok(head)) => head,
+        Some(Err(refused)) => return (StatusCode::CONFLICT, Json(refused)).into_response(),
+        None => return stopping(),
+    };
+    let Ok(lines) = receiver.await else { return stopping() };
+    let lines = futures_util::stream::unfold((Some(head), lines), |(head, mut lines)| async move {
+        let line = match head {
+            Some(head) => head,
+            None => lines.recv().await?,
+        };
+        Some((Ok::<_, Infallible>(Bytes::from(format!("{line}\n"))), (None, lines)))
+    });
+    Response::new(Body::from_stream(lines))
+}
+
+async fn recorded(State(shared): State<Shared>, Query(query): Query<TracedQuery>) -> Response {
+    ask(&shared, Call::Recorded(target(&query.peer))).await
+}
+
 fn target(text: &str) -> Target {
     match text.parse() {
         Ok(target) => target,
@@ -318,16 +352,19 @@ fn target(text: &str) -> Target {
     }
 }
 
-async fn ask(shared: &Shared, call: Call) -> Response {
+async fn ask(shared: &Shared, asked: Call) -> Response {
+    match call(shared, asked).await {
+        Some(Ok(value)) => Json(value).into_response(),
+        Some(Err(refused)) => (StatusCode::CONFLICT, Json(refused)).into_response(),
+        None => stopping(),
+    }
+}
+
+/// The loop's answer; `None` once it has ended.
+async fn call(shared: &Shared, call: Call) -> Option<Answer> {
     let (answer, reply) = oneshot::channel();
-    if shared.calls.send(Request { call, answer }).await.is_err() {
-        return stopping();
-    }
-    match reply.await {
-        Ok(Ok(value)) => Json(value).into_response(),
-        Ok(Err(refused)) => (StatusCode::CONFLICT, Json(refused)).into_response(),
-        Err(_) => stopping(),
-    }
+    shared.calls.send(Request { call, answer }).await.ok()?;
+    reply.await.ok()
 }
 
 fn stopping() -> Response {

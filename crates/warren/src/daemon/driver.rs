@@ -21,6 +21,7 @@ use super::journal::Journal;
 use super::log;
 use super::orders::Orders;
 use super::site::Site;
+use super::trace::Traces;
 
 /// Inputs taken in before the outputs are carried out again: bounds how long a reply can wait behind a flood.
 const BURST: usize = 64;
@@ -51,6 +52,8 @@ pub struct Driver {
     pub orders: Orders,
     /// What came of the outputs that are being carried out: handed in when the mesh sleeps.
     pub again: VecDeque<Input>,
+    /// What passed lately, and who wants to see what passes.
+    pub traces: Traces,
 }
 
 /// A flush: the peers are told first, so that nothing is lost that they have sent already.
@@ -140,7 +143,10 @@ impl Driver {
                         journal.put(key, record.as_ref());
                     }
                 }
-                Output::Transmit(datagram) => self.carrier.transmit(&datagram),
+                Output::Transmit(datagram) => {
+                    self.traces.message(&self.mesh, &datagram, true);
+                    self.carrier.transmit(&datagram);
+                }
                 Output::Job(job) => self.jobs.submit(job),
                 Output::Inspect => {
                     self.carrier.look_after();
@@ -176,12 +182,17 @@ impl Driver {
     }
 
     fn take_datagrams(&mut self, first: Datagram) {
-        self.mesh.handle(now(), Input::Datagram(first));
+        self.take_datagram(first);
         for _ in 1..BURST {
             let Ok(datagram) = self.carrier.datagrams.try_recv() else { return };
             self.carry_out();
-            self.mesh.handle(now(), Input::Datagram(datagram));
+            self.take_datagram(datagram);
         }
+    }
+
+    fn take_datagram(&mut self, datagram: Datagram) {
+        self.traces.message(&self.mesh, &datagram, false);
+        self.mesh.handle(now(), Input::Datagram(datagram));
     }
 
     fn take_done(&mut self, id: JobId, done: Done) {
@@ -233,6 +244,21 @@ impl Driver {
             Call::Keys => {
                 tracing::warn!("the keys of all SAs are given out on the control socket");
                 self.site.keys(&self.mesh, self.carrier.sas())
+            }
+            Call::Trace(target, lines) => {
+                let peer = self.mesh.resolve(&target).map_err(Refused::because)?;
+                let row = self.mesh.peer_status(now(), &target).map_err(Refused::because)?;
+                let many = || Refused::because("as many trace already as may");
+                let receiver = self.traces.begin(&self.mesh, peer).ok_or_else(many)?;
+                // Whoever asked may be gone already.
+                let _ = lines.send(receiver);
+                Ok(
+                    json!({ "peer": peer, "name": row.name, "state": row.state, "reason": row.reason }),
+                )
+            }
+            Call::Recorded(target) => {
+                let peer = self.mesh.resolve(&target).map_err(Refused::because)?;
+                Ok(self.traces.recorded(&self.mesh, peer))
             }
             Call::Metrics => Ok(metrics(&self.mesh, self.carrier.refused())),
             Call::SaGone(key) if self.rehearsal => {
@@ -288,8 +314,9 @@ impl Driver {
         Ended::Flushed
     }
 
-    fn report(&self, event: Event) {
+    fn report(&mut self, event: Event) {
         log::event(&event);
+        self.traces.event(&self.mesh, &event);
         // Nobody listens most of the time.
         let _ = self.events.send(event);
     }

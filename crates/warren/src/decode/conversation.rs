@@ -82,8 +82,9 @@ pub enum Inside {
 }
 
 /// Reads packets in their order.
-pub struct Listener<'a> {
-    keys: &'a Keyring,
+pub struct Listener {
+    /// What messages are opened with; keys may be added at any time.
+    pub keys: Keyring,
     /// Only what this host sent or received.
     only: Option<IpAddr>,
     reassembler: Reassembler,
@@ -92,9 +93,9 @@ pub struct Listener<'a> {
     pub entries: Vec<Entry>,
 }
 
-impl<'a> Listener<'a> {
+impl Listener {
     /// A reader with these keys.
-    pub fn new(keys: &'a Keyring, only: Option<IpAddr>) -> Self {
+    pub fn new(keys: Keyring, only: Option<IpAddr>) -> Self {
         Self {
             keys,
             only,
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn messages_are_known_by_their_ports() {
         let keys = Keyring::default();
-        let mut listener = Listener::new(&keys, None);
+        let mut listener = Listener::new(keys, None);
         for (ports, marker) in [((500, 500), false), ((4500, 4500), true), ((1025, 4500), true)] {
             listener.packet(1, &request(ports, marker));
         }
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn damaged_packets_are_survived() {
         let (keys, whole) = (Keyring::default(), request((500, 500), false));
-        let mut listener = Listener::new(&keys, None);
+        let mut listener = Listener::new(keys, None);
         for at in 0..whole.len() {
             listener.packet(1, &whole[..at]);
             for value in [0, 1, 0x2e, 0x35, 0x7f, 0xff] {

@@ -64,6 +64,9 @@ impl Keyring {
 
     /// Adds an IKE SA's keys; `None` if the cryptographic library does not have its algorithms.
     pub fn add(&mut self, keys: &ExportedKeys) -> Option<()> {
+        if self.0.contains_key(&(keys.spi_i, keys.spi_r)) {
+            return Some(());
+        }
         let cipher = |encr: &crypto::Secret, integ: &crypto::Secret| {
             crypto::Provider::cipher(&Native, keys.cipher, encr.expose(), integ.expose()).ok()
         };

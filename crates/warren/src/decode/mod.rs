@@ -1,9 +1,9 @@
 //! `warren decode`: a capture as a ladder, decrypted where keys are known.
 
-mod conversation;
+pub mod conversation;
 mod file;
-mod keyring;
-mod show;
+pub mod keyring;
+pub mod show;
 
 use crate::args::Decode;
 use crate::exit::Failure;
@@ -17,7 +17,7 @@ pub fn run(decode: &Decode, json: bool) -> Result<(), Failure> {
         Some(path) => Keyring::read(path).map_err(Failure::no)?,
         None => Keyring::default(),
     };
-    let mut listener = Listener::new(&keys, decode.peer);
+    let mut listener = Listener::new(keys, decode.peer);
     let read = file::read(&decode.file, |at, packet| listener.packet(at, packet));
     let entries = listener.entries;
     if json {

@@ -122,6 +122,15 @@ fn names(payloads: &[wire::payload::Payload]) -> Vec<String> {
     payloads.iter().map(pretty::short).collect()
 }
 
+/// One thing that passed, on one line, and what is in it on more of them.
+pub fn one(entry: &Entry) -> (String, Vec<String>) {
+    let inside = match &entry.what {
+        What::Ike(ike) => details(ike).lines().skip(1).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    (line(entry), inside)
+}
+
 /// For programs.
 pub fn json(entries: &[Entry]) -> Value {
     let begin = entries.first().map_or(0, |entry| entry.at);

@@ -16,6 +16,7 @@ mod restarts;
 mod stops;
 mod successors;
 mod telling;
+mod trace;
 mod tunnels;
 mod usage;
 

@@ -19,6 +19,8 @@ fn wrong_usage_ends_2() {
         &["lab", "up", "--hosts", "1"],
         &["pki", "issue", "--days", "0"],
         &["mtu", "--suite", "aes127"],
+        &["trace"],
+        &["trace", "10.77.0.2", "--write", "x.pcap"],
         &["mtu", "10.77.0.2", "--family", "6"],
         &["doctor", "one", "two"],
         &["check", "a", "--address", "10.0.0.256"],
@@ -49,6 +51,8 @@ fn no_daemon_ends_3() {
         &["monitor"],
         &["explain", "10.77.0.1", "10.77.0.2"],
         &["mtu", "10.77.0.2"],
+        &["trace", "10.77.0.2"],
+        &["trace", "10.77.0.2", "--recorded"],
         &["plan", file.to_str().unwrap()],
         &["keys", "export", "--wireshark", folder.to_str().unwrap()],
     ] {
@@ -73,6 +77,8 @@ fn a_no_ends_1() {
     one.warren(&["up", "10.77.0.1"]).fails(1, &["10.77.0.1"]);
     one.warren(&["down", "c0ffee00"]).fails(1, &["0xc0ffee00", "--json"]);
     one.warren(&["rekey", "two"]).fails(1, &["not up", "warren up"]);
+    one.warren(&["trace", "10.99.0.2"]).fails(1, &["10.99.0.2", "not a peer"]);
+    one.warren(&["trace", "10.99.0.2", "--recorded"]).fails(1, &["10.99.0.2", "not a peer"]);
     one.warren(&["plan", "/nonexistent.yml"]).fails(1, &["nonexistent.yml"]);
     // Hostile words are words.
     for word in ["", " ", "\u{1b}[31m", "a&peer=10.77.0.2", "%00", "../x", &"x".repeat(5000)] {
