@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike::config::Retransmit;
-use ike::{Auth, ChildConfig, PeerConfig, Secret};
+use ike::{Auth, ChildConfig, Credentials, PeerConfig, Secret};
 use ipsec::sa::Limits;
 use ipsec::spd::Policy;
 use wire::proposal::Proposal;
@@ -157,6 +157,19 @@ impl Fleet {
             Some((suites, fleet.plan().mode(), encap))
         };
         essence(self) == essence(other)
+    }
+
+    /// Whether this host proves itself under `other` as it does here, and accepts the same of its peers.
+    pub fn same_proof(&self, other: &Self) -> bool {
+        match (&self.loaded.auth, &other.loaded.auth) {
+            (Auth::Certificate(a), Auth::Certificate(b)) => {
+                let trusts =
+                    |c: &Credentials| c.trust.all().map(|ca| ca.der.clone()).collect::<Vec<_>>();
+                a.leaf == b.leaf && trusts(a) == trusts(b)
+            }
+            (Auth::Psk(a), Auth::Psk(b)) => a == b,
+            _ => false,
+        }
     }
 
     fn child(&self, remote: IpAddr, esp_proposals: Vec<Proposal>, times: &Times) -> ChildConfig {

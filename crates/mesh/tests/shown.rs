@@ -7,7 +7,7 @@ use mesh::event::Level;
 use mesh::status::{CertificateLevel, State};
 use mesh::{CertificateFact, CertificateRole, Command, Kind, Target};
 use serde_json::{Value, json};
-use world::{World, address, loaded, manifest, target};
+use world::{World, address, loaded, loaded_with, manifest, target};
 
 const DAY: u64 = 86_400;
 
@@ -223,4 +223,44 @@ fn unknown_idle_peers_are_forgotten() {
     assert_eq!(world.hosts[0].mesh.status(world.clock()).peers.len(), 1);
     world.seconds(3600);
     assert_eq!(world.hosts[0].mesh.status(world.clock()).peers, []);
+}
+
+#[test]
+fn a_level_is_spoken_of_when_it_is_reached() {
+    let mut world = World::bare(1, 0);
+    let mut first = loaded(&manifest(""), 0);
+    first.certificates = vec![CertificateFact {
+        subject: "CN=x".into(),
+        serial: "01".into(),
+        not_after: world.clock().unix + 90,
+        key_id: "ab".into(),
+        ca: None,
+        role: CertificateRole::Leaf,
+    }];
+    world.load(0, first);
+    world.seconds(89);
+    assert_eq!((world.count(0, Kind::CertExpires), world.count(0, Kind::CertExpired)), (1, 0));
+    world.seconds(3);
+    assert_eq!((world.count(0, Kind::CertExpires), world.count(0, Kind::CertExpired)), (1, 1));
+    let of = |level: &mesh::metrics::Sample| level.name == "warren_certificate_level";
+    let samples = world.hosts[0].mesh.metrics(world.clock());
+    assert_eq!(samples.iter().find(|sample| of(sample)).map(|sample| sample.value), Some(5.0));
+}
+
+#[test]
+fn what_failed_under_another_proof_does_not_delay_a_new_one() {
+    let mut world = World::bare(2, 0);
+    let other = "another shared secret that is long enough";
+    world.load(0, loaded(&manifest(""), 0));
+    world.load(1, loaded_with(&manifest(""), 1, other));
+    for _ in 0..100 {
+        world.send(0, 1, b"there");
+        world.send(1, 0, b"back");
+        world.seconds(1);
+    }
+    // It has waited for so long that it would go on to.
+    assert!(world.peer(1, 0).retry_in_s > Some(5), "{}", world.story(1, 0));
+    world.load(1, loaded(&manifest(""), 1));
+    world.seconds(5);
+    world.assert_one_tunnel(0, 1);
 }

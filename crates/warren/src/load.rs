@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crypto::chain::Certificate;
-use crypto::credentials::{Credentials, LoadError};
+use crypto::credentials::{CredentialProblem, Credentials, LoadError};
 use crypto::native::Native;
 use crypto::{Provider, Secret};
 use mesh::manifest::{self, Diagnostics, Manifest, Options, Ref, Resolver};
@@ -37,6 +37,29 @@ pub struct Accepted {
 #[error("{0}")]
 pub struct Rejected(pub String);
 
+/// Whether a certificate may be past its end. A daemon without one that is valid still does what it can: policies hold,
+/// tunnels that stand live on, and new ones are refused with the reason.
+#[derive(Clone, Copy)]
+pub enum Ended<'a> {
+    /// No: somebody asks whether the manifest is good.
+    Refused,
+    /// Yes: a daemon starts, and its peers may still have tunnels with it.
+    Accepted,
+    /// Only this leaf, DER: the one that is in force.
+    InForce(&'a [u8]),
+}
+
+impl Ended<'_> {
+    fn excuses(self, problem: &CredentialProblem, leaf: &Certificate) -> bool {
+        matches!(problem, CredentialProblem::Expired { .. })
+            && match self {
+                Self::Refused => false,
+                Self::Accepted => true,
+                Self::InForce(der) => leaf.der == der,
+            }
+    }
+}
+
 /// Reads and checks a manifest. Nothing is kept of one that is refused.
 ///
 /// `rehearsal` is a folder with credentials (`instance.pem`, `instance.key`, `ca.pem`) that stand in
@@ -46,6 +69,17 @@ pub fn load(
     provider: &dyn Provider,
     unix_now: u64,
     rehearsal: Option<&Path>,
+) -> Result<Accepted, Rejected> {
+    load_with(path, provider, unix_now, rehearsal, Ended::Refused)
+}
+
+/// The same for a daemon.
+pub fn load_with(
+    path: &Path,
+    provider: &dyn Provider,
+    unix_now: u64,
+    rehearsal: Option<&Path>,
+    ended: Ended<'_>,
 ) -> Result<Accepted, Rejected> {
     let text = read(path).map_err(|error| Rejected(format!("{}: {error}", path.display())))?;
     let name = path.display().to_string();
@@ -57,7 +91,7 @@ pub fn load(
         found.push(missing.span, missing.message, missing.remedy);
     }
     let credentials = match rehearsal {
-        None => credentials(&manifest, provider, unix_now, &mut found),
+        None => credentials(&manifest, provider, unix_now, ended, &mut found),
         Some(folder) => Some(stand_ins(folder, provider)?),
     };
     if found.has_errors() {
@@ -131,6 +165,14 @@ impl Accepted {
         Rejected(self.manifest.sources().render(&error.diagnostic(&self.manifest)))
     }
 
+    /// This host's own certificate, DER; empty if there is none.
+    pub fn leaf(&self) -> &[u8] {
+        match &self.auth {
+            ike::Auth::Certificate(credentials) => &credentials.leaf.der,
+            ike::Auth::Psk(_) => &[],
+        }
+    }
+
     /// The certificates in use, for `status`.
     pub fn certificates(&self) -> Vec<CertificateFact> {
         let ike::Auth::Certificate(credentials) = &self.auth else { return Vec::new() };
@@ -167,6 +209,7 @@ fn credentials(
     manifest: &Manifest,
     provider: &dyn Provider,
     unix_now: u64,
+    ended: Ended<'_>,
     found: &mut Diagnostics,
 ) -> Option<Credentials> {
     let manifest::Credentials::Certificates(given) = &*manifest.credentials else { return None };
@@ -198,7 +241,7 @@ fn credentials(
         let text = problem.to_string();
         let (message, remedy) =
             text.split_once("; ").unwrap_or((&text, "see `warren pki inspect`"));
-        if problem.is_fatal() {
+        if problem.is_fatal() && !ended.excuses(&problem, &credentials.leaf) {
             found.push(manifest.span("instance_certificate"), message, remedy);
         } else {
             found.note(manifest.span("ca_certificates"), message, remedy);

@@ -15,8 +15,10 @@ use super::Mesh;
 use super::tunnels::Demand;
 use crate::event::{Kind, Level};
 use crate::fleet::OnDeath;
+use crate::loaded::CertificateRole;
 use crate::peer::{Child, FIRST_CHILD_WITHIN, Ike, Peer, Trouble, Wanted};
 use crate::status::Verdict;
+use crate::time::rfc3339;
 
 /// So long without a sign of life from anybody is a silence.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -195,8 +197,24 @@ impl Mesh {
             _ if ike.closing => self.after_loss(now, address, false),
             _ => {
                 let (kind, verdict) = self.judge(now, address, reason);
-                self.failed(now, address, kind, verdict, &reason.to_string());
+                self.failed(now, address, kind, verdict, &self.words(now, reason));
             }
+        }
+    }
+
+    /// A failure in words. A peer that refuses this host's proof does not say why; an expired certificate is why.
+    fn words(&self, now: Now, reason: &Failure) -> String {
+        let facts = self.fleet.iter().flat_map(|fleet| &fleet.loaded().certificates);
+        let mut leaves = facts.filter(|fact| fact.role == CertificateRole::Leaf);
+        match leaves.find(|fact| now.unix > fact.not_after) {
+            Some(leaf) if *reason == Failure::RefusedByPeer => {
+                let (subject, end) = (&leaf.subject, rfc3339(leaf.not_after));
+                format!(
+                    "the peer refused our authentication (AUTHENTICATION_FAILED): \
+                     this host's certificate `{subject}` expired at {end}; renew it"
+                )
+            }
+            _ => reason.to_string(),
         }
     }
 
@@ -217,7 +235,7 @@ impl Mesh {
             }
             _ => {
                 let (kind, verdict) = self.judge(now, address, reason);
-                self.failed(now, address, kind, verdict, &reason.to_string());
+                self.failed(now, address, kind, verdict, &self.words(now, reason));
             }
         }
     }

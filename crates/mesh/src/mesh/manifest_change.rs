@@ -38,6 +38,7 @@ impl Mesh {
         let Some(fleet) = &self.fleet else { return };
         let wanted = fleet.is_peer(address);
         let same = old.is_none_or(|old| fleet.same_tunnel(old, address));
+        let same_proof = old.is_none_or(|old| fleet.same_proof(old));
         let Some(peer) = self.peers.get_mut(address) else { return };
         (peer.listed, peer.eager) = (false, false);
         if !wanted {
@@ -48,6 +49,12 @@ impl Mesh {
             self.report(now, Level::Info, Some(address), Kind::PeerState, "no peer any more");
         } else if !same && peer.make_stale(now.at) {
             self.demand(now, address, Demand::Lost);
+        } else if !same_proof && peer.failures > 0 {
+            // What failed under other certificates says nothing of these.
+            (peer.failures, peer.not_before) = (0, now.at);
+            if peer.demanded(now.at) {
+                self.demand(now, address, Demand::Lost);
+            }
         }
     }
 

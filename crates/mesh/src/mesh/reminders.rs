@@ -45,13 +45,28 @@ impl Mesh {
             return;
         }
         if self.reminders.certificates_at <= now.at {
-            self.reminders.certificates_at = now.at + CERTIFICATES_EVERY;
             self.speak_of_certificates(now);
+            self.reminders.certificates_at = now.at + self.next_level_in(now);
         }
         if self.reminders.optional_at <= now.at {
             self.speak_of_optional(now);
         }
         self.reminders.at = self.reminders.certificates_at.min(self.reminders.optional_at);
+    }
+
+    /// Until a certificate reaches its next level, or the next look.
+    fn next_level_in(&self, now: Now) -> Duration {
+        let Some(fleet) = &self.fleet else { return CERTIFICATES_EVERY };
+        let p = fleet.manifest().expiry;
+        let periods = [p.info, p.warn, p.error, p.critical].map(|days| u64::from(days) * 86_400);
+        let ends = fleet.loaded().certificates.iter().map(|fact| fact.not_after);
+        let marks = ends.flat_map(|end| {
+            let before = periods.into_iter().filter_map(move |period| end.checked_sub(period));
+            before.chain(end.checked_add(1))
+        });
+        let next =
+            marks.filter_map(|mark| mark.checked_sub(now.unix).filter(|left| *left > 0)).min();
+        next.map_or(CERTIFICATES_EVERY, |left| CERTIFICATES_EVERY.min(Duration::from_secs(left)))
     }
 
     fn speak_of_optional(&mut self, now: Now) {

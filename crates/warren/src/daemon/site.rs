@@ -12,7 +12,7 @@ use mesh::{Loaded, Mesh};
 use serde_json::{Value, json};
 
 use super::control::{Answer, Refused};
-use crate::load::{Accepted, Rejected, load};
+use crate::load::{Accepted, Ended, Rejected, load_with};
 use crate::wireshark;
 
 /// The manifest in force, with what is needed to read it again.
@@ -22,6 +22,8 @@ pub struct Site {
     provider: Arc<dyn Provider>,
     address: IpAddr,
     plan: Plan,
+    /// This host's certificate in force, DER; empty if there is none.
+    leaf: Vec<u8>,
 }
 
 impl Site {
@@ -33,12 +35,13 @@ impl Site {
         wanted: Option<IpAddr>,
         unix_now: u64,
     ) -> Result<(Self, Loaded, Vec<String>), Rejected> {
-        let accepted = load(path, &*provider, unix_now, rehearsal)?;
+        let accepted = load_with(path, &*provider, unix_now, rehearsal, Ended::Accepted)?;
         let own = own_addresses();
         let address = accepted.choose_address(wanted, &own)?;
         let loaded = accepted.for_host(address, &own)?;
         let (path, rehearsal) = (path.to_owned(), rehearsal.map(Path::to_owned));
-        let site = Self { path, rehearsal, provider, address, plan: loaded.plan.clone() };
+        let (plan, leaf) = (loaded.plan.clone(), accepted.leaf().to_vec());
+        let site = Self { path, rehearsal, provider, address, plan, leaf };
         Ok((site, loaded, accepted.notes))
     }
 
@@ -61,6 +64,7 @@ impl Site {
     pub fn reload(&mut self, unix_now: u64) -> Result<(Loaded, Vec<String>), Rejected> {
         let (loaded, accepted) = self.read(&self.path, self.rehearsal.as_deref(), unix_now)?;
         self.plan = loaded.plan.clone();
+        self.leaf = accepted.leaf().to_vec();
         Ok((loaded, accepted.notes))
     }
 
@@ -78,7 +82,8 @@ impl Site {
         rehearsal: Option<&Path>,
         unix_now: u64,
     ) -> Result<(Loaded, Accepted), Rejected> {
-        let accepted = load(file, &*self.provider, unix_now, rehearsal)?;
+        let ended = Ended::InForce(&self.leaf);
+        let accepted = load_with(file, &*self.provider, unix_now, rehearsal, ended)?;
         let address = accepted.choose_address(Some(self.address), &[])?;
         Ok((accepted.for_host(address, &own_addresses())?, accepted))
     }

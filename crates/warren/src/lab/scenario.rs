@@ -9,6 +9,7 @@ mod boot_gap;
 mod clusters;
 mod drift;
 mod exempt;
+mod expired;
 mod halfling;
 mod mesh;
 mod multi_homed;
@@ -69,6 +70,7 @@ pub fn all() -> &'static [&'static dyn Scenario] {
         &rekey::Rekey,
         &rotate_leaf::RotateLeaf,
         &rotate_ca::RotateCa,
+        &expired::Expired,
         &clusters::Clusters,
         &multi_homed::MultiHomed,
     ]

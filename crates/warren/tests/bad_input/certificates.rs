@@ -56,15 +56,35 @@ fn certificates_out_of_their_time() {
     if !root() {
         return;
     }
-    let judge = Judge::new();
+    let mut judge = Judge::new();
     let ca = pki::ca(Wish::new("the CA", 1));
     let leaf = pki::leaf(&ca, Wish::new("a host", 2).days(-30, -2));
-    judge.refuses(of(&leaf, &ca), &["warren.yml:2", "a host", "expired", "issued anew"]);
+    let ended = of(&leaf, &ca);
+    let path = judge.daemon.folder.put("warren.yml", &ended);
+    let texts = ["warren.yml:2", "a host", "expired", "issued anew"];
+    judge.daemon.warren(&["check", path.to_str().unwrap()]).refused(&texts);
+    // A daemon has its policies and its tunnels with it all the same, and may read its manifest again.
+    judge.daemon.start(&ended);
+    let status = judge.daemon.json(&["status"]);
+    assert_eq!(status["node"]["certificates"][0]["level"], "expired", "{status:#}");
+    assert!(judge.daemon.log().contains("a host"), "{}", judge.daemon.log());
+    judge.daemon.folder.put("warren.yml", format!("{ended}optional: true\n"));
+    judge.daemon.warren(&["reload"]).ok();
+    assert_eq!(judge.daemon.json(&["status"])["node"]["optional"], true);
+    // Another one that has ended is a mistake.
+    let other = pki::leaf(&ca, Wish::new("another host", 3).days(-30, -2));
+    judge.daemon.folder.put("warren.yml", of(&other, &ca));
+    judge.daemon.warren(&["reload"]).refused(&["another host", "expired"]);
+    assert_eq!(judge.daemon.json(&["status"])["node"]["optional"], true);
+    judge.daemon.warren(&["stop", "--flush"]).ok();
+    judge.daemon.ended();
     let leaf = pki::leaf(&ca, Wish::new("a host", 2).days(2, 30));
     judge.refuses(of(&leaf, &ca), &["warren.yml:2", "a host", "not valid before", "clock"]);
     let ca = pki::ca(Wish::new("the CA", 1).days(-30, -2));
     let leaf = pki::leaf(&ca, Wish::new("a host", 2));
-    judge.refuses(of(&leaf, &ca), &["warren.yml:", "the CA", "expired"]);
+    let path = judge.daemon.folder.put("warren.yml", of(&leaf, &ca));
+    let checked = judge.daemon.warren(&["check", path.to_str().unwrap()]);
+    checked.refused(&["warren.yml:", "the CA", "expired"]);
 }
 
 #[test]
