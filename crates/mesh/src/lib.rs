@@ -10,6 +10,7 @@ pub mod command;
 pub mod directory;
 pub mod event;
 pub mod fleet;
+pub mod import;
 pub mod journal;
 pub mod loaded;
 pub mod manifest;

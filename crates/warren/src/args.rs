@@ -59,6 +59,8 @@ pub enum Command {
     Trace(Trace),
     /// What would change with this manifest, before anything does
     Plan(Plan),
+    /// A manifest from `ipsec.conf` of OpenBSD, `ipsec-tools.conf`, `racoon.conf` or `swanctl.conf`
+    Import(Import),
     /// The leak guard: drops cleartext to and from the IPsec subnets while no daemon runs
     Guard(Guard),
     /// Decryption keys for analysis
@@ -223,6 +225,44 @@ pub struct Doctor {
     /// Where the daemon keeps its state.
     #[arg(long, value_name = "DIR", default_value = "/run/warren")]
     pub state_dir: PathBuf,
+}
+
+/// `warren import`
+#[derive(Args, Debug)]
+pub struct Import {
+    /// The files; what they include is read too.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// What they are, where it cannot be told from what is in them.
+    #[arg(long, value_enum)]
+    pub format: Option<ImportFormat>,
+    /// Value of `instance_certificate`, such as `file:warren-instance.pem`.
+    #[arg(long, value_name = "REF", requires = "key", conflicts_with = "psk")]
+    pub certificate: Option<String>,
+    /// Value of `instance_private_key`.
+    #[arg(long, value_name = "REF", requires = "ca")]
+    pub key: Option<String>,
+    /// Value of `ca_certificates`.
+    #[arg(long, value_name = "REF", requires = "certificate")]
+    pub ca: Option<String>,
+    /// Value of `psk`, such as `file:psk` or `credential:psk`, instead of what the files say.
+    #[arg(long, value_name = "REF")]
+    pub psk: Option<String>,
+}
+
+/// What `warren import` reads.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportFormat {
+    /// `ipsec.conf` of OpenBSD.
+    Openbsd,
+    /// `ipsec-tools.conf`.
+    IpsecTools,
+    /// `racoon.conf`.
+    Racoon,
+    /// `psk.txt` of racoon.
+    RacoonPsk,
+    /// `swanctl.conf` of strongSwan.
+    Swanctl,
 }
 
 /// `warren trace`

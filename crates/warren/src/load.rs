@@ -331,7 +331,7 @@ pub fn read(path: &Path) -> std::io::Result<String> {
 }
 
 /// Whether `name` fits `pattern`, in which `*` is any number of characters.
-fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
     let mut parts: Vec<&str> = parts.collect();

@@ -65,6 +65,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Trace(args) => commands::trace::run(control, args, json),
         Command::Mtu(args) => commands::mtu::run(control, args, json),
         Command::Plan(plan) => commands::plan::run(control, plan, json),
+        Command::Import(args) => commands::import::run(args, json),
         Command::Guard(guard) => commands::guard::run(control, &guard.command, json),
         Command::Keys(keys) => match &keys.command {
             KeysCommand::Export { wireshark } => commands::keys::export(control, wireshark, json),

@@ -4,6 +4,7 @@ pub mod check;
 pub mod doctor;
 pub mod explain;
 pub mod guard;
+pub mod import;
 pub mod keys;
 mod layout;
 pub mod man;

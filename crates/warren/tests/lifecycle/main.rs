@@ -10,6 +10,7 @@ mod exceptions;
 mod families;
 mod forwarded;
 mod handovers;
+mod imports;
 mod mtu;
 mod reloads;
 mod restarts;

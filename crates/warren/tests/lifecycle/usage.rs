@@ -20,6 +20,8 @@ fn wrong_usage_ends_2() {
         &["pki", "issue", "--days", "0"],
         &["mtu", "--suite", "aes127"],
         &["trace"],
+        &["import"],
+        &["import", "x", "--certificate", "file:a.pem"],
         &["trace", "10.77.0.2", "--write", "x.pcap"],
         &["mtu", "10.77.0.2", "--family", "6"],
         &["doctor", "one", "two"],
@@ -81,6 +83,9 @@ fn a_no_ends_1() {
     one.warren(&["trace", "10.99.0.2", "--recorded"]).fails(1, &["10.99.0.2", "not a peer"]);
     one.warren(&["plan", "/nonexistent.yml"]).fails(1, &["nonexistent.yml"]);
     // Hostile words are words.
+    let nothing = one.folder.put("nothing.conf", "hello\n");
+    one.warren(&["import", nothing.to_str().unwrap()]).fails(1, &["nothing.conf", "--format"]);
+    one.warren(&["import", "/nonexistent"]).fails(1, &["/nonexistent"]);
     for word in ["", " ", "\u{1b}[31m", "a&peer=10.77.0.2", "%00", "../x", &"x".repeat(5000)] {
         one.warren(&["status", word]).fails(1, &[]);
         one.warren(&["down", word]).fails(1, &[]);
