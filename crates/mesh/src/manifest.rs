@@ -268,6 +268,12 @@ pub struct ExpiryPeriods {
     pub critical: u32,
 }
 
+impl Default for ExpiryPeriods {
+    fn default() -> Self {
+        Self { info: 30, warn: 14, error: 7, critical: 3 }
+    }
+}
+
 /// What the Windows half says in its own words.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Windows {

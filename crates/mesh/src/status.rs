@@ -1,5 +1,6 @@
 //! What `warren status --json` shows; the shape is a contract with other programs.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -150,6 +151,19 @@ impl CertificateLevel {
             () if within(periods.info) => Self::Info,
             () => Self::Ok,
         }
+    }
+}
+
+impl fmt::Display for CertificateLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Critical => "critical",
+            Self::Expired => "expired",
+        })
     }
 }
 

@@ -156,6 +156,9 @@ pub struct Check {
     /// Judge as the host with this address.
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,
+    /// Judge certificates as on this date: 2027-03-01, 2027-03-01T12:00:00Z, or +30d.
+    #[arg(long, value_name = "DATE", value_parser = crate::when::parse)]
+    pub as_of: Option<u64>,
 }
 
 /// `warren status`
@@ -163,6 +166,9 @@ pub struct Check {
 pub struct Status {
     /// Only this peer: an address, a name or a SPI.
     pub peer: Option<String>,
+    /// Judge certificates as on this date: 2027-03-01, 2027-03-01T12:00:00Z, or +30d.
+    #[arg(long, value_name = "DATE", value_parser = crate::when::parse)]
+    pub as_of: Option<u64>,
 }
 
 /// A peer.
@@ -383,7 +389,86 @@ pub enum PkiCommand {
         /// PEM files or manifests.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Judge as on this date: 2027-03-01, 2027-03-01T12:00:00Z, or +30d.
+        #[arg(long, value_name = "DATE", value_parser = crate::when::parse)]
+        as_of: Option<u64>,
     },
+    /// Make a certificate anew: the same names under the same CA, another key, another end
+    Renew(PkiRenew),
+    /// Exchange the CA, or a certificate: where the hosts are, and the next step if it is safe
+    Rotate(PkiRotate),
+}
+
+/// `warren pki renew`
+#[derive(Args, Debug)]
+pub struct PkiRenew {
+    /// The certificate: its files' name.
+    #[arg(default_value = "warren-instance")]
+    pub name: String,
+    /// Folder with ca.pem, ca.key and the certificate.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Kind of key; that of the present one if not given.
+    #[arg(long, value_enum)]
+    pub key: Option<KeyType>,
+    /// Days of validity; as long as the present one if not given. Never longer than its CA.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: Option<u32>,
+    /// What `warren status --json` printed on a host; beside what this host's daemon says.
+    #[arg(long, value_name = "FILE")]
+    pub status: Vec<PathBuf>,
+    /// Also where hosts would refuse it.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Steps of a rotation.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RotateStep {
+    /// Where each host is, and what comes next; ends with 1 while hosts are behind.
+    #[default]
+    Show,
+    /// Make the next CA, and append it to ca.pem.
+    AppendCa,
+    /// Make a certificate, under the next CA if there is one.
+    NewLeaf,
+    /// Make the next CA the only one.
+    DropCa,
+}
+
+/// `warren pki rotate`
+#[derive(Args, Debug)]
+pub struct PkiRotate {
+    /// What to do. A step is refused as long as it would break tunnels.
+    #[arg(value_enum, default_value_t)]
+    pub step: RotateStep,
+    /// Folder with ca.pem, ca.key and the certificate, from which hosts get them.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// The hosts' certificate: its files' name.
+    #[arg(long, default_value = "warren-instance")]
+    pub name: String,
+    /// What `warren status --json` printed on a host; beside what this host's daemon says.
+    #[arg(long, value_name = "FILE")]
+    pub status: Vec<PathBuf>,
+    /// How many hosts there are: no step as long as fewer are known.
+    #[arg(long, value_name = "N")]
+    pub hosts: Option<usize>,
+    /// Common name of the next CA.
+    #[arg(long, value_name = "NAME", default_value = "warren next CA")]
+    pub ca_name: String,
+    /// Days of validity of the next CA.
+    #[arg(long, default_value_t = 1825, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub ca_days: u32,
+    /// Kind of key of what is made; that of the present certificate, or RSA, if not given.
+    #[arg(long, value_enum)]
+    pub key: Option<KeyType>,
+    /// Days of validity of the certificate; as long as the present one if not given. Never longer than its CA.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: Option<u32>,
+    /// Take the step whatever is known of the hosts: tunnels may break.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Kinds of key.

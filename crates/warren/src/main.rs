@@ -17,6 +17,7 @@ mod lab;
 mod load;
 mod pki;
 mod print;
+mod when;
 mod wireshark;
 
 use args::{Cli, Command, KeysCommand};
@@ -45,7 +46,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Run(run) => daemon::boot::run(run, control),
         Command::Hold(hold) => daemon::holder::run(hold),
         Command::Check(check) => commands::check::run(check, json),
-        Command::Status(status) => commands::status::run(control, status.peer.as_deref(), json),
+        Command::Status(status) => commands::status::run(control, status, json),
         Command::Up(target) => commands::tunnel::command(control, Action::Up, &target.peer, json),
         Command::Down(target) => {
             commands::tunnel::command(control, Action::Down, &target.peer, json)
@@ -71,7 +72,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             KeysCommand::Export { wireshark } => commands::keys::export(control, wireshark, json),
         },
         Command::Decode(args) => decode::run(args, json),
-        Command::Pki(pki) => commands::pki::run(&pki.command, json),
+        Command::Pki(pki) => commands::pki::run(control, &pki.command, json),
         Command::Lab(lab) => lab::run(&lab.command, json),
         Command::Bench(bench) => bench::run(&bench.command, json),
         Command::Sim(sim) => commands::sim::run(sim, json),

@@ -23,6 +23,13 @@ pub struct Issued {
 
 /// Seconds of a day.
 pub const DAY: u64 = 86_400;
+/// So much before it is made a certificate begins: small clock differences do no harm.
+const EARLIER: u64 = 60;
+
+/// Seconds from now on of a certificate that is good for so many days from its beginning to its end.
+pub fn days(count: u32) -> u64 {
+    (u64::from(count) * DAY).saturating_sub(EARLIER)
+}
 
 /// Why no certificate came about.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +70,7 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// Kind of key.
     pub key: KeyType,
-    /// Seconds of validity after `unix_now`. It begins a minute earlier: small clock differences do no harm.
+    /// Seconds of validity after `unix_now`.
     pub seconds: u64,
     /// Subject alternative names.
     pub sans: &'a [String],
@@ -127,7 +134,8 @@ pub fn store(
     Ok(paths)
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+/// Writes a file as a whole: it is the old one until it is the new one.
+pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let file = |source| PkiError::File { path: path.to_owned(), source };
     // A file that is replaced keeps its old mode, so it is made anew beside it and moved over it.
     let fresh = path.with_extension("new");
@@ -151,7 +159,7 @@ fn params(request: &Request<'_>) -> Result<CertificateParams, PkiError> {
     params.subject_alt_names =
         request.sans.iter().map(|name| san(name)).collect::<Result<_, _>>()?;
     params.serial_number = Some(serial()?);
-    params.not_before = date(request.unix_now.saturating_sub(60));
+    params.not_before = date(request.unix_now.saturating_sub(EARLIER));
     params.not_after = date(request.unix_now.saturating_add(request.seconds));
     Ok(params)
 }

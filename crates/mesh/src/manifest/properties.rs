@@ -268,7 +268,8 @@ fn log_level(reader: &mut Reader<'_>, p: Property<'_>) -> Option<LogLevel> {
 fn expiry(reader: &mut Reader<'_>, f: &Fields<'_>) -> ExpiryPeriods {
     let names = ["info", "warn", "error", "critical"]
         .map(|level| format!("instance_certificate_{level}_period"));
-    let defaults = [30, 14, 7, 3];
+    let usual = ExpiryPeriods::default();
+    let defaults = [usual.info, usual.warn, usual.error, usual.critical].map(u64::from);
     let mut days = [0u32; 4];
     for (index, name) in names.iter().enumerate() {
         days[index] = integer(reader, f, name, 0..=36_500, "days", defaults[index]) as u32;

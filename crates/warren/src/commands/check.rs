@@ -4,6 +4,7 @@ use crypto::native::Native;
 use ipsec::sa::Mode;
 use mesh::Loaded;
 use mesh::plan::Plan;
+use mesh::status::CertificateLevel;
 use serde_json::{Value, json};
 
 use super::layout::{COLUMNS, hanging, wrapped};
@@ -18,7 +19,7 @@ const LEAST: usize = 16;
 
 /// Ends 1 where the manifest is refused, or this host has no place in it.
 pub fn run(args: &args::Check, json: bool) -> Result<(), Failure> {
-    let now = linux::clock::unix_now();
+    let now = args.as_of.unwrap_or_else(linux::clock::unix_now);
     let judged = load(&args.file, &Native, now, None).and_then(|accepted| {
         let own = site::own_addresses();
         let me = accepted.choose_address(args.address, &own)?;
@@ -55,7 +56,7 @@ fn describe(accepted: &Accepted, loaded: &Loaded, now: u64) -> Value {
         .iter()
         .map(|fact| {
             let days = (i128::from(fact.not_after) - i128::from(now)).div_euclid(86_400);
-            json!({ "role": fact.role, "subject": fact.subject, "serial": fact.serial, "not_after": mesh::time::rfc3339(fact.not_after), "days_left": i64::try_from(days).unwrap_or(i64::MAX) })
+            json!({ "role": fact.role, "subject": fact.subject, "serial": fact.serial, "not_after": mesh::time::rfc3339(fact.not_after), "days_left": i64::try_from(days).unwrap_or(i64::MAX), "level": CertificateLevel::at(&accepted.manifest.expiry, fact.not_after, now) })
         })
         .collect();
     json!({
@@ -103,10 +104,11 @@ fn print(shown: &Value) {
         hanging(
             &format!("{:<13} ", text(&certificate["role"])),
             &format!(
-                "{}, until {}, {} days left",
+                "{}, until {}, {} days left ({})",
                 text(&certificate["subject"]),
                 text(&certificate["not_after"]),
-                certificate["days_left"]
+                certificate["days_left"],
+                text(&certificate["level"])
             ),
         );
     }

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod certificates;
 pub mod check;
 pub mod doctor;
 pub mod explain;

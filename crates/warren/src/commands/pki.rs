@@ -1,8 +1,16 @@
-//! `warren pki init|issue|inspect`.
+//! `warren pki init|issue|inspect`; renewal and rotation have files of their own.
+
+mod fleet;
+mod folder;
+mod phase;
+mod renew;
+mod rotate;
 
 use std::path::{Path, PathBuf};
 
 use crypto::chain::Certificate;
+use mesh::manifest::ExpiryPeriods;
+use mesh::status::CertificateLevel;
 use serde::Serialize;
 
 use super::layout::{hanging, wrapped};
@@ -12,11 +20,13 @@ use crate::pki::{self, Request};
 use crate::print::println;
 
 /// Runs it.
-pub fn run(command: &PkiCommand, json: bool) -> Result<(), Failure> {
+pub fn run(control: &Path, command: &PkiCommand, json: bool) -> Result<(), Failure> {
     match command {
         PkiCommand::Init(args) => init(args, json),
         PkiCommand::Issue(args) => issue(args, json),
-        PkiCommand::Inspect { files } => inspect(files, json),
+        PkiCommand::Inspect { files, as_of } => inspect(files, *as_of, json),
+        PkiCommand::Renew(args) => renew::run(control, args, json),
+        PkiCommand::Rotate(args) => rotate::run(control, args, json),
     }
 }
 
@@ -24,7 +34,7 @@ fn init(args: &PkiInit, json: bool) -> Result<(), Failure> {
     let request = Request {
         name: &args.name,
         key: args.key,
-        seconds: u64::from(args.days) * pki::DAY,
+        seconds: pki::days(args.days),
         sans: &[],
         unix_now: linux::clock::unix_now(),
     };
@@ -50,7 +60,7 @@ fn issue(args: &PkiIssue, json: bool) -> Result<(), Failure> {
     let request = Request {
         name: &args.name,
         key: args.key,
-        seconds: u64::from(args.days) * pki::DAY,
+        seconds: pki::days(args.days),
         sans: &args.sans,
         unix_now: linux::clock::unix_now(),
     };
@@ -77,13 +87,16 @@ struct Row {
     role: &'static str,
     subject: String,
     serial: String,
+    key_id: String,
     not_before: String,
     not_after: String,
     days_left: i64,
+    level: CertificateLevel,
 }
 
-fn inspect(files: &[PathBuf], json: bool) -> Result<(), Failure> {
-    let now = linux::clock::unix_now();
+/// Levels are by the periods of the manifest, where a file is one, else by the usual ones.
+fn inspect(files: &[PathBuf], as_of: Option<u64>, json: bool) -> Result<(), Failure> {
+    let now = as_of.unwrap_or_else(linux::clock::unix_now);
     let mut rows = Vec::new();
     for file in files {
         let text = crate::load::read(file)
@@ -93,7 +106,9 @@ fn inspect(files: &[PathBuf], json: bool) -> Result<(), Failure> {
         if found.is_empty() {
             return Err(Failure::No(format!("{}: no certificate in it", file.display())));
         }
-        rows.extend(found.iter().map(|certificate| row(file, certificate, now)));
+        let manifest = crate::load::rules_only(file).ok();
+        let periods = manifest.map_or_else(ExpiryPeriods::default, |manifest| manifest.expiry);
+        rows.extend(found.iter().map(|certificate| row(file, certificate, &periods, now)));
     }
     if json {
         println!("{}", serde_json::json!({ "certificates": rows }));
@@ -118,16 +133,18 @@ fn unindent(text: &str) -> String {
     out
 }
 
-fn row(file: &Path, certificate: &Certificate, now: u64) -> Row {
+fn row(file: &Path, certificate: &Certificate, periods: &ExpiryPeriods, now: u64) -> Row {
     let days_left = (i128::from(certificate.not_after) - i128::from(now)).div_euclid(86_400);
     Row {
         file: file.to_owned(),
         role: if certificate.is_ca { "ca" } else { "leaf" },
         subject: certificate.subject_text.clone(),
         serial: certificate.serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        key_id: crate::load::key_id(certificate),
         not_before: crypto::chain::rfc3339(certificate.not_before),
         not_after: crypto::chain::rfc3339(certificate.not_after),
         days_left: i64::try_from(days_left).unwrap_or(i64::MAX),
+        level: CertificateLevel::at(periods, certificate.not_after, now),
     }
 }
 
@@ -137,8 +154,8 @@ fn print_rows(rows: &[Row]) {
         wrapped(
             6,
             &format!(
-                "until {}, {} days left, from {}",
-                row.not_after, row.days_left, row.not_before
+                "until {}, {} days left ({}), from {}",
+                row.not_after, row.days_left, row.level, row.not_before
             ),
         );
         wrapped(6, &format!("serial {}, in {}", row.serial, row.file.display()));

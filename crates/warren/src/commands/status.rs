@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::certificates;
 use super::layout::{COLUMNS, short, wrapped};
+use crate::args;
 use crate::client;
 use crate::exit::Failure;
 use crate::print::println;
@@ -15,15 +17,16 @@ const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
 
 /// Shows all peers, or one with everything that is known of it; ends 1 where that one is not up.
-pub fn run(control: &Path, peer: Option<&str>, json: bool) -> Result<(), Failure> {
-    match peer {
-        None => all(control, json),
-        Some(peer) => one(control, peer, json),
+pub fn run(control: &Path, args: &args::Status, json: bool) -> Result<(), Failure> {
+    match &args.peer {
+        None => all(control, args.as_of, json),
+        Some(peer) => one(control, peer, args.as_of, json),
     }
 }
 
-fn all(control: &Path, json: bool) -> Result<(), Failure> {
-    let status = client::get(control, "/v1/status")?;
+fn all(control: &Path, as_of: Option<u64>, json: bool) -> Result<(), Failure> {
+    let date = as_of.map_or_else(String::new, |unix| format!("?as_of={unix}"));
+    let status = client::get(control, &format!("/v1/status{date}"))?;
     if json {
         println!("{status}");
         return Ok(());
@@ -48,6 +51,7 @@ fn all(control: &Path, json: bool) -> Result<(), Failure> {
     }
     let up = peers.iter().filter(|peer| peer["state"] == "up").count();
     println!("\n{up} of {} peers up", peers.len());
+    certificates::print_groups(peers);
     Ok(())
 }
 
@@ -71,7 +75,7 @@ fn print_node(node: &Value) {
             "{colour}{:<9} certificate {}: {}{PLAIN}",
             text(&certificate["level"]),
             short(text(&certificate["subject"]), 50),
-            ends(certificate)
+            certificates::ends(certificate)
         );
     }
 }
@@ -102,8 +106,9 @@ fn label(peer: &Value) -> String {
     peer["name"].as_str().map_or_else(|| address.to_owned(), |name| format!("{name} {address}"))
 }
 
-fn one(control: &Path, peer: &str, json: bool) -> Result<(), Failure> {
-    let status = client::get(control, &format!("/v1/status?peer={}", encode(peer)))?;
+fn one(control: &Path, peer: &str, as_of: Option<u64>, json: bool) -> Result<(), Failure> {
+    let date = as_of.map_or_else(String::new, |unix| format!("&as_of={unix}"));
+    let status = client::get(control, &format!("/v1/status?peer={}{date}", encode(peer)))?;
     if json {
         println!("{status}");
     } else {
@@ -128,7 +133,7 @@ fn print_peer(peer: &Value) {
     if let Some(retry) = peer["retry_in_s"].as_u64() {
         println!("  next attempt in {retry} s, after {} failures", peer["failures"]);
     }
-    print_certificate(&peer["certificate"]);
+    certificates::print_one(&peer["certificate"]);
     for ike in list(&peer["ike_sas"]) {
         println!(
             "  IKE SA {}_i {}_r  {} as {}",
@@ -142,46 +147,6 @@ fn print_peer(peer: &Value) {
     }
     for child in list(&peer["child_sas"]) {
         print_child(child);
-    }
-}
-
-/// What the peer showed when it was last authenticated.
-fn print_certificate(shown: &Value) {
-    if shown.is_null() {
-        return;
-    }
-    let age = seconds(shown["age_s"].as_u64().unwrap_or(0));
-    println!("  certificate, shown {age} ago");
-    wrapped(
-        4,
-        &format!(
-            "{} (serial {}), {}",
-            text(&shown["subject"]),
-            text(&shown["serial"]),
-            ends(shown)
-        ),
-    );
-    wrapped(4, &format!("issued under {}", authority(&shown["ca"])));
-    if let Some(trusts) = shown["trusts"].as_array() {
-        let names: Vec<_> = trusts.iter().map(authority).collect();
-        wrapped(4, &format!("accepts {}", names.join("; ")));
-    }
-}
-
-fn ends(certificate: &Value) -> String {
-    let (days, end) = (certificate["days_left"].as_i64(), text(&certificate["not_after"]));
-    match days {
-        Some(days) if days >= 0 => format!("until {end}, {days} days left"),
-        _ => format!("expired at {end}"),
-    }
-}
-
-/// A CA by its name, where this host has it, else by its key.
-fn authority(ca: &Value) -> String {
-    match (ca["subject"].as_str(), ca["key_id"].as_str()) {
-        (Some(subject), _) => subject.to_owned(),
-        (None, Some(id)) => format!("an unknown CA (key {id})"),
-        (None, None) => "an unknown CA".to_owned(),
     }
 }
 

@@ -26,7 +26,12 @@ use wire::esp::Spi;
 /// What the control socket asks of the loop.
 pub enum Call {
     /// The whole mesh, or one peer.
-    Status(Option<Target>),
+    Status {
+        /// Which one.
+        peer: Option<Target>,
+        /// Certificates are judged as at this time, seconds since the Unix epoch.
+        as_of: Option<u64>,
+    },
     /// One tunnel.
     Command(Command),
     /// Read the manifest again.
@@ -191,6 +196,7 @@ impl axum::serve::Listener for Allowed {
 #[derive(Deserialize)]
 struct PeerQuery {
     peer: Option<String>,
+    as_of: Option<u64>,
 }
 
 /// Body of `/v1/command`.
@@ -241,7 +247,8 @@ pub struct PlanBody {
 }
 
 async fn status(State(shared): State<Shared>, Query(query): Query<PeerQuery>) -> Response {
-    ask(&shared, Call::Status(query.peer.as_deref().map(target))).await
+    let peer = query.peer.as_deref().map(target);
+    ask(&shared, Call::Status { peer, as_of: query.as_of }).await
 }
 
 async fn command(State(shared): State<Shared>, Json(body): Json<CommandBody>) -> Response {

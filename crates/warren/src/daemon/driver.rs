@@ -9,7 +9,7 @@ use ike::{Done, JobId, Now};
 use ipsec::Instant;
 use ipsec::change::{Batch, Change};
 use ipsec::dataplane::PacketInfo;
-use mesh::{Event, Input, Mesh, Output};
+use mesh::{Event, Input, Mesh, Output, Target};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -227,10 +227,7 @@ impl Driver {
 
     fn answer(&mut self, call: Call) -> Answer {
         match call {
-            Call::Status(None) => to_json(&self.mesh.status(now())),
-            Call::Status(Some(target)) => {
-                to_json(&self.mesh.peer_status(now(), &target).map_err(Refused::because)?)
-            }
+            Call::Status { peer, as_of } => self.status(peer, as_of),
             Call::Command(command) => {
                 let reply = self.mesh.command(now(), command).map_err(Refused::because)?;
                 self.orders.put(self.mesh.orders());
@@ -268,6 +265,15 @@ impl Driver {
             }
             Call::SaGone(_) => Err(Refused::because("only a lab's daemon lets this be done to it")),
             Call::Stop { .. } => Ok(Value::Null),
+        }
+    }
+
+    fn status(&self, peer: Option<Target>, as_of: Option<u64>) -> Answer {
+        let now = now();
+        let now = Now { unix: as_of.unwrap_or(now.unix), ..now };
+        match peer {
+            None => to_json(&self.mesh.status(now)),
+            Some(peer) => to_json(&self.mesh.peer_status(now, &peer).map_err(Refused::because)?),
         }
     }
 

@@ -14,6 +14,7 @@ mod imports;
 mod mtu;
 mod reloads;
 mod restarts;
+mod rotation;
 mod stops;
 mod successors;
 mod telling;
