@@ -138,11 +138,11 @@ verdict() { # WHAT
     none "IKE and not decrypted" 'isakmp.typepayload == 46 and not isakmp.enc.decrypted'
     none "ESP and not decrypted" 'esp and not esp.decrypted_data'
     none "ESP with a wrong ICV" 'esp.icv_bad == 1'
-    # One notify of the private range is Warren's own: another would be one header more.
+    # Two notifies of the private range are Warren's own: another would be one header more.
     local private='Private Use - STATUS TYPES'
-    [ "$(grep -c "Payload: Notify (41) - $private\$" "$work/text")" = "$(grep -c "$private (47387)" "$work/text")" ] ||
+    [ "$(grep -c "Payload: Notify (41) - $private\$" "$work/text")" = "$(grep -cE "$private \(4738[78]\)" "$work/text")" ] ||
         die "a notify of the private range that is not Warren's"
-    if grep -vE "$private( \(47387\))?\$" "$work/text" |
+    if grep -vE "$private( \(4738[78]\))?\$" "$work/text" |
         grep -iE 'unknown|unassigned|to iana|private use|\[incorrect|\[invalid' >&2; then
         die "tshark does not know this, or finds it wrong"
     fi

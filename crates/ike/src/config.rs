@@ -46,6 +46,8 @@ pub struct PeerConfig {
     pub child: Arc<ChildConfig>,
     /// Lay the ESP in UDP even without a NAT, by reporting one (RFC 7296 2.23).
     pub force_encap: bool,
+    /// Lay it in UDP if the peer prefers that too: this host's data plane is faster so. Nothing is said of a NAT.
+    pub prefer_encap: bool,
     /// Liveness check after this long without a sign of the peer; `None` never.
     pub dpd_delay: Option<Duration>,
     /// Rekey the IKE SA this long after it is up.

@@ -6,19 +6,30 @@ use crate::packet::{Headers, proto};
 
 /// Adds `bytes` to a running sum; only the last part of a sum may have an odd length.
 pub fn add(sum: u64, bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let sum = words.iter().fold(sum, |sum, word| sum + u64::from(u32::from_be_bytes(*word)));
-    let mut tail = [0; 4];
+    // In the machine's own byte order, which the sum does not depend on but for its result's (RFC 1071 2 B).
+    let (words, rest) = bytes.as_chunks::<8>();
+    let native = words.iter().fold(0, |sum, word| {
+        let word = u64::from_ne_bytes(*word);
+        sum + (word & 0xffff_ffff) + (word >> 32)
+    });
+    let mut tail = [0; 8];
     tail[..rest.len()].copy_from_slice(rest);
-    sum + u64::from(u32::from_be_bytes(tail))
+    let tail = u64::from_ne_bytes(tail);
+    let native = native + (tail & 0xffff_ffff) + (tail >> 32);
+    sum + u64::from(u16::from_be(fold(native)))
 }
 
-/// The checksum of a running sum: its ones' complement in 16 bits.
-pub fn finish(mut sum: u64) -> u16 {
+/// A running sum in 16 bits.
+fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    !(sum as u16)
+    sum as u16
+}
+
+/// The checksum of a running sum: its ones' complement in 16 bits.
+pub fn finish(sum: u64) -> u16 {
+    !fold(sum)
 }
 
 /// Sum of the pseudo header (RFC 9293 3.1, RFC 8200 8.1).
@@ -85,6 +96,18 @@ mod tests {
     fn example_of_rfc_1071() {
         let data = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
         assert_eq!(finish(add(0, &data)), !0xddf2);
+    }
+
+    #[test]
+    fn the_same_as_word_by_word() {
+        let bytes: Vec<u8> = (0..1500u32).map(|i| ((i * i) >> 3) as u8 | 0x80).collect();
+        for length in (0..64).chain(1400..1420) {
+            let pair = |pair: &[u8]| {
+                u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))
+            };
+            let plain: u64 = bytes[..length].chunks(2).map(pair).sum();
+            assert_eq!(finish(add(7, &bytes[..length])), finish(plain + 7), "{length}");
+        }
     }
 
     #[test]

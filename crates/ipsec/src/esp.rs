@@ -151,6 +151,27 @@ pub fn seal(cipher: &dyn Cipher, as_: SealAs, payload_at: usize, packet: &mut Ve
     cipher.seal(as_.seq, header, as_.esn.then_some((as_.seq >> 32) as u32), body);
 }
 
+/// Appends to `out` the ESP packet around a payload that is given in two parts.
+///
+/// The payload is copied once, and sealed where it then is.
+pub fn seal_onto(cipher: &dyn Cipher, as_: SealAs, payload: [&[u8]; 2], out: &mut Vec<u8>) {
+    let shape = Shape::of(cipher);
+    let length = payload[0].len() + payload[1].len();
+    let at = out.len();
+    out.reserve(shape.sealed_len(length));
+    out.extend_from_slice(&as_.spi.0.to_be_bytes());
+    out.extend_from_slice(&(as_.seq as u32).to_be_bytes());
+    out.extend_from_slice(&[0; MAX_IV][..shape.iv]);
+    out.extend_from_slice(payload[0]);
+    out.extend_from_slice(payload[1]);
+    let padding = (length + TRAILER).next_multiple_of(shape.align) - length - TRAILER;
+    out.extend((1..=padding).map(|byte| byte as u8));
+    out.extend_from_slice(&[padding as u8, as_.next_header]);
+    out.resize(out.len() + shape.icv, 0);
+    let (header, body) = out[at..].split_at_mut(HEADER_LEN);
+    cipher.seal(as_.seq, header, as_.esn.then_some((as_.seq >> 32) as u32), body);
+}
+
 /// Verifies and decrypts in place, and takes padding and trailer off.
 ///
 /// `esn_hi` is the high half of the sequence number, for an SA that has one.

@@ -7,6 +7,7 @@
 pub mod change;
 pub mod checksum;
 pub mod clock;
+pub mod coalesce;
 pub mod dataplane;
 pub mod ecn;
 pub mod esp;
@@ -19,6 +20,7 @@ pub mod reassembly;
 pub mod replay;
 pub mod sa;
 pub mod sad;
+pub mod segment;
 pub mod spd;
 
 pub use clock::Instant;

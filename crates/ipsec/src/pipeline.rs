@@ -3,6 +3,7 @@
 mod counters;
 mod events;
 mod inbound;
+mod lane;
 mod outbound;
 mod path;
 mod queue;
@@ -28,6 +29,8 @@ use events::Events;
 use path::Paths;
 use queue::Queue;
 
+pub use inbound::{Inside, headroom};
+pub use lane::{Lane, Outer};
 pub use queue::{MAX_PEER_BYTES, MAX_PEER_PACKETS, MAX_QUEUE_AGE, MAX_QUEUE_BYTES};
 
 /// SPD, SAD and queues of one host. Shared by the threads that carry packets: every method takes `&self`.

@@ -27,14 +27,22 @@ pub struct Outgoing<'a> {
     pub ttl: Option<u8>,
     /// Must not be fragmented, here or on the way: what is too long is refused with `EMSGSIZE`.
     pub dont_fragment: bool,
+    /// The kernel cuts it into UDP datagrams of so many bytes, the last one of what is left; 0: it is one. Nothing is
+    /// sent, and the error is reported, where it cannot.
+    pub segment: u16,
     /// What follows the IP header (raw) or the UDP header.
     pub bytes: &'a [u8],
 }
 
+/// Most datagrams that the kernel cuts one into (`UDP_MAX_SEGMENTS`, 64 before Linux 6.9).
+pub const MAX_SEGMENTS: usize = 64;
+/// Most bytes that it cuts: less than what fits an IP packet.
+pub const MAX_SEGMENTED: usize = 65_000;
+
 impl<'a> Outgoing<'a> {
     /// With the system's defaults; may be fragmented.
     pub fn new(remote: SocketAddr, bytes: &'a [u8]) -> Self {
-        Self { remote, local: None, tos: None, ttl: None, dont_fragment: false, bytes }
+        Self { remote, local: None, tos: None, ttl: None, dont_fragment: false, segment: 0, bytes }
     }
 }
 
@@ -53,6 +61,8 @@ pub struct Received<'a> {
     pub ttl: Option<u8>,
     /// It was longer than the buffer and is cut off.
     pub truncated: bool,
+    /// It is several of so many bytes, the last one of what is left; 0: it is one.
+    pub segment: u16,
     /// On a raw IPv4 socket the whole IP packet; else what follows the IP or UDP header.
     pub bytes: &'a [u8],
 }
@@ -155,6 +165,9 @@ impl AsFd for Socket {
     }
 }
 
+/// Bytes before what was received in the buffers of [`RecvBatch::each`].
+pub const HEADROOM: usize = 64;
+
 /// Buffers for receiving; made once, used again and again.
 pub struct RecvBatch {
     buffers: Vec<Vec<u8>>,
@@ -169,7 +182,7 @@ impl RecvBatch {
     /// [`BATCH`] buffers of `size` bytes each; 65536 holds every datagram.
     pub fn new(size: usize) -> Self {
         Self {
-            buffers: (0..BATCH).map(|_| vec![0; size.max(1)]).collect(),
+            buffers: (0..BATCH).map(|_| vec![0; HEADROOM + size.max(1)]).collect(),
             names: vec![Name::default(); BATCH],
             controls: vec![Control::default(); BATCH],
             lengths: vec![0; BATCH],
@@ -198,26 +211,47 @@ impl RecvBatch {
         Ok(self.count)
     }
 
+    /// The same to be worked on where it is: behind [`HEADROOM`] bytes of no meaning. `bytes` is empty.
+    pub fn each(&mut self) -> impl Iterator<Item = (Received<'static>, &mut [u8])> {
+        let (names, controls) = (&self.names, &self.controls);
+        let (lengths, truncated) = (&self.lengths, &self.truncated);
+        self.buffers.iter_mut().take(self.count).enumerate().filter_map(|(i, buffer)| {
+            let received = describe(&names[i], &controls[i], truncated[i], &[])?;
+            let end = (HEADROOM + lengths[i]).min(buffer.len());
+            Some((received, &mut buffer[..end]))
+        })
+    }
+
     fn bytes(&self, i: usize) -> &[u8] {
         let buffer = &self.buffers[i];
-        &buffer[..self.lengths[i].min(buffer.len())]
+        &buffer[HEADROOM..(HEADROOM + self.lengths[i]).min(buffer.len())]
     }
 
     fn datagram(&self, i: usize) -> Option<Received<'_>> {
-        let mut received = Received {
-            remote: self.names[i].address()?,
-            local: None,
-            interface: 0,
-            tos: None,
-            ttl: None,
-            truncated: self.truncated[i],
-            bytes: self.bytes(i),
-        };
-        for (level, kind, data) in self.controls[i].iter() {
-            read_control(&mut received, level, kind, data);
-        }
-        Some(received)
+        describe(&self.names[i], &self.controls[i], self.truncated[i], self.bytes(i))
     }
+}
+
+fn describe<'a>(
+    name: &Name,
+    control: &Control,
+    truncated: bool,
+    bytes: &'a [u8],
+) -> Option<Received<'a>> {
+    let mut received = Received {
+        remote: name.address()?,
+        local: None,
+        interface: 0,
+        tos: None,
+        ttl: None,
+        truncated,
+        segment: 0,
+        bytes,
+    };
+    for (level, kind, data) in control.iter() {
+        read_control(&mut received, level, kind, data);
+    }
+    Some(received)
 }
 
 fn read_control(received: &mut Received<'_>, level: i32, kind: i32, data: &[u8]) {
@@ -242,6 +276,9 @@ fn read_control(received: &mut Received<'_>, level: i32, kind: i32, data: &[u8])
         }
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
             received.tos = number(data).and_then(|n| u8::try_from(n).ok())
+        }
+        (libc::SOL_UDP, libc::UDP_GRO) => {
+            received.segment = number(data).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
         }
         _ => {}
     }
@@ -358,10 +395,13 @@ impl Control {
             };
             control.push(level, kind, &i32::from(ttl).to_ne_bytes());
         }
+        if item.segment > 0 {
+            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &item.segment.to_ne_bytes());
+        }
         control
     }
 
-    /// At most three messages of at most 20 bytes are ever pushed: they fit.
+    /// At most four messages of at most 20 bytes are ever pushed: they fit.
     fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
         let length = CONTROL_HEADER + data.len();
         let at = self.len;
@@ -432,7 +472,8 @@ fn receive_some(fd: BorrowedFd<'_>, batch: &mut RecvBatch) -> Result<usize, Errn
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
     for i in 0..BATCH {
         let buffer = &mut batch.buffers[i];
-        vectors[i] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let room = &mut buffer[HEADROOM..];
+        vectors[i] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
         let header = &mut headers[i].msg_hdr;
         header.msg_name = batch.names[i].bytes.as_mut_ptr().cast();
         header.msg_namelen = batch.names[i].bytes.len() as libc::socklen_t;
@@ -491,6 +532,7 @@ mod tests {
             tos: None,
             ttl: None,
             truncated: false,
+            segment: 0,
             bytes: &[],
         };
         for (level, kind, data) in control.iter() {

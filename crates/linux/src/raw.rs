@@ -8,7 +8,7 @@ use rustix::net::{
     AddressFamily, Protocol, RawProtocol, SocketFlags, SocketType, ipproto, sockopt,
 };
 
-use crate::datagram::{Outgoing, Received, RecvBatch, Socket};
+use crate::datagram::{HEADROOM, Outgoing, Received, RecvBatch, Socket};
 use crate::errno::{Errno, explain, of};
 use crate::{sys, xfrm};
 
@@ -111,6 +111,28 @@ impl RawEsp {
     /// Receives what is there; 0 if nothing is. Read it with [`RawEsp::packets`].
     pub fn receive(&self, batch: &mut RecvBatch) -> Result<usize, Error> {
         self.socket.receive(batch).map_err(|errno| Error { ip: self.ip, call: "recvmmsg", errno })
+    }
+
+    /// The ESP packets of a batch that this socket received, to be worked on where they are: each in a buffer, and where
+    /// in it the packet begins, behind at least [`HEADROOM`] bytes. Cut-off ones are left out.
+    pub fn each<'a>(
+        &self,
+        batch: &'a mut RecvBatch,
+    ) -> impl Iterator<Item = (Received<'static>, &'a mut [u8], usize)> {
+        let ip = self.ip;
+        batch.each().filter(|(r, _)| !r.truncated).filter_map(move |(received, buffer)| {
+            let remote = SocketAddr::new(received.remote.ip(), 0);
+            let (received, at) = match ip {
+                Ip::V6 => (Received { remote, ..received }, HEADROOM),
+                Ip::V4 => {
+                    let whole = &buffer[HEADROOM..];
+                    let stripped = strip_ipv4(Received { bytes: whole, ..received })?;
+                    let header = whole.len() - stripped.bytes.len();
+                    (Received { bytes: &[], ..stripped }, HEADROOM + header)
+                }
+            };
+            Some((received, buffer, at))
+        })
     }
 
     /// The ESP packets of a batch that this socket received; the IP header is taken off. Cut-off ones are left out.
@@ -221,6 +243,7 @@ mod tests {
             tos: None,
             ttl: None,
             truncated: false,
+            segment: 0,
             bytes,
         }
     }

@@ -89,3 +89,18 @@ pub(crate) fn clock_state() -> Result<(i32, i32), Errno> {
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     Errno::result(state).map(|state| (state, timex.status))
 }
+
+/// `ioctl(fd, TUNSETOFFLOAD, flags)`.
+pub(crate) fn tun_set_offload(fd: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
+    // SAFETY: TUNSETOFFLOAD takes an integer and no pointer.
+    let result =
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) };
+    Errno::result(result).map(drop)
+}
+
+/// `ioctl(fd, TUNSETVNETHDRSZ, &length)`.
+pub(crate) fn tun_set_header_len(fd: BorrowedFd<'_>, length: i32) -> Result<(), Errno> {
+    // SAFETY: TUNSETVNETHDRSZ reads one `int` behind the pointer, which lives as long as the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const length) };
+    Errno::result(result).map(drop)
+}

@@ -1,11 +1,15 @@
 //! TUN devices: IP packets to and from this host's own stack.
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::libc;
 use rustix::fs::{Mode, OFlags};
 
 use crate::errno::{Errno, explain, of};
 use crate::sys;
+
+pub mod vnet;
 
 /// Why there is no device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +44,19 @@ pub enum Error {
 pub struct Tun {
     fd: OwnedFd,
     name: String,
+    offload: Offload,
+}
+
+/// What the stack leaves to a device, and takes from it. Every packet has a [`vnet`] header then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Offload {
+    /// Nothing: packets as they are on the wire.
+    #[default]
+    None,
+    /// Checksums and the segmentation of TCP.
+    Tcp,
+    /// That of UDP too (Linux 6.2).
+    TcpAndUdp,
 }
 
 /// How to open a device.
@@ -47,6 +64,8 @@ pub struct Tun {
 pub struct Options {
     /// More than one queue can be opened, each by an `open` of its own; all must say so.
     pub multi_queue: bool,
+    /// Packets come with checksums and segmentation undone, as far as the kernel has it: see [`Tun::offload`].
+    pub offload: bool,
 }
 
 /// Whether devices can be made here: asks the driver, and makes none.
@@ -59,6 +78,7 @@ pub fn probe() -> Result<(), Error> {
 const IFF_TUN: u16 = 1;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_MULTI_QUEUE: u16 = 0x100;
+const IFF_VNET_HDR: u16 = 0x4000;
 const FLAGS_AT: usize = 16;
 
 impl Tun {
@@ -75,13 +95,22 @@ impl Tun {
             .map_err(|e| Error::NoDriver(of(e)))?;
         let mut ifreq = [0; sys::IFREQ_LEN];
         ifreq[..name.len()].copy_from_slice(name.as_bytes());
-        let mode = IFF_TUN | IFF_NO_PI | if options.multi_queue { IFF_MULTI_QUEUE } else { 0 };
+        let mode = IFF_TUN
+            | IFF_NO_PI
+            | if options.multi_queue { IFF_MULTI_QUEUE } else { 0 }
+            | if options.offload { IFF_VNET_HDR } else { 0 };
         ifreq[FLAGS_AT..FLAGS_AT + 2].copy_from_slice(&mode.to_ne_bytes());
         sys::tun_set_iff(fd.as_fd(), &mut ifreq).map_err(|errno| match errno {
             Errno::EBUSY => Error::Busy(name.to_owned()),
             errno => Error::Call { name: name.to_owned(), call: "TUNSETIFF", errno },
         })?;
-        Ok(Self { fd, name: crate::netlink::text(&ifreq[..FLAGS_AT]) })
+        let offload = if options.offload { switch_on(fd.as_fd()) } else { Offload::None };
+        if options.offload && offload == Offload::None {
+            // Headers before every packet, and nothing gained by them.
+            drop(fd);
+            return Self::open(name, Options { offload: false, ..options });
+        }
+        Ok(Self { fd, name: crate::netlink::text(&ifreq[..FLAGS_AT]), offload })
     }
 
     /// A device that another process has opened; `None` if it is none of ours.
@@ -92,12 +121,25 @@ impl Tun {
         let plain = flags & (IFF_TUN | IFF_NO_PI) == IFF_TUN | IFF_NO_PI;
         let blocks = !rustix::fs::fcntl_getfl(&fd).ok()?.contains(OFlags::NONBLOCK);
         let name = crate::netlink::text(&ifreq[..FLAGS_AT]);
-        (plain && !blocks).then_some(Self { fd, name })
+        if !plain || blocks {
+            return None;
+        }
+        // Of a device with headers the flags are not told, but can be set again.
+        let offload = match flags & IFF_VNET_HDR {
+            0 => Offload::None,
+            _ => Some(switch_on(fd.as_fd())).filter(|offload| *offload != Offload::None)?,
+        };
+        Some(Self { fd, name, offload })
     }
 
     /// The device's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the stack leaves to this device.
+    pub fn offload(&self) -> Offload {
+        self.offload
     }
 
     /// Whether the device stays when nobody has it open.
@@ -107,7 +149,7 @@ impl Tun {
     }
 
     /// Reads one packet that the stack sends into the device; `None` if there is none now. A packet longer than
-    /// `buffer` is cut off: give it the device's MTU at least.
+    /// `buffer` is cut off: give it the device's MTU at least, or with offload 65,536 bytes and a header.
     pub fn read(&self, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
         match rustix::io::read(&self.fd, buffer) {
             Ok(length) => Ok(Some(length)),
@@ -119,7 +161,15 @@ impl Tun {
     /// Hands one packet to the stack. `false` if the stack did not take it (queue full, device down, not an
     /// IP packet): it is lost, as on any device.
     pub fn write(&self, packet: &[u8]) -> Result<bool, Error> {
-        match rustix::io::write(&self.fd, packet) {
+        match self.offload {
+            Offload::None => self.write_parts(&[IoSlice::new(packet)]),
+            _ => self.write_parts(&[IoSlice::new(&vnet::PLAIN), IoSlice::new(packet)]),
+        }
+    }
+
+    /// The same with one packet in pieces; with offload the first of them is a [`vnet`] header.
+    pub fn write_parts(&self, parts: &[IoSlice<'_>]) -> Result<bool, Error> {
+        match rustix::io::writev(&self.fd, parts) {
             Ok(_) => Ok(true),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::NOBUFS) => {
                 Ok(false)
@@ -134,6 +184,21 @@ impl Tun {
     fn error(&self, call: &'static str, errno: Errno) -> Error {
         Error::Call { name: self.name.clone(), call, errno }
     }
+}
+
+/// As much of it as this kernel has.
+fn switch_on(fd: BorrowedFd<'_>) -> Offload {
+    const TCP: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    const UDP: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    let width = vnet::LEN as i32;
+    // The short header, whatever a former owner has chosen.
+    if sys::tun_set_header_len(fd, width).is_err() {
+        return Offload::None;
+    }
+    if sys::tun_set_offload(fd, TCP | UDP).is_ok() {
+        return Offload::TcpAndUdp;
+    }
+    if sys::tun_set_offload(fd, TCP).is_ok() { Offload::Tcp } else { Offload::None }
 }
 
 impl AsFd for Tun {

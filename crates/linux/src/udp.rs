@@ -129,6 +129,12 @@ impl UdpSocket {
         })
     }
 
+    /// Whether datagrams of one length from one sender come as one, see [`Received::segment`](crate::datagram::Received::segment).
+    /// Best effort: a kernel before 5.0 has it not.
+    pub(crate) fn set_coalesced(&self, on: bool) {
+        let _ = sys::set_option_int(self.as_fd(), libc::SOL_UDP, libc::UDP_GRO, i32::from(on));
+    }
+
     /// Which IP version.
     pub fn ip(&self) -> Ip {
         self.ip

@@ -5,9 +5,12 @@
 //! In that table each protected network has a blackhole behind the route to the device: when the device is gone, with this
 //! process or otherwise, nothing leaks. Cleartext that a policy wants protected is refused by the kernel ([`guard`]).
 
+mod arrivals;
 mod barrier;
+mod departures;
 pub mod guard;
 pub mod handover;
+mod runs;
 mod steering;
 mod threads;
 mod wires;
@@ -60,6 +63,9 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     /// Bytes by which a packet can grow, see [`overhead`].
     pub overhead: u32,
+    /// Packets go to and from the device, and the sockets for ESP in UDP, many at a time where the kernel can
+    /// ([`tun::Offload`]). A device that is adopted stays as it is.
+    pub offload: bool,
 }
 
 impl Config {
@@ -72,6 +78,7 @@ impl Config {
             rule_priority: RULE_PRIORITY,
             addresses,
             overhead: overhead(Mode::Tunnel),
+            offload: true,
         }
     }
 }
@@ -267,6 +274,11 @@ impl Userspace {
         let ended = self.threads.iter().any(JoinHandle::is_finished);
         let ended = ended.then(|| "a thread of the data plane has ended".to_owned());
         self.shared.wires.broken().or(ended)
+    }
+
+    /// Whether it carries ESP faster in UDP, where the kernel takes many datagrams at once.
+    pub fn prefers_encap(&self) -> bool {
+        self.shared.wires.tun.offload() != tun::Offload::None
     }
 
     /// The pipeline: for captures and explanations.

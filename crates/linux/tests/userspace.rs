@@ -40,6 +40,8 @@ struct Setup {
     encap: bool,
     v6: bool,
     optional: bool,
+    /// Packets many at a time: on host 1, on host 2.
+    offload: [bool; 2],
 }
 
 impl Setup {
@@ -124,7 +126,8 @@ fn start(netns: &Guard, setup: Setup, host: u8) -> Host {
         let heard = Heard::default();
         let ports = Arc::new(Ports::open(&userspace::PORTS, userspace::MARK).unwrap());
         let pipeline = Arc::new(Pipeline::new(Arc::new(Native)));
-        let config = Config::new(vec![setup.address(host)]);
+        let offload = setup.offload[usize::from(host) - 1];
+        let config = Config { offload, ..Config::new(vec![setup.address(host)]) };
         let mut plane =
             Userspace::start(config, pipeline, Arc::clone(&ports), Box::new(heard.clone()))
                 .unwrap();
@@ -235,7 +238,11 @@ fn carries_everything(setup: Setup) {
     assert_eq!(capture.lost().unwrap(), 0);
     let expected = if setup.encap { (17, true) } else { (50, false) };
     assert_eq!(kinds(&packets), [expected], "{} packets", packets.len());
-    assert!(packets.len() > 2000);
+    let bytes: usize = packets.iter().map(|packet| packet.bytes.len()).sum();
+    assert!(bytes > 6_000_000);
+    // Both ways; with offload in UDP many at a time.
+    let large = packets.iter().filter(|packet| packet.bytes.len() > 1500).count();
+    assert_eq!(large > 20, setup.encap && setup.offload != [false; 2], "{large}");
 
     let used = pair.b.run(|| b.plane.pipeline().snapshot(clock::now()));
     assert!(
@@ -252,7 +259,8 @@ fn carries_everything(setup: Setup) {
     }
 }
 
-const PLAIN: Setup = Setup { mode: Mode::Transport, encap: false, v6: false, optional: false };
+const PLAIN: Setup =
+    Setup { mode: Mode::Transport, encap: false, v6: false, optional: false, offload: [true; 2] };
 
 #[test]
 fn transport_v4() {
@@ -282,6 +290,21 @@ fn tunnel_v4() {
 #[test]
 fn tunnel_v6_in_udp() {
     carries_everything(Setup { mode: Mode::Tunnel, encap: true, v6: true, ..PLAIN });
+}
+
+#[test]
+fn without_offload() {
+    let off = Setup { offload: [false; 2], ..PLAIN };
+    carries_everything(off);
+    carries_everything(Setup { encap: true, ..off });
+    carries_everything(Setup { mode: Mode::Tunnel, encap: true, v6: true, ..off });
+}
+
+#[test]
+fn with_offload_on_one_side() {
+    carries_everything(Setup { offload: [true, false], ..PLAIN });
+    carries_everything(Setup { offload: [false, true], encap: true, ..PLAIN });
+    carries_everything(Setup { offload: [true, false], encap: true, v6: true, ..PLAIN });
 }
 
 #[test]

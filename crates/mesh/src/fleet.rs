@@ -131,6 +131,7 @@ impl Fleet {
             ike_proposals: peer.ike_proposals.proposals,
             child: Arc::new(self.child(remote, peer.esp_proposals.proposals, &times)),
             force_encap: manifest.force_udp_encapsulation,
+            prefer_encap: self.loaded.prefer_encap,
             dpd_delay: dpd.map(|delay| times.about(delay)),
             ike_rekey_after: times.rekey_after(ike),
             ike_hard_lifetime: hard(ike),

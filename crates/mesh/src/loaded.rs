@@ -13,6 +13,8 @@ pub struct Loaded {
     pub plan: Plan,
     /// What this host proves itself with, made from the manifest's credentials.
     pub auth: ike::Auth,
+    /// This host's data plane carries ESP faster in UDP: so it goes to peers of which the same holds.
+    pub prefer_encap: bool,
     /// Certificates in use, for `status` and for warnings.
     pub certificates: Vec<CertificateFact>,
 }

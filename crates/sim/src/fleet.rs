@@ -270,6 +270,7 @@ impl Fleet {
             sha256: "0".repeat(64),
             plan: plan.unwrap_or_else(|error| panic!("no plan for a simulated host: {error}")),
             auth,
+            prefer_encap: false,
             certificates,
         }
     }

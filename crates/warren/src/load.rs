@@ -141,6 +141,7 @@ impl Accepted {
             sha256: self.sha256.clone(),
             plan,
             auth: self.auth.clone(),
+            prefer_encap: false,
             certificates: self.certificates(),
         })
     }

@@ -20,7 +20,7 @@ use crate::context::{Context, NATT_PORT};
 use crate::endpoint::Now;
 use crate::error::{Failure, Misbehaviour};
 use crate::exchange::auth::Handshake;
-use crate::exchange::intermediate;
+use crate::exchange::{encap, intermediate};
 use crate::ike_sa::{
     Arrived, Ends, IkeSa, State, error_notify, find_error, find_notify, plain_notify,
 };
@@ -165,6 +165,7 @@ impl Sent {
         payloads.push(Payload::Ke(KePayload { method: self.method, data: self.public.clone() }));
         payloads.push(Payload::Nonce(opening.nonce.clone()));
         payloads.extend(nat_payloads(cx, sa)?);
+        payloads.extend(encap::payload(&sa.config));
         payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
         payloads.extend(fragmentation_payload(&sa.config));
         if sa.config.ppk.is_some() {
@@ -354,7 +355,7 @@ impl Sent {
         sa.fragmentation = fragmentation(&sa.config, &answer.payloads);
         if let Some(nat) = natt {
             sa.nat = nat;
-            sa.encap = nat.any() || sa.config.force_encap;
+            sa.encap = nat.any() || encap::wanted(&sa.config, &answer.payloads);
         }
         if sa.encap {
             sa.local.set_port(NATT_PORT);

@@ -4,6 +4,7 @@ pub(crate) mod auth;
 pub(crate) mod child;
 pub(crate) mod create_child;
 pub(crate) mod delete;
+mod encap;
 pub(crate) mod followup;
 pub(crate) mod init;
 pub(crate) mod intermediate;

@@ -291,6 +291,30 @@ fn forced_encapsulation_floats_to_4500() {
 }
 
 #[test]
+fn esp_goes_in_udp_where_both_prefer_it_and_only_there() {
+    for (a_prefers, b_prefers) in [(true, true), (true, false), (false, true)] {
+        let (mut a, mut b) = peers(|_| {});
+        (a.prefer_encap, b.prefer_encap) = (a_prefers, b_prefers);
+        let mut world = World::new(Arc::new(Toy), 14, a, b);
+        world.traffic = true;
+        world.initiate(0);
+        world.run_secs(3);
+        world.assert_settled();
+        world.assert_no_loss();
+        let both = a_prefers && b_prefers;
+        let port = if both { 4500 } else { 500 };
+        for host in &world.hosts {
+            let info = &host.endpoint.ike_sas()[0];
+            assert_eq!((info.local.port(), info.remote.port()), (port, port));
+            for sa in host.inbound().into_iter().chain(host.outbound()) {
+                assert_eq!(sa.encap.is_some(), both);
+            }
+            assert_eq!(host.endpoint.children()[0].encap, both);
+        }
+    }
+}
+
+#[test]
 fn nobody_answers() {
     let mut world = toy(15, |_| {});
     world.hosts[1].directory.config = Arc::new(peer(B, "10.0.0.99".parse().unwrap()));

@@ -1,13 +1,14 @@
 //! From the wire to this host's stack (RFC 4301 5.2).
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
-use wire::esp::parse_header;
+use wire::esp::{HEADER_LEN, parse_header};
 
 use crate::dataplane::{DataplaneEvent, PacketInfo};
-use crate::esp::{self, OpenError, Opened};
-use crate::packet::{self, HeaderFields, Headers, proto};
+use crate::esp::{self, Family, OpenError, Opened};
+use crate::packet::{self, HeaderFields, Headers, IPV4_HEADER, IPV6_HEADER, proto};
 use crate::sa::{Mode, SaKey};
 use crate::sad::{Charge, Entry};
 use crate::spd::Action;
@@ -19,17 +20,55 @@ use super::{Emit, OuterInfo, Pipeline, locked, reading};
 /// The counter to be counted when a packet is dropped.
 type Dropped<'a> = &'a Counter;
 
+/// The packet that was in an ESP packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside {
+    /// Where it lies in the buffer: a whole IP packet.
+    pub range: Range<usize>,
+    /// Its headers.
+    pub headers: Headers,
+}
+
+/// Bytes that must be free before an ESP packet that is opened where it is, in transport mode between addresses of
+/// this family: the IP header goes there.
+pub const fn headroom(family: Family) -> usize {
+    match family {
+        Family::V4 => IPV4_HEADER - HEADER_LEN,
+        Family::V6 => IPV6_HEADER - HEADER_LEN,
+    }
+}
+
 impl Pipeline {
     /// An ESP packet from the wire: `esp` begins with the SPI. The buffer is taken over.
     pub fn inbound(&self, now: Instant, outer: OuterInfo, esp: &mut Vec<u8>, emit: &mut Vec<Emit>) {
-        match self.accept(now, outer, std::mem::take(esp)) {
-            Ok(Some(packet)) => {
+        let room = headroom(Family::V6);
+        let mut buffer = std::mem::take(esp);
+        buffer.splice(..0, std::iter::repeat_n(0, room));
+        if let Some(Inside { range, .. }) = self.open(now, outer, &mut buffer, room) {
+            buffer.truncate(range.end);
+            buffer.drain(..range.start);
+            emit.push(Emit::Deliver(buffer));
+        }
+    }
+
+    /// An ESP packet from the wire, opened where it is: it begins at `at` and ends with the buffer. What stands within
+    /// [`headroom`] before it may be overwritten; where there is less, a packet in transport mode is not taken.
+    pub fn open(
+        &self,
+        now: Instant,
+        outer: OuterInfo,
+        buffer: &mut [u8],
+        at: usize,
+    ) -> Option<Inside> {
+        match self.accept(now, outer, buffer, at) {
+            Ok(Some(inside)) => {
                 self.counters.in_delivered.count();
-                emit.push(Emit::Deliver(packet));
+                return Some(inside);
             }
             Ok(None) => self.counters.in_dummy.count(),
             Err(counter) => counter.count(),
         }
+        None
     }
 
     /// The packet inside; `None` for a dummy.
@@ -37,10 +76,12 @@ impl Pipeline {
         &self,
         now: Instant,
         outer: OuterInfo,
-        mut esp: Vec<u8>,
-    ) -> Result<Option<Vec<u8>>, Dropped<'_>> {
+        buffer: &mut [u8],
+        at: usize,
+    ) -> Result<Option<Inside>, Dropped<'_>> {
         let counters = &self.counters;
-        let (spi, low) = parse_header(&esp).ok_or(&counters.in_malformed)?;
+        let esp = buffer.get_mut(at..).ok_or(&counters.in_malformed)?;
+        let (spi, low) = parse_header(esp).ok_or(&counters.in_malformed)?;
         let found = reading(&self.sad).inbound(outer.dst, spi).cloned();
         let Some(entry) = found else {
             let key = SaKey { dst: outer.dst, spi };
@@ -50,17 +91,20 @@ impl Pipeline {
         if entry.is_expired(now) {
             return Err(&counters.in_expired);
         }
-        let opened = self.verify(now, &entry, outer, low, &mut esp)?;
+        let opened = self.verify(now, &entry, outer, low, esp)?;
         if opened.next_header == proto::NO_NEXT_HEADER {
             return Ok(None);
         }
-        esp.truncate(opened.start + opened.len);
-        let (packet, info) = match entry.sa.mode {
-            Mode::Transport => self.decap_transport(&entry, outer, opened, esp)?,
-            Mode::Tunnel => self.decap_tunnel(outer, opened, esp)?,
+        let payload = at + opened.start..at + opened.start + opened.len;
+        let inside = match entry.sa.mode {
+            Mode::Transport => {
+                self.decap_transport(&entry, outer, opened.next_header, buffer, payload)?
+            }
+            Mode::Tunnel => self.decap_tunnel(outer, opened.next_header, buffer, payload)?,
         };
+        let info = inside.headers.info(&buffer[inside.range.clone()]);
         self.check_selectors(&entry, &info)?;
-        Ok(Some(packet))
+        Ok(Some(inside))
     }
 
     /// Replay check, ICV, replay update, limits: in this order (RFC 4303 3.4.3).
@@ -121,48 +165,51 @@ impl Pipeline {
         &self,
         entry: &Entry,
         outer: OuterInfo,
-        opened: Opened,
-        mut packet: Vec<u8>,
-    ) -> Result<(Vec<u8>, PacketInfo), Dropped<'_>> {
+        next_header: u8,
+        buffer: &mut [u8],
+        payload: Range<usize>,
+    ) -> Result<Inside, Dropped<'_>> {
         let malformed = &self.counters.in_malformed;
         let fields = HeaderFields {
             src: entry.sa.src,
             dst: entry.sa.dst,
-            protocol: opened.next_header,
+            protocol: next_header,
             tos: outer.tos,
             ttl: outer.ttl,
             dont_fragment: false,
         };
-        let header = fields.build(opened.len).ok_or(malformed)?;
-        packet::replace_prefix(&mut packet, opened.start, &header);
-        let headers = self.parse_inner(&packet)?;
+        let header = fields.build(payload.len()).ok_or(malformed)?;
+        let start = payload.start.checked_sub(header.len()).ok_or(malformed)?;
+        buffer[start..payload.start].copy_from_slice(&header);
+        let range = start..payload.end;
+        let packet = &mut buffer[range.clone()];
+        let headers = self.parse_inner(packet)?;
         if entry.sa.encap.is_some() {
-            checksum::refresh(&mut packet, &headers);
+            checksum::refresh(packet, &headers);
         }
-        let info = headers.info(&packet);
-        Ok((packet, info))
+        Ok(Inside { range, headers })
     }
 
     fn decap_tunnel(
         &self,
         outer: OuterInfo,
-        opened: Opened,
-        mut packet: Vec<u8>,
-    ) -> Result<(Vec<u8>, PacketInfo), Dropped<'_>> {
-        packet.drain(..opened.start);
-        let mut headers = self.parse_inner(&packet)?;
+        next_header: u8,
+        buffer: &mut [u8],
+        payload: Range<usize>,
+    ) -> Result<Inside, Dropped<'_>> {
+        let packet = &mut buffer[payload.clone()];
+        let mut headers = self.parse_inner(packet)?;
         let expected = if headers.src.is_ipv4() { proto::IPV4 } else { proto::IPV6 };
-        if opened.next_header != expected {
+        if next_header != expected {
             return Err(&self.counters.in_malformed);
         }
-        // What is behind the inner packet is traffic flow confidentiality padding (RFC 4303 2.7).
-        packet.truncate(headers.total_len);
         let tos = ecn::decapsulate(headers.tos, outer.tos).ok_or(&self.counters.in_ecn_dropped)?;
         if tos != headers.tos {
-            packet::set_tos(&mut packet, &mut headers, tos);
+            packet::set_tos(packet, &mut headers, tos);
         }
-        let info = headers.info(&packet);
-        Ok((packet, info))
+        // What is behind the inner packet is traffic flow confidentiality padding (RFC 4303 2.7).
+        let range = payload.start..payload.start + headers.total_len;
+        Ok(Inside { range, headers })
     }
 
     fn parse_inner(&self, packet: &[u8]) -> Result<Headers, Dropped<'_>> {

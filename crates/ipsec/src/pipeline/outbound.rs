@@ -18,7 +18,7 @@ use super::queue::Waiting;
 use super::{Emit, OuterPacket, Pipeline, carrier, locked, reading, writing};
 
 /// TTL of a tunnel's outer header.
-const TUNNEL_TTL: u8 = 64;
+pub(super) const TUNNEL_TTL: u8 = 64;
 
 /// Which SA a packet needs.
 #[derive(Clone, Copy)]
@@ -203,18 +203,8 @@ impl Pipeline {
         let Outgoing { packet, headers, .. } = out;
         // As the receiver counts: what ESP protects.
         let clear = if sa.mode == Mode::Transport { headers.esp_at } else { 0 };
-        let charge = entry.charge(now, packet.len().saturating_sub(clear));
-        let seq = match charge {
-            Charge::Over => None,
-            Charge::Within | Charge::Soft => entry.next_seq(),
-        };
-        let Some(seq) = seq else {
-            self.counters.out_seq_exhausted.count();
-            return self.retire(entry);
-        };
-        if charge == Charge::Soft {
-            locked(&self.events).vital(DataplaneEvent::SoftLimit(sa.key()));
-        }
+        let protected = packet.len().saturating_sub(clear);
+        let Some(seq) = self.number(now, entry, protected) else { return };
         let packet = seal(entry, seq, packet, &headers, may_fragment);
         self.counters.out_protected.count();
         emit.push(match sa.encap {
@@ -225,6 +215,22 @@ impl Pipeline {
                 remote: SocketAddr::new(sa.dst, encap.remote_port),
             },
         });
+    }
+
+    /// Charges a packet with so many bytes to its SA, and gives it a sequence number; `None` where there are no more.
+    pub(super) fn number(&self, now: Instant, entry: &Arc<Entry>, bytes: usize) -> Option<u64> {
+        let charge = entry.charge(now, bytes);
+        let seq = match charge {
+            Charge::Over => None,
+            Charge::Within | Charge::Soft => entry.next_seq(),
+        };
+        if seq.is_none() {
+            self.counters.out_seq_exhausted.count();
+            self.retire(entry);
+        } else if charge == Charge::Soft {
+            locked(&self.events).vital(DataplaneEvent::SoftLimit(entry.sa.key()));
+        }
+        seq
     }
 
     /// Whether the packet fits its path; else its sender is told. `Some(true)`: only in fragments.
@@ -272,7 +278,7 @@ impl Outgoing {
 }
 
 /// Lengths of the packet around one ESP packet.
-struct Frame {
+pub(super) struct Frame {
     shape: Shape,
     /// Bytes of the outer packet before ESP.
     before: usize,
@@ -281,7 +287,7 @@ struct Frame {
 }
 
 impl Frame {
-    fn of(sa: &Sa, shape: Shape, headers: &Headers) -> Self {
+    pub(super) fn of(sa: &Sa, shape: Shape, headers: &Headers) -> Self {
         let udp = if sa.encap.is_some() { UDP_HEADER } else { 0 };
         let (outer, kept) = match sa.mode {
             Mode::Transport => (headers.esp_at, headers.esp_at),
@@ -290,7 +296,7 @@ impl Frame {
         Self { shape, before: outer + udp, kept }
     }
 
-    fn outer_len(&self, packet: usize) -> usize {
+    pub(super) fn outer_len(&self, packet: usize) -> usize {
         self.before + self.shape.sealed_len(packet - self.kept)
     }
 

@@ -128,6 +128,11 @@ impl Rtnl {
         self.set(name, |body| body.u32(IFLA_TXQLEN, packets))
     }
 
+    /// Sets how many bytes the stack leaves to the interface to be cut into packets, at most.
+    pub fn set_largest(&mut self, name: &str, bytes: u32) -> Result<(), Error> {
+        self.set(name, |body| body.u32(IFLA_GSO_MAX_SIZE, bytes))
+    }
+
     /// Renames an interface, which must be down.
     pub fn rename(&mut self, name: &str, to: &str) -> Result<(), Error> {
         check_name(to)?;
@@ -156,6 +161,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_TXQLEN: u16 = 13;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;

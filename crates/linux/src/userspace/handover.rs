@@ -29,7 +29,7 @@ use crate::tun::Tun;
 use crate::udp::Ports;
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Addresses, networks, interfaces: of each at most.
 const MAX_ITEMS: usize = 1 << 16;
@@ -192,7 +192,9 @@ fn config(r: &mut Reader<'_>) -> Kept<Config> {
     let interface = text(r)?;
     let (mark, table, rule_priority, overhead) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
     let addresses: Vec<IpAddr> = many(r, MAX_ITEMS, ip)?;
-    Ok(Config { interface, mark, table, rule_priority, addresses, overhead })
+    // The device says for itself what it does.
+    let offload = true;
+    Ok(Config { interface, mark, table, rule_priority, addresses, overhead, offload })
 }
 
 fn put_networks(out: &mut Vec<u8>, networks: &Networks) {

@@ -32,6 +32,8 @@ const DEVICE_METRIC: u32 = 10;
 const BLACKHOLE_METRIC: u32 = 1000;
 /// Packets that wait for the outbound thread.
 const QUEUE: u32 = 4096;
+/// Bytes that the stack leaves to the device to be cut, at most.
+const LARGEST: u32 = 60_000;
 /// Least MTU of a device that carries IPv6 (RFC 8200 5), and of one that does not (RFC 791).
 const LEAST_MTU: (u32, u32) = (1280, 576);
 const USUAL_MTU: u32 = 1500;
@@ -41,7 +43,8 @@ const ALIAS_WITHIN: Duration = Duration::from_secs(2);
 impl Steering {
     /// Makes the device. What leads into it comes with [`Steering::sync`].
     pub(super) fn start(config: Config) -> Result<Self, Error> {
-        let tun = Tun::open(&config.interface, tun::Options::default())?;
+        let options = tun::Options { offload: config.offload, ..tun::Options::default() };
+        let tun = Tun::open(&config.interface, options)?;
         let mut steering = Self::adopt(config, tun, None, BTreeMap::new())?;
         steering.furnish()?;
         Ok(steering)
@@ -74,6 +77,8 @@ impl Steering {
         {
             let _ = set_sysctl(&format!("net/ipv6/conf/{name}/{key}"), value);
         }
+        // What it is larger than would not fit one datagram once it is sealed. Kernels before 4.16 cannot be told.
+        let _ = self.rtnl.set_largest(&name, LARGEST);
         Ok(self.rtnl.set_queue_length(&name, QUEUE)?)
     }
 

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use ipsec::Instant;
-use ipsec::packet::{self, proto};
+use ipsec::packet::{Headers, proto};
 use ipsec::pipeline::{Emit, OuterPacket, Pipeline};
 
+use super::runs::{Out, Runs};
 use super::{Error, locked};
 use crate::datagram::Outgoing;
 use crate::errno::Errno;
 use crate::raw::{self, Ip, RawEsp, RawIp};
 use crate::route::Rtnl;
-use crate::tun::Tun;
+use crate::tun::{Offload, Tun};
 use crate::udp::{Ports, UdpSocket};
 
 /// Every way out of the data plane. Shared by all threads.
@@ -26,6 +27,8 @@ pub(super) struct Wires {
     /// Asked for path MTUs.
     rtnl: Mutex<Rtnl>,
     mark: u32,
+    /// The kernel cuts large UDP datagrams for us.
+    segments: AtomicBool,
     pub(super) counts: Counts,
     broken: Mutex<Option<String>>,
 }
@@ -37,6 +40,7 @@ pub(super) struct Counts {
     pub(super) send_failed: AtomicU64,
     pub(super) send_too_long: AtomicU64,
     pub(super) stack_refused: AtomicU64,
+    pub(super) stack_malformed: AtomicU64,
     pub(super) mark_lost: AtomicU64,
     pub(super) ike_in: AtomicU64,
     pub(super) keepalives_in: AtomicU64,
@@ -83,7 +87,12 @@ impl Wires {
         }
         let (rtnl, counts, broken) =
             (Mutex::new(Rtnl::open()?), Counts::default(), Mutex::default());
-        Ok(Self { tun, ports, esp, whole, rtnl, mark, counts, broken })
+        let offload = tun.offload() != Offload::None;
+        for socket in ports.sockets().iter().filter(|socket| socket.port() != 500) {
+            socket.set_coalesced(offload);
+        }
+        let segments = offload.into();
+        Ok(Self { tun, ports, esp, whole, rtnl, mark, segments, counts, broken })
     }
 
     /// Empties `emit`.
@@ -119,6 +128,7 @@ impl Wires {
             send_failed,
             send_too_long,
             stack_refused,
+            stack_malformed,
             mark_lost,
             ike_in,
             keepalives_in,
@@ -135,6 +145,7 @@ impl Wires {
             ("wire_keepalives_in", keepalives_in),
             ("wire_ike_in", ike_in),
             ("stack_refused", stack_refused),
+            ("stack_malformed", stack_malformed),
         ]
         .map(|(name, count)| (name, count.load(Relaxed)))
         .to_vec()
@@ -165,6 +176,77 @@ impl Wires {
         built
     }
 
+    /// Sends what was sealed, and empties it.
+    pub(super) fn send_runs(&self, pipeline: &Pipeline, now: Instant, runs: &mut Runs) {
+        if runs.is_empty() {
+            return;
+        }
+        let large = self.segments.load(Relaxed);
+        let mut too_long = BTreeSet::new();
+        let mut again = Vec::new();
+        for (socket, items) in runs.by_socket(large) {
+            let sent = self.send_to(socket, &items, |item, errno| match item.segment {
+                0 => self.refused(item.remote.ip(), errno, &mut too_long),
+                // Not as one; each for itself, and what is wrong with it will show.
+                _ => {
+                    // EIO: the device computes no checksums.
+                    if errno == Errno::EIO {
+                        self.segments.store(false, Relaxed);
+                    }
+                    again.push((socket, *item));
+                }
+            });
+            self.counts.sent.fetch_add(sent as u64, Relaxed);
+        }
+        for (socket, item) in again {
+            let pieces = item.bytes.chunks(item.segment.into());
+            let pieces: Vec<_> =
+                pieces.map(|bytes| Outgoing { segment: 0, bytes, ..item }).collect();
+            let sent = self.send_to(socket, &pieces, |item, errno| {
+                self.refused(item.remote.ip(), errno, &mut too_long);
+            });
+            self.counts.sent.fetch_add(sent as u64, Relaxed);
+        }
+        runs.clear();
+        self.learn(pipeline, now, too_long);
+    }
+
+    /// How many packets went out.
+    fn send_to<'a>(
+        &self,
+        socket: Out,
+        items: &[Outgoing<'a>],
+        mut failed: impl FnMut(&Outgoing<'a>, Errno),
+    ) -> usize {
+        let (mut lost, mut each) = (0, |index: usize, errno| {
+            let item: &Outgoing<'a> = &items[index];
+            failed(item, errno);
+            pieces(item)
+        });
+        let all: usize = items.iter().map(pieces).sum();
+        match socket {
+            Out::Raw(ip) => match self.esp.iter().find(|socket| socket.ip() == ip) {
+                Some(socket) => drop(socket.send(items, |i, errno| lost += each(i, errno))),
+                None => lost = each(0, Errno::EAFNOSUPPORT),
+            },
+            Out::Udp(ip, port) => match self.ports.get(ip, port) {
+                Some(socket) => drop(socket.send(items, |i, errno| lost += each(i, errno))),
+                None => lost = each(0, Errno::EADDRNOTAVAIL),
+            },
+        }
+        all - lost
+    }
+
+    fn refused(&self, dst: IpAddr, errno: Errno, too_long: &mut BTreeSet<IpAddr>) {
+        match errno {
+            Errno::EMSGSIZE => {
+                self.counts.send_too_long.fetch_add(1, Relaxed);
+                too_long.insert(dst);
+            }
+            _ => drop(self.counts.send_failed.fetch_add(1, Relaxed)),
+        }
+    }
+
     fn deliver(&self, packet: &[u8]) {
         if !matches!(self.tun.write(packet), Ok(true)) {
             self.counts.stack_refused.fetch_add(1, Relaxed);
@@ -174,15 +256,7 @@ impl Wires {
     /// Sends; returns to whom packets were too long.
     fn send(&self, sorted: Sorted<'_>) -> BTreeSet<IpAddr> {
         let mut too_long = BTreeSet::new();
-        let mut failed = |dst: IpAddr, errno: Errno| match errno {
-            Errno::EMSGSIZE => {
-                self.counts.send_too_long.fetch_add(1, Relaxed);
-                too_long.insert(dst);
-            }
-            _ => {
-                self.counts.send_failed.fetch_add(1, Relaxed);
-            }
-        };
+        let mut failed = |dst: IpAddr, errno: Errno| self.refused(dst, errno, &mut too_long);
         let mut sent = 0;
         for (family, items) in sorted.esp.iter().enumerate().filter(|(_, items)| !items.is_empty())
         {
@@ -252,9 +326,16 @@ impl<'a> Sorted<'a> {
     }
 }
 
+/// How many packets it is.
+fn pieces(item: &Outgoing<'_>) -> usize {
+    match item.segment {
+        0 => 1,
+        size => item.bytes.len().div_ceil(size.into()),
+    }
+}
+
 /// Whether a packet from the stack is one of our own whose mark somebody took away: it must not go round again.
-pub(super) fn is_our_own(packet: &[u8]) -> bool {
-    let Ok(headers) = packet::parse(packet) else { return false };
+pub(super) fn is_our_own(packet: &[u8], headers: &Headers) -> bool {
     if headers.protocol == proto::ESP {
         return true;
     }
@@ -269,6 +350,7 @@ fn outgoing(packet: &OuterPacket, remote: SocketAddr) -> Outgoing<'_> {
         tos: Some(packet.tos),
         ttl: Some(packet.ttl),
         dont_fragment: packet.dont_fragment,
+        segment: 0,
         bytes: &packet.esp,
     }
 }
@@ -287,6 +369,8 @@ fn destination(packet: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use ipsec::packet;
+
     use super::*;
 
     fn udp(from: &str, to: &str) -> Vec<u8> {
@@ -310,6 +394,8 @@ mod tests {
 
     #[test]
     fn own_packets_are_known_again() {
+        let is_our_own =
+            |packet: &[u8]| packet::parse(packet).is_ok_and(|h| super::is_our_own(packet, &h));
         assert!(is_our_own(&udp("10.0.0.1:500", "10.0.0.2:500")));
         assert!(is_our_own(&udp("[fd00::1]:4500", "[fd00::2]:9")));
         assert!(!is_our_own(&udp("10.0.0.1:53", "10.0.0.2:4500")));

@@ -85,7 +85,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     linux::sandbox::privileges()?;
     linux::sandbox::keep_secrets()?;
     let provider: Arc<dyn Provider> = Arc::new(Native);
-    let (site, loaded, notes) = Site::open(
+    let (site, mut loaded, notes) = Site::open(
         &args.manifest,
         args.rehearsal_credentials.as_deref(),
         provider.clone(),
@@ -104,6 +104,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     let jobs = Jobs::start(provider.clone(), done_sender)?;
     // Nothing can fail any more once routes and policies are there.
     let carrier = Carrier::open(&site, provider.clone(), args.data_plane, &args.state_dir)?;
+    loaded.prefer_encap = carrier.prefers_encap();
     let identity = Identity {
         address: site.address(),
         name: loaded.plan.name().map_or_else(host_name, str::to_owned),

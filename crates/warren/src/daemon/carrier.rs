@@ -110,6 +110,14 @@ impl Carrier {
         }
     }
 
+    /// Whether it carries ESP faster in UDP.
+    pub fn prefers_encap(&self) -> bool {
+        match &self.plane {
+            Plane::Userspace(userspace) => userspace.prefers_encap(),
+            Plane::Kernel { .. } => false,
+        }
+    }
+
     /// The data plane.
     pub fn dataplane(&mut self) -> &mut dyn Dataplane {
         match &mut self.plane {
@@ -269,6 +277,9 @@ fn kernel(upcalls: ToLoop, state_dir: &Path) -> Result<(Plane, Arc<Ports>), Carr
     Ok((Plane::Kernel { kernel, _listener }, ports))
 }
 
+/// Set to `off`, packets go to and from device and sockets one at a time, as where the kernel has no offload.
+const OFFLOAD: &str = "WARREN_OFFLOAD";
+
 fn userspace(
     site: &Site,
     provider: Arc<dyn Provider>,
@@ -277,6 +288,7 @@ fn userspace(
 ) -> Result<(Plane, Arc<Ports>), CarrierError> {
     let mut config = Config::new(vec![site.address()]);
     config.overhead = overhead(site.current());
+    config.offload = std::env::var_os(OFFLOAD).is_none_or(|value| value != "off");
     let former = Box::new(upcalls.clone());
     if let Some((plane, ports)) =
         handover::take(state_dir, provider.clone(), config.clone(), former)

@@ -278,7 +278,8 @@ impl Driver {
     }
 
     fn reload(&mut self, reauth: bool) -> Answer {
-        let (loaded, notes) = self.site.reload(now().unix).map_err(Refused::because)?;
+        let (mut loaded, notes) = self.site.reload(now().unix).map_err(Refused::because)?;
+        loaded.prefer_encap = self.carrier.prefers_encap();
         // Where packets may pass in the clear, none is led to policies that are not there yet; elsewhere none past them.
         let optional = self.site.current().optional();
         if !optional {

@@ -11,6 +11,8 @@ pub(crate) struct Answering {
     chosen: Chosen<IkeSuite>,
     handshake: Handshake,
     natt: bool,
+    /// Both ends prefer ESP in UDP.
+    agreed: bool,
 }
 
 /// A first request, looked at without keeping anything.
@@ -109,11 +111,12 @@ impl Request {
             spi_i,
             spi_r: cx.fresh_ike_spi(),
         };
-        let force = config.force_encap;
+        let wanted = encap::wanted(&config, &self.payloads);
+        let agreed = encap::agreed(&config, &self.payloads);
         let mut sa = IkeSa::new(id, config, ends, State::Gone);
         if let Some(nat) = natt {
             sa.nat = nat;
-            sa.encap = nat.any() || force;
+            sa.encap = nat.any() || wanted;
         }
         sa.fragmentation = fragmentation(&sa.config, &self.payloads);
         sa.window.begin();
@@ -131,8 +134,13 @@ impl Request {
             proven: None,
         };
         let job = key_share(cx, id, chosen.suite.ke, Some(self.ke.data));
-        sa.state =
-            State::InitAnswer(Box::new(Answering { job, chosen, handshake, natt: natt.is_some() }));
+        sa.state = State::InitAnswer(Box::new(Answering {
+            job,
+            chosen,
+            handshake,
+            natt: natt.is_some(),
+            agreed,
+        }));
         Ok(sa)
     }
 }
@@ -175,6 +183,9 @@ impl Answering {
         ];
         if self.natt {
             payloads.extend(nat_payloads(cx, sa)?);
+        }
+        if self.agreed {
+            payloads.extend(encap::payload(&sa.config));
         }
         if let Auth::Certificate(credentials) = &sa.config.auth {
             let request = crate::auth::certreq(&*cx.provider, &credentials.trust)
