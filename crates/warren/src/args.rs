@@ -65,6 +65,8 @@ pub enum Command {
     Guard(Guard),
     /// Decryption keys for analysis
     Keys(Keys),
+    /// The traffic inside the tunnels, as a list or as a capture for Wireshark
+    Capture(Capture),
     /// Show a capture as a ladder of IKE messages, decrypted where keys are known
     Decode(Decode),
     /// Certificates: a CA, leaves under it, and their inspection
@@ -231,6 +233,25 @@ pub struct Doctor {
     /// Where the daemon keeps its state.
     #[arg(long, value_name = "DIR", default_value = "/run/warren")]
     pub state_dir: PathBuf,
+}
+
+/// `warren capture`
+#[derive(Args, Debug)]
+pub struct Capture {
+    /// Only with this peer: an address, a name or a SPI.
+    pub peer: Option<String>,
+    /// Write a capture instead of a list; `-` is standard output: `warren capture -w - | wireshark -k -i -`.
+    #[arg(short, long, value_name = "PCAP")]
+    pub write: Option<PathBuf>,
+    /// Also write the keys of all live SAs there, as `warren keys export` does: where the kernel seals.
+    #[arg(long, value_name = "DIR")]
+    pub keys: Option<PathBuf>,
+    /// End after so many packets.
+    #[arg(long)]
+    pub count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long)]
+    pub seconds: Option<u64>,
 }
 
 /// `warren import`

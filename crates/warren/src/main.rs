@@ -15,6 +15,7 @@ mod decode;
 mod exit;
 mod lab;
 mod load;
+mod pcap;
 mod pki;
 mod print;
 mod when;
@@ -71,6 +72,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Keys(keys) => match &keys.command {
             KeysCommand::Export { wireshark } => commands::keys::export(control, wireshark, json),
         },
+        Command::Capture(args) => commands::capture::run(control, args, json),
         Command::Decode(args) => decode::run(args, json),
         Command::Pki(pki) => commands::pki::run(control, &pki.command, json),
         Command::Lab(lab) => lab::run(&lab.command, json),

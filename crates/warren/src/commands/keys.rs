@@ -14,15 +14,9 @@ use crate::print::println;
 /// Wireshark's names of the two tables in a profile's folder.
 const TABLES: [(&str, &str); 2] = [("ike", "ikev2_decryption_table"), ("esp", "esp_sa")];
 
-/// Writes both tables, readable by their owner only.
+/// Writes both tables, and says so.
 pub fn export(control: &Path, dir: &Path, json: bool) -> Result<(), Failure> {
-    let keys = client::get(control, "/v1/keys")?;
-    fs::create_dir_all(dir).map_err(|error| Failure::No(format!("{}: {error}", dir.display())))?;
-    for (key, file) in TABLES {
-        let path = dir.join(file);
-        write(&path, &keys[key])
-            .map_err(|error| Failure::No(format!("{}: {error}", path.display())))?;
-    }
+    let keys = save(control, dir)?;
     let count = |key: &str| keys[key].as_array().map_or(0, Vec::len);
     if json {
         println!(
@@ -44,6 +38,18 @@ pub fn export(control: &Path, dir: &Path, json: bool) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Writes both tables, readable by their owner only.
+pub fn save(control: &Path, dir: &Path) -> Result<Value, Failure> {
+    let keys = client::get(control, "/v1/keys")?;
+    fs::create_dir_all(dir).map_err(|error| Failure::No(format!("{}: {error}", dir.display())))?;
+    for (key, file) in TABLES {
+        let path = dir.join(file);
+        write(&path, &keys[key])
+            .map_err(|error| Failure::No(format!("{}: {error}", path.display())))?;
+    }
+    Ok(keys)
 }
 
 fn write(path: &Path, lines: &Value) -> std::io::Result<()> {

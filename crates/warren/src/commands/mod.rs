@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod capture;
 pub mod certificates;
 pub mod check;
 pub mod doctor;

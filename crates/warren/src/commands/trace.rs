@@ -12,6 +12,7 @@ use super::status::encode;
 use crate::args;
 use crate::client;
 use crate::exit::Failure;
+use crate::pcap;
 use crate::print::{complain, println};
 
 /// Live until Ctrl-C or the daemon's end; or what was recorded.
@@ -31,7 +32,7 @@ fn recorded(control: &Path, peer: &str, args: &args::Trace, json: bool) -> Resul
     let entries = answer["entries"].as_array().map_or(&[][..], Vec::as_slice);
     if let Some(path) = &args.write {
         let packets: Vec<(u64, Vec<u8>)> = entries.iter().filter_map(packet).collect();
-        write(path, &pcap(&packets))
+        write(path, &capture(&packets))
             .map_err(|error| Failure::No(format!("{}: {error}", path.display())))?;
         complain(format_args!("{}: {} messages", path.display(), packets.len()));
     }
@@ -85,7 +86,7 @@ fn shown(entry: &Value, detail: bool) -> Vec<String> {
 }
 
 /// `12:03:04.123456`, UTC.
-fn clock(nanos: u64) -> String {
+pub fn clock(nanos: u64) -> String {
     let time = mesh::time::rfc3339(nanos / 1_000_000_000);
     let time = time.get(11..19).unwrap_or_default();
     format!("{time}.{:06}", nanos % 1_000_000_000 / 1_000)
@@ -99,19 +100,9 @@ fn packet(entry: &Value) -> Option<(u64, Vec<u8>)> {
     Some((entry["at"].as_u64()?, bytes.collect::<Option<_>>()?))
 }
 
-/// A capture of whole IP packets (LINKTYPE_RAW) with times in nanoseconds.
-pub fn pcap(packets: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let words = |out: &mut Vec<u8>, words: &[u32]| {
-        words.iter().for_each(|word| out.extend(word.to_le_bytes()));
-    };
-    words(&mut out, &[0xa1b2_3c4d, 0x0004_0002, 0, 0, 0xffff, 101]);
-    for (at, packet) in packets {
-        let len = packet.len() as u32;
-        words(&mut out, &[(at / 1_000_000_000) as u32, (at % 1_000_000_000) as u32, len, len]);
-        out.extend(packet);
-    }
-    out
+fn capture(packets: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let records = packets.iter().flat_map(|(at, packet)| pcap::record(*at, packet));
+    pcap::header().into_iter().chain(records).collect()
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

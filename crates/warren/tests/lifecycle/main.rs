@@ -4,6 +4,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod captures;
 mod disagreements;
 mod doctor;
 mod exceptions;

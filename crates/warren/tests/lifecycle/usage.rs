@@ -54,6 +54,8 @@ fn no_daemon_ends_3() {
         &["explain", "10.77.0.1", "10.77.0.2"],
         &["mtu", "10.77.0.2"],
         &["trace", "10.77.0.2"],
+        &["capture"],
+        &["capture", "10.77.0.2"],
         &["trace", "10.77.0.2", "--recorded"],
         &["plan", file.to_str().unwrap()],
         &["keys", "export", "--wireshark", folder.to_str().unwrap()],

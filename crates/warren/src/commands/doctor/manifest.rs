@@ -9,7 +9,7 @@ use mesh::{CertificateFact, CertificateRole};
 
 use super::Scene;
 use super::finding::{Finding, Findings, Level};
-use crate::load::{Accepted, load};
+use crate::load::{Accepted, Ended, load_with};
 
 /// 2025-01-01: no build of this program is older, so no clock that is right can be.
 const EPOCH: u64 = 1_735_689_600;
@@ -20,7 +20,7 @@ pub fn check(scene: &mut Scene<'_>, wanted: Option<IpAddr>, all: &mut Vec<Findin
     check_clock(scene, now, &mut Findings::of("host", all));
     let mut found = Findings::of("manifest", all);
     let file = scene.file.display().to_string();
-    match load(&scene.file, &Native, now, None) {
+    match load_with(&scene.file, &Native, now, None, Ended::Accepted) {
         Ok(accepted) => {
             found.ok("accepted", file);
             in_force(scene, &accepted, &mut found);
