@@ -14,7 +14,7 @@ use linux::netns::Netns;
 use mesh::manifest::{Manifest, Place};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{DataPlane, Family, LabCommand, LabShape};
+use crate::args::{DataPlane, Family, KeyType, LabCommand, LabShape};
 use crate::exit::Failure;
 use crate::load;
 use crate::pki;
@@ -282,7 +282,8 @@ fn write_own(dir: &Path, family: Family) -> Result<PathBuf, Failure> {
 
 /// A CA and one certificate under it: `ca.pem`, `ca.key`, `instance.pem`, `instance.key`.
 pub fn write_credentials(dir: &Path, ca_name: &str) -> Result<(), Failure> {
-    let authority = Authority::new(dir, "ca", ca_name, 30 * pki::DAY).map_err(Failure::No)?;
+    let authority =
+        Authority::new(dir, "ca", ca_name, KeyType::Rsa3072, 30 * pki::DAY).map_err(Failure::No)?;
     authority.issue("instance", "lab instance", 30 * pki::DAY).map_err(Failure::No)
 }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Scenario;
+use crate::args::KeyType;
 use crate::lab::authority::Authority;
 use crate::lab::findings::Required;
+use crate::lab::recipe::Recipe;
 use crate::lab::rotation::make_anew;
-use crate::lab::stage::{ALL_UP, AllSas, Stage, Stopped, calm};
+use crate::lab::stage::{ALL_UP, AllSas, Sas, Stage, Stopped, calm};
 use crate::lab::streams::Pair;
 use crate::pki::DAY;
 
@@ -50,15 +52,16 @@ impl Scenario for Expired {
 
     fn play(&self, stage: &mut Stage<'_>) -> Result<(), Stopped> {
         stage.certify()?;
-        let begin = stage.now();
-        let next = Authority::new(stage.credentials(), "ca-next", "the lab's next CA", 30 * DAY)?;
+        let folder = stage.credentials().to_owned();
+        let (name, kind) = ("the lab's next CA", KeyType::Rsa3072);
+        let next = Authority::new(&folder, "ca-next", name, kind, 30 * DAY)?;
         next.issue("instance-next", "lab instance of next year", 30 * DAY)?;
+        let begin = stage.now();
         stage.start_all(0..stage.len())?;
         let pairs = stage.all_pairs();
         let (from, wire) = (stage.talk(pairs.clone())?, stage.wire());
         let took = stage.now() - begin;
-        expire(stage, &pairs, took)?;
-        let before = stage.all_sas();
+        let before = expire(stage, &pairs, took)?;
         living(stage, &pairs, &before, from)?;
         stage.no_clear("before the renewal", &wire);
         new_ones(stage)?;
@@ -66,13 +69,15 @@ impl Scenario for Expired {
     }
 }
 
-/// All hosts get certificates that are good for seconds, tunnels are authenticated by them, and those seconds pass.
-fn expire(stage: &mut Stage<'_>, pairs: &[Pair], took: Duration) -> Result<(), Stopped> {
+/// All hosts get certificates that are good for seconds, tunnels are authenticated by them, and those seconds pass. What
+/// stood before they had passed.
+fn expire(stage: &mut Stage<'_>, pairs: &[Pair], took: Duration) -> Result<AllSas, Stopped> {
     let seconds = SHORTEST + (took.as_secs_f64() * SLOWER) as u64;
     stage.step(format!("CA and certificate that are good for {seconds} s; tunnels are made anew"));
     let end = linux::clock::unix_now() + seconds;
     let folder = stage.credentials().to_owned();
-    let short = Authority::new(&folder, "ca-short", "the lab's CA that ends soon", seconds)?;
+    let (name, kind) = ("the lab's CA that ends soon", KeyType::P256);
+    let short = Authority::new(&folder, "ca-short", name, kind, seconds)?;
     short.issue("instance-short", "lab instance that ends soon", seconds)?;
     let recipe = stage.recipe.clone();
     let of = |leaf, cas: &[&str]| recipe.clone().certified(&folder, leaf, cas);
@@ -80,10 +85,10 @@ fn expire(stage: &mut Stage<'_>, pairs: &[Pair], took: Duration) -> Result<(), S
     let old = stage.all_sas();
     stage.put_manifests(&of("instance-short", &["ca", "ca-short"]))?;
     (0..stage.len()).try_for_each(|host| stage.reload_and_reauth(host))?;
-    stage.must(ALL_UP, "all tunnels made anew", |stage| {
+    let anew = stage.must(ALL_UP, "all tunnels made anew", |stage| {
         let all = stage.all_sas();
         let other = old.iter().all(|(pair, sas)| all.get(pair).is_some_and(|a| a.ike != sas.ike));
-        (other && calm(&all, pairs)).then_some(())
+        (other && calm(&all, pairs)).then_some(all)
     })?;
     each(stage, &of("instance-short", &["ca-short"]), Duration::ZERO)?;
     if linux::clock::unix_now() >= end {
@@ -93,7 +98,8 @@ fn expire(stage: &mut Stage<'_>, pairs: &[Pair], took: Duration) -> Result<(), S
     stage.step("waiting for their end");
     stage.must(Duration::from_secs(seconds + 5), "the end of all certificates", |stage| {
         (linux::clock::unix_now() > end && expired(stage) == 2 * stage.len()).then_some(())
-    })
+    })?;
+    Ok(anew)
 }
 
 /// Certificates that the hosts' own status calls expired.
@@ -130,7 +136,7 @@ fn living(
     }
     let rekeyed = stage.until(REASON, |stage| {
         let all = stage.all_sas();
-        let other = |(pair, sas): (&Pair, &crate::lab::stage::Sas)| {
+        let other = |(pair, sas): (&Pair, &Sas)| {
             all.get(pair).is_some_and(|new| new.ike != sas.ike && new.children != sas.children)
         };
         let mine = || after.iter().filter(|(pair, _)| pair.0 == 0);
@@ -224,11 +230,7 @@ fn renewal(stage: &mut Stage<'_>, pairs: &[Pair]) -> Result<(), Stopped> {
     Ok(())
 }
 
-fn each(
-    stage: &mut Stage<'_>,
-    recipe: &crate::lab::recipe::Recipe,
-    pause: Duration,
-) -> Result<(), Stopped> {
+fn each(stage: &mut Stage<'_>, recipe: &Recipe, pause: Duration) -> Result<(), Stopped> {
     for host in 0..stage.len() {
         stage.put_manifest(host, recipe)?;
         stage.reload(host)?;

@@ -1,6 +1,7 @@
 //! The CA is exchanged under a running fleet, in the three phases that every guide has.
 
 use super::Scenario;
+use crate::args::KeyType;
 use crate::lab::authority::Authority;
 use crate::lab::rotation::{self, Phase};
 use crate::lab::stage::{Stage, Stopped};
@@ -24,7 +25,8 @@ impl Scenario for RotateCa {
 
     fn play(&self, stage: &mut Stage<'_>) -> Result<(), Stopped> {
         stage.certify()?;
-        let next = Authority::new(stage.credentials(), "ca-2", "the lab's next CA", 30 * DAY)?;
+        let (folder, kind) = (stage.credentials().to_owned(), KeyType::Rsa3072);
+        let next = Authority::new(&folder, "ca-2", "the lab's next CA", kind, 30 * DAY)?;
         next.issue("instance-2", "lab instance of next year", 30 * DAY)?;
         stage.start_all(0..stage.len())?;
         stage.talk(stage.all_pairs())?;
