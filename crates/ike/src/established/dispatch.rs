@@ -302,6 +302,7 @@ pub(crate) fn timer(
         Timer::Liveness => liveness::due(&mut up, cx, sa, now),
         Timer::Keepalive => {
             cx.keepalive(sa.local, sa.remote);
+            liveness::behind_nat(&mut up, cx, sa, now);
             cx.timers.set(sa.id, Timer::Keepalive, now.at + sa.config.keepalive);
         }
         Timer::Retry => {

@@ -73,6 +73,17 @@ pub(crate) fn due(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now) 
     cx.timers.set(sa.id, Timer::Liveness, now.at + delay * percent / 100);
 }
 
+/// A keepalive holds a mapping, and cannot show the peer a new one: anybody could have sent it. If nothing came from the
+/// peer of late, it may be sending to where this host is no more, and is asked in a message that it verifies.
+pub(crate) fn behind_nat(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now) {
+    // The answer to the last question came shortly after the last keepalive: half the time is less than that is ago.
+    let silent = up.last_alive + sa.config.keepalive / 2 <= now.at;
+    let asks = sa.config.dpd_delay.is_some() && sa.window.outstanding().is_none();
+    if silent && asks && cx.pace.allows(now.at) {
+        up.push(Task::Probe);
+    }
+}
+
 /// What belongs into the answer to such a request: the same of this host, if the peer told.
 pub(crate) fn reply(cx: &Context, sa: &IkeSa, payloads: &[Payload]) -> Option<Payload> {
     find_notify(payloads, HELD).map(|_| held(cx, sa))

@@ -12,7 +12,11 @@ const PUBLIC: &str = "198.51.100.7";
 
 /// A is behind a NAT that shows as `PUBLIC` with ports from `base` on; B is not.
 fn behind_nat(base: u16) -> World {
-    let (a, mut b) = peers(|p| p.dpd_delay = Some(Duration::from_secs(40)));
+    behind_nat_with(base, Duration::from_secs(40))
+}
+
+fn behind_nat_with(base: u16, dpd_delay: Duration) -> World {
+    let (a, mut b) = peers(|p| p.dpd_delay = Some(dpd_delay));
     b.remote = PUBLIC.parse().unwrap();
     edit_child(&mut b, |c| c.remote_ts = child(B, PUBLIC.parse().unwrap()).remote_ts);
     let mut world = World::new(std::sync::Arc::new(crypto::toy::Toy), 1, a, b);
@@ -68,4 +72,19 @@ fn a_new_mapping_is_followed_on_verified_messages_alone() {
     crate::collide::rekey_child(&mut world, 1);
     world.run_secs(10);
     assert_eq!(world.hosts[1].outbound()[0].encap.unwrap().remote_port, 34_500);
+}
+
+#[test]
+fn a_new_mapping_is_shown_within_a_keepalives_time_though_nobody_sends() {
+    let mut world = behind_nat_with(20_000, Duration::from_secs(600));
+    world.initiate(0);
+    let moved = |to: SocketAddr| move |e: &Event| matches!(e, Event::PeerMoved { remote, .. } if *remote == to);
+    // At any time between two keepalives.
+    for (number, wait) in (0..).zip([25, 31, 38, 44]) {
+        world.run_secs(wait);
+        world.nat_port = Some(30_000 + number);
+        world.run_secs(21);
+        let new = public(30_000 + number + 4500);
+        assert_eq!(world.hosts[1].count(moved(new)), 1, "{}", world.story());
+    }
 }
