@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crypto::Provider;
 use ike::endpoint::Datagram;
@@ -14,24 +13,18 @@ use ipsec::pipeline::Pipeline;
 use ipsec::sa::Sa;
 use linux::listener::Listener;
 use linux::udp::Ports;
-use linux::userspace::{self, Config, IkeDatagram, MARK, Networks, PORTS, Upcalls, Userspace};
+use linux::userspace::{self, Config, MARK, Networks, PORTS, Userspace};
 use linux::xfrm::{self, Kernel, Missing};
 use mesh::plan::Plan;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::handover;
+use super::intake::{self, Intake, ToLoop};
 use super::site::{Site, own_addresses};
 use crate::args::DataPlane;
 
 /// The port of ESP in UDP (RFC 3948).
 const NAT_TRAVERSAL: u16 = 4500;
-/// IKE datagrams that may wait for the loop; what comes beyond that is dropped, and its sender sends again.
-const DATAGRAMS: usize = 4096;
-
-/// Of one IKE datagram, in bytes; ten large certificates fit.
-const LONGEST_IKE: usize = 16 << 10;
-
 /// Why it could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum CarrierError {
@@ -57,11 +50,10 @@ pub struct Carrier {
     plane: Plane,
     wake: Arc<Notify>,
     /// IKE datagrams from the wire.
-    pub datagrams: mpsc::Receiver<Datagram>,
+    pub intake: Intake,
     ports: Arc<Ports>,
     /// Warnings that hold and were given.
     said: BTreeSet<String>,
-    refused: Arc<AtomicU64>,
     refused_before: u64,
 }
 
@@ -84,9 +76,8 @@ impl Carrier {
             DataPlane::Kernel => xfrm::probe().map(|()| true)?,
             DataPlane::Auto => is_there(xfrm::probe()),
         };
-        let (sender, datagrams) = mpsc::channel(DATAGRAMS);
-        let (wake, refused) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
-        let upcalls = ToLoop { datagrams: sender, wake: wake.clone(), refused: refused.clone() };
+        let wake = Arc::new(Notify::new());
+        let (upcalls, intake) = intake::open(wake.clone());
         let (plane, ports) = if in_kernel {
             handover::dismiss(state_dir);
             kernel(upcalls, state_dir)?
@@ -94,7 +85,7 @@ impl Carrier {
             userspace(site, provider, upcalls, state_dir)?
         };
         let said = BTreeSet::new();
-        let mut carrier = Self { plane, wake, datagrams, ports, said, refused, refused_before: 0 };
+        let mut carrier = Self { plane, wake, intake, ports, said, refused_before: 0 };
         // What may pass in the clear does so until there are policies.
         if !site.current().optional() {
             carrier.follow(site.current());
@@ -154,7 +145,7 @@ impl Carrier {
     /// What the loop waits for: an IKE datagram, or that the data plane has events.
     pub async fn next(&mut self) -> Arrival {
         tokio::select! {
-            Some(datagram) = self.datagrams.recv() => Arrival::Datagram(datagram),
+            Some(datagram) = self.intake.next() => Arrival::Datagram(datagram),
             () = self.wake.notified() => Arrival::Events,
         }
     }
@@ -201,7 +192,7 @@ impl Carrier {
 
     /// IKE datagrams that were dropped before anybody looked at them.
     pub fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
+        self.intake.refused()
     }
 
     /// The first policies are in place: what held until then, a guard or a former process, goes.
@@ -313,31 +304,4 @@ fn overhead(plan: &Plan) -> u32 {
         .max();
     most.and_then(|most| u32::try_from(most).ok())
         .unwrap_or_else(|| userspace::overhead(plan.mode()))
-}
-
-/// From the data plane's threads to the loop.
-#[derive(Clone)]
-struct ToLoop {
-    datagrams: mpsc::Sender<Datagram>,
-    wake: Arc<Notify>,
-    refused: Arc<AtomicU64>,
-}
-
-impl Upcalls for ToLoop {
-    fn ike(&self, datagram: IkeDatagram) {
-        let IkeDatagram { local, remote, bytes } = datagram;
-        if bytes.len() > LONGEST_IKE {
-            self.refused.fetch_add(1, Relaxed);
-            return;
-        }
-        if let Err(TrySendError::Full(_)) =
-            self.datagrams.try_send(Datagram { local, remote, bytes })
-        {
-            self.refused.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn events(&self) {
-        self.wake.notify_one();
-    }
 }

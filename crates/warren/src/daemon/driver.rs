@@ -168,7 +168,11 @@ impl Driver {
     ) -> Option<Ended> {
         tokio::select! {
             arrival = self.carrier.next() => match arrival {
-                Arrival::Datagram(datagram) => self.take_datagrams(datagram),
+                Arrival::Datagram(datagram) => {
+                    self.take_datagrams(datagram);
+                    // Whoever asks on the control socket is served between two bursts, however many there are.
+                    tokio::task::yield_now().await;
+                }
                 Arrival::Events => self.take_dataplane_events(),
             },
             Some((id, done)) = self.done.recv() => self.take_done(id, done),
@@ -184,7 +188,7 @@ impl Driver {
     fn take_datagrams(&mut self, first: Datagram) {
         self.take_datagram(first);
         for _ in 1..BURST {
-            let Ok(datagram) = self.carrier.datagrams.try_recv() else { return };
+            let Ok(datagram) = self.carrier.intake.try_next() else { return };
             self.carry_out();
             self.take_datagram(datagram);
         }

@@ -7,6 +7,7 @@ pub mod driver;
 pub mod flight;
 pub mod handover;
 pub mod holder;
+mod intake;
 pub mod jobs;
 pub mod journal;
 pub mod log;
