@@ -43,6 +43,8 @@ pub enum Command {
     Restart(Target),
     /// Rekey a peer's SAs now
     Rekey(Rekey),
+    /// Wait until tunnels are up: for units and scripts
+    Wait(Wait),
     /// Read the manifest again and change only what it changes
     Reload(Reload),
     /// Stop the daemon; its SAs and policies stay, so that nothing leaks and nothing breaks
@@ -123,6 +125,25 @@ pub struct Run {
     /// A lab may do to this daemon's data plane what nobody should.
     #[arg(long, hide = true)]
     pub rehearsal: bool,
+}
+
+/// `warren wait`
+#[derive(Args, Debug)]
+pub struct Wait {
+    /// Until all tunnels are up that somebody wants; what is meant where nothing is said.
+    #[arg(long, conflicts_with = "quorum")]
+    pub all: bool,
+    /// Until so many of a hundred are.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub quorum: Option<u8>,
+    /// No longer than so many seconds.
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    pub timeout: u64,
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok();
+    number.filter(|n| *n <= 100).ok_or_else(|| "a share is written `95` or `95%`".to_owned())
 }
 
 /// `warren decode`

@@ -59,6 +59,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             let action = if args.reauth { Action::Reauth } else { Action::Rekey };
             commands::tunnel::command(control, action, &args.peer, json)
         }
+        Command::Wait(wait) => commands::wait::run(control, wait, json),
         Command::Reload(args) => commands::tunnel::reload(control, args.reauth, json),
         Command::Stop(stop) => commands::tunnel::stop(control, stop.flush, json),
         Command::Monitor => commands::tunnel::monitor(control, json),

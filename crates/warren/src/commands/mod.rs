@@ -17,3 +17,4 @@ pub mod sim;
 pub mod status;
 pub mod trace;
 pub mod tunnel;
+pub mod wait;
