@@ -59,6 +59,7 @@ pub struct Capture {
 const RECEIVE_BUFFER: usize = 64 << 20;
 const SOL_PACKET: i32 = 263;
 const PACKET_STATISTICS: i32 = 6;
+const PACKET_IGNORE_OUTGOING: i32 = 23;
 const PACKET_OUTGOING: u8 = 4;
 const ETH_P_ALL: u16 = 3;
 
@@ -76,6 +77,15 @@ impl Capture {
         }
         sys::bind(fd.as_fd(), &link_address(index)).map_err(|errno| call("bind", errno))?;
         Ok(Self { fd, batch: RecvBatch::new(65_536), lost: 0 })
+    }
+
+    /// Begins to watch what comes into `interface` from outside; what goes out by it costs nothing.
+    pub fn open_incoming(interface: &str) -> Result<Self, Error> {
+        let capture = Self::open(interface)?;
+        // A kernel before 4.20 shows both.
+        let on = 1u32.to_ne_bytes();
+        let _ = sys::set_option(capture.fd.as_fd(), SOL_PACKET, PACKET_IGNORE_OUTGOING, &on);
+        Ok(capture)
     }
 
     /// The packets that have come by since the last call; does not wait.

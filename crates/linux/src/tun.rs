@@ -1,4 +1,4 @@
-//! TUN devices: IP packets to and from this host's own stack.
+//! TUN and TAP devices: packets or frames to and from this host's own stack.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -66,6 +66,8 @@ pub struct Options {
     pub multi_queue: bool,
     /// Packets come with checksums and segmentation undone, as far as the kernel has it: see [`Tun::offload`].
     pub offload: bool,
+    /// A TAP device: frames with their Ethernet headers, instead of IP packets.
+    pub ethernet: bool,
 }
 
 /// Whether devices can be made here: asks the driver, and makes none.
@@ -76,6 +78,7 @@ pub fn probe() -> Result<(), Error> {
 }
 
 const IFF_TUN: u16 = 1;
+const IFF_TAP: u16 = 2;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_MULTI_QUEUE: u16 = 0x100;
 const IFF_VNET_HDR: u16 = 0x4000;
@@ -95,8 +98,8 @@ impl Tun {
             .map_err(|e| Error::NoDriver(of(e)))?;
         let mut ifreq = [0; sys::IFREQ_LEN];
         ifreq[..name.len()].copy_from_slice(name.as_bytes());
-        let mode = IFF_TUN
-            | IFF_NO_PI
+        let mode = IFF_NO_PI
+            | if options.ethernet { IFF_TAP } else { IFF_TUN }
             | if options.multi_queue { IFF_MULTI_QUEUE } else { 0 }
             | if options.offload { IFF_VNET_HDR } else { 0 };
         ifreq[FLAGS_AT..FLAGS_AT + 2].copy_from_slice(&mode.to_ne_bytes());

@@ -30,6 +30,11 @@ impl<T> Agenda<T> {
         self.heap.push(Reverse(Entry { at, number: self.entered, what }));
     }
 
+    /// When the next is due.
+    pub fn first(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse(entry)| entry.at)
+    }
+
     /// What is next, if it is due by then.
     pub fn next_until(&mut self, until: Instant) -> Option<(Instant, T)> {
         if self.heap.peek()?.0.at > until {

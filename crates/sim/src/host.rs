@@ -48,6 +48,8 @@ pub struct Host {
     dice: Dice,
     /// What this host's clock shows when the world's shows zero.
     boot: Duration,
+    /// And its wall clock, in seconds since the Unix epoch.
+    unix: u64,
     pace: Pace,
     provider: Arc<dyn Provider>,
     tamper: Option<Tamper>,
@@ -132,6 +134,7 @@ impl Host {
             name,
             dice,
             boot,
+            unix: UNIX_BEGIN,
             pace,
             provider,
             tamper,
@@ -174,6 +177,11 @@ impl Host {
     /// Whether its data plane keeps unknown SPIs to itself.
     pub fn set_deaf(&mut self, deaf: bool) {
         self.deaf = deaf;
+    }
+
+    /// What its wall clock shows when the world's shows zero; [`UNIX_BEGIN`] at first.
+    pub fn set_unix(&mut self, unix: u64) {
+        self.unix = unix;
     }
 
     /// How slowly it works from now on.
@@ -502,7 +510,7 @@ impl Host {
     }
 
     fn now(&self, at: Instant) -> Now {
-        let unix = UNIX_BEGIN + at.since(Instant::ZERO).as_secs();
+        let unix = self.unix + at.since(Instant::ZERO).as_secs();
         Now { at: self.local(at), unix }
     }
 

@@ -37,30 +37,35 @@ impl Nat {
     /// A packet from inside; false: it has no port, and is dropped.
     pub fn out(&mut self, now: Instant, packet: &mut Packet) -> bool {
         let Some(port) = source(packet) else { return false };
-        let live = self.mappings.get_mut(port).filter(|m| now.since(m.used) < self.patience);
-        let outside = match live {
-            Some(mapping) => {
-                mapping.used = now;
-                mapping.outside
-            }
-            None => {
-                self.next = self.next.checked_add(1).unwrap_or(20_000);
-                self.mappings.insert(*port, Mapping { outside: self.next, used: now });
-                self.next
-            }
-        };
-        *port = outside;
+        *port = self.outside(now, *port);
         true
     }
 
     /// A packet from outside; false: there is no mapping for it.
     pub fn back(&self, now: Instant, packet: &mut Packet) -> bool {
         let Some(port) = destination(packet) else { return false };
-        let live = |m: &Mapping| now.since(m.used) < self.patience;
-        let found = self.mappings.iter().find(|(_, m)| m.outside == *port && live(m));
-        let Some((inside, _)) = found else { return false };
-        *port = *inside;
+        let Some(inside) = self.inside(now, *port) else { return false };
+        *port = inside;
         true
+    }
+
+    /// What a port inside becomes in a packet that leaves now.
+    pub fn outside(&mut self, now: Instant, port: u16) -> u16 {
+        let live = self.mappings.get_mut(&port).filter(|m| now.since(m.used) < self.patience);
+        if let Some(mapping) = live {
+            mapping.used = now;
+            return mapping.outside;
+        }
+        self.next = self.next.checked_add(1).unwrap_or(20_000);
+        self.mappings.insert(port, Mapping { outside: self.next, used: now });
+        self.next
+    }
+
+    /// Whose port inside a port outside is now; `None`: nobody's.
+    pub fn inside(&self, now: Instant, port: u16) -> Option<u16> {
+        let live = |m: &Mapping| now.since(m.used) < self.patience;
+        let found = self.mappings.iter().find(|(_, m)| m.outside == port && live(m));
+        found.map(|(inside, _)| *inside)
     }
 }
 

@@ -614,7 +614,7 @@ pub struct LabScenario {
     #[arg(long)]
     pub list: bool,
     /// How many hosts, where the scenario leaves a choice.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=120))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=1001))]
     pub hosts: Option<u16>,
     /// The operator's own manifest; what the scenario changes is laid over it.
     #[arg(short, long, value_name = "FILE")]
@@ -628,6 +628,9 @@ pub struct LabScenario {
     /// The program that takes the place of the running one where a scenario replaces it; a copy of this one if not given.
     #[arg(long, value_name = "PATH")]
     pub replacement: Option<PathBuf>,
+    /// Where the chances of lossy links and forged packets come from; another one each time if not given.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Keep logs and manifests in this folder.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,

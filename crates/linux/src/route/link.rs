@@ -19,6 +19,8 @@ pub struct Link {
     pub flags: u32,
     /// Index of the bridge (or other master) that it belongs to.
     pub master: Option<u32>,
+    /// Its hardware address, if that has six bytes, as Ethernet's have.
+    pub address: Option<[u8; 6]>,
     /// What it is: `veth`, `bridge`, `tun`; `None` for hardware and loopback.
     pub kind: Option<String>,
 }
@@ -157,6 +159,7 @@ impl Rtnl {
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
@@ -187,11 +190,13 @@ fn decode(body: &[u8]) -> Option<Link> {
         mtu: 0,
         flags: u32_at(body, 8)?,
         master: None,
+        address: None,
         kind: None,
     };
     for (kind, value) in Attributes::new(attributes) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
+            IFLA_ADDRESS => link.address = value.try_into().ok(),
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
             IFLA_MASTER => link.master = u32_at(value, 0),
             IFLA_LINKINFO => {

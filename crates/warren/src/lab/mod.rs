@@ -19,11 +19,15 @@ use crate::exit::Failure;
 use crate::load;
 use crate::pki;
 
+mod attacker;
 mod authority;
+mod crowd;
 pub mod daemons;
 mod demo;
 mod findings;
+mod line;
 pub mod net;
+mod path;
 mod probe;
 mod recipe;
 mod report;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use linux::netns::Netns;
 use linux::route::{NewLink, Rtnl};
+use linux::tun::{self, Tun};
 use serde::{Deserialize, Serialize};
 
 /// The hosts' interface towards it.
@@ -156,6 +157,46 @@ pub fn connect_ports(host: &Host, connected: bool) -> Result<(), String> {
         host.ports().iter().try_for_each(|port| rtnl.set_master(port, master))
     });
     set.map_err(text)
+}
+
+/// Frames that wait for a line at most: a burst is not to be lost where no loss is meant.
+const LINE_QUEUE: u32 = 10_000;
+
+/// Takes a host's first port out of the switch, and opens two devices: on one is the host, on the other the switch.
+/// They go when they are closed.
+pub fn open_line(host: &Host) -> Result<(Tun, Tun), String> {
+    let switch = Netns::open(&host.lab).map_err(text)?;
+    let [between, near, far] = ["line", "near", "far"].map(|end| format!("{}-{end}", host.name));
+    switch.run(|| {
+        let mut rtnl = Rtnl::open().map_err(text)?;
+        rtnl.create_link(&between, NewLink::Bridge).map_err(text)?;
+        rtnl.set_up(&between, true).map_err(text)?;
+        let devices = (device(&near, &between)?, device(&far, BRIDGE)?);
+        rtnl.set_master(&host.name, Some(&between)).map_err(text)?;
+        Ok(devices)
+    })
+}
+
+/// One more port of the lab's switch, with this program behind it. It goes when it is closed.
+pub fn open_port(lab: &str, name: &str) -> Result<Tun, String> {
+    Netns::open(lab).map_err(text)?.run(|| device(name, BRIDGE))
+}
+
+fn device(name: &str, master: &str) -> Result<Tun, String> {
+    let options = tun::Options { ethernet: true, ..Default::default() };
+    let device = Tun::open(name, options).map_err(text)?;
+    let mut rtnl = Rtnl::open().map_err(text)?;
+    rtnl.set_queue_length(name, LINE_QUEUE).map_err(text)?;
+    rtnl.set_master(name, Some(master)).map_err(text)?;
+    rtnl.set_up(name, true).map_err(text)?;
+    Ok(device)
+}
+
+/// The hardware address of a host's interface.
+pub fn hardware_address(host: &Host) -> Result<[u8; 6], String> {
+    let netns = Netns::open(&host.namespace()).map_err(text)?;
+    let link = netns.run(|| Rtnl::open()?.link(INTERFACE)).map_err(text)?;
+    link.address.ok_or_else(|| format!("{}: {INTERFACE} is no Ethernet", host.name))
 }
 
 /// Ends every process in the hosts' namespaces: daemons, and what they left running.

@@ -47,6 +47,15 @@ impl Recipe {
         self
     }
 
+    /// With this at the end of a list.
+    pub fn also(mut self, property: &str, value: Value) -> Self {
+        let list = self.0.entry(property).or_insert_with(|| json!([]));
+        if let Value::Array(list) = list {
+            list.push(value);
+        }
+        self
+    }
+
     /// Without this property.
     pub fn without(mut self, property: &str) -> Self {
         self.0.remove(property);
@@ -73,6 +82,8 @@ mod tests {
         }
         let enforced = recipe.clone().with("optional", json!(false)).text();
         assert!(enforced.contains("\"optional\": false") && !enforced.contains("true"));
+        let more = recipe.clone().also("ipsec_subnets", json!("10.100.0.0/16")).text();
+        assert!(more.contains("10.99.0.0/24") && more.contains("10.100.0.0/16"));
         assert!(!recipe.without("optional").text().contains("optional"));
     }
 

@@ -7,12 +7,16 @@
 mod add_remove;
 mod boot_gap;
 mod clusters;
+mod dpd_storm;
 mod drift;
 mod exempt;
 mod expired;
+mod flood;
 mod halfling;
 mod mesh;
+mod mtu;
 mod multi_homed;
+mod nat;
 mod reboot;
 mod rekey;
 mod restart;
@@ -20,6 +24,7 @@ mod rollout;
 mod rotate_ca;
 mod rotate_leaf;
 mod stuck_peer;
+mod thundering_herd;
 
 use super::net::Host;
 use super::stage::{Stage, Stopped};
@@ -42,6 +47,11 @@ pub trait Scenario: Sync {
     /// Least, usual and largest number of hosts.
     fn hosts(&self) -> (u16, u16, u16) {
         (2, 4, 60)
+    }
+
+    /// How many of so many hosts have a namespace and a daemon each; the others the scenario brings itself.
+    fn real_hosts(&self, hosts: u16) -> u16 {
+        hosts
     }
 
     /// What the hosts have beyond one interface with one address.
@@ -73,6 +83,11 @@ pub fn all() -> &'static [&'static dyn Scenario] {
         &expired::Expired,
         &clusters::Clusters,
         &multi_homed::MultiHomed,
+        &mtu::Mtu,
+        &dpd_storm::DpdStorm,
+        &nat::Nat,
+        &flood::Flood,
+        &thundering_herd::ThunderingHerd,
     ]
 }
 
@@ -171,7 +186,8 @@ mod tests {
         assert_eq!(names.len(), all().len());
         for scenario in all() {
             let (least, usual, most) = scenario.hosts();
-            assert!(2 <= least && least <= usual && usual <= most && most <= 120);
+            assert!(2 <= least && least <= usual && usual <= most && most <= 1001);
+            assert!((2..=120).contains(&scenario.real_hosts(most)));
             assert!(!scenario.about().is_empty() && !scenario.required().is_empty());
         }
     }

@@ -23,6 +23,7 @@ use super::{Lab, START, own_subnet};
 use crate::args::{LabScenario, LabShape};
 use crate::client;
 use crate::exit::Failure;
+use crate::load;
 use crate::print::println;
 
 /// How often conditions are looked at.
@@ -74,6 +75,7 @@ pub struct Stage<'a> {
     keep: Option<PathBuf>,
     state: PathBuf,
     began: Instant,
+    seed: u64,
     quiet: bool,
     stop: &'a Stop,
     watch: Option<Watch>,
@@ -98,13 +100,17 @@ impl<'a> Stage<'a> {
             return Err(Failure::Usage(format!("scenario {} is for {range}", scenario.name())));
         }
         let shape = LabShape {
-            hosts,
+            hosts: scenario.real_hosts(hosts),
             manifest: wanted.manifest.clone(),
             data_plane: wanted.data_plane,
             family: wanted.family,
             keep: wanted.keep.clone(),
         };
         let program = std::env::current_exe().map_err(Failure::no)?;
+        let seed = match wanted.seed {
+            Some(seed) => seed,
+            None => linux::random::os_seed().map_err(Failure::no)?[0].into(),
+        };
         let name = format!("warren-scenario-{}", std::process::id());
         let lab = Lab::build_with(&shape, &name, |hosts| scenario.furnish(hosts))?;
         let recipe = match &wanted.manifest {
@@ -115,7 +121,7 @@ impl<'a> Stage<'a> {
         let memory = Path::new("/dev/shm");
         let state = if memory.is_dir() { memory.join(&name) } else { lab.dir.join("state") };
         let mut stage = Self {
-            findings: Findings::new(scenario.name(), lab.hosts.len()),
+            findings: Findings::new(scenario.name(), usize::from(hosts)),
             daemons: lab.hosts.iter().map(|_| None).collect(),
             programs: vec![program; lab.hosts.len()],
             replacement: wanted.replacement.clone(),
@@ -125,6 +131,7 @@ impl<'a> Stage<'a> {
             lab,
             state,
             began: Instant::now(),
+            seed,
             quiet,
             stop,
             watch: None,
@@ -140,12 +147,23 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
+    /// Where chance comes from; it is said, so that it can be given again.
+    pub fn seed(&mut self) -> u64 {
+        self.step(format!("chance comes from --seed {}", self.seed));
+        self.seed
+    }
+
     /// The hosts.
     pub fn hosts(&self) -> &[Host] {
         &self.lab.hosts
     }
 
-    /// How many.
+    /// How many hosts there are to be, with those that the scenario brings itself.
+    pub fn wanted(&self) -> usize {
+        self.findings.hosts
+    }
+
+    /// How many have a daemon.
     pub fn len(&self) -> usize {
         self.lab.hosts.len()
     }
@@ -165,6 +183,14 @@ impl<'a> Stage<'a> {
         let host = &self.lab.hosts[0];
         ipnet::IpNet::new(host.address, host.prefix)
             .map_or_else(|_| host.address.into(), |net| net.trunc())
+    }
+
+    /// The last address of that subnet: no host of a lab has it.
+    pub fn last_address(&self) -> IpAddr {
+        match self.subnet() {
+            ipnet::IpNet::V4(net) => (u32::from(net.broadcast()) - 1).to_be_bytes().into(),
+            ipnet::IpNet::V6(net) => net.broadcast().into(),
+        }
     }
 
     /// Every host to every other.
@@ -392,6 +418,24 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// The most memory that a host's daemon has needed, in KiB.
+    pub fn memory(&self, host: usize) -> Result<u64, Stopped> {
+        let daemon = self.daemons[host].as_ref().ok_or_else(|| "no daemon".to_owned())?;
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.id()));
+        let status = status.map_err(|error| error.to_string())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+        Ok(number.ok_or_else(|| "the kernel does not say what memory is used".to_owned())?)
+    }
+
+    /// A host's manifest, as its daemon reads it.
+    pub fn accepted(&self, host: usize) -> Result<load::Accepted, Stopped> {
+        let credentials = self.lab.credentials.as_deref();
+        let now = linux::clock::unix_now();
+        let read = load::load(&self.manifest(host), &crypto::native::Native, now, credentials);
+        Ok(read.map_err(|refused| refused.to_string())?)
+    }
+
     /// What a host's state directory is: its lock, its journal.
     pub fn state_dir(&self, host: usize) -> PathBuf {
         self.state.join(self.name(host))
@@ -446,13 +490,21 @@ impl Stage<'_> {
         client::get(&self.control(host), "/v1/status").ok()
     }
 
+    /// What a host says of each other host that it knows.
+    pub fn peers(&self, host: usize) -> Vec<(usize, Value)> {
+        let mut status = self.status(host).unwrap_or_default();
+        let Value::Array(peers) = status["peers"].take() else { return Vec::new() };
+        let index = |peer: &Value| {
+            let address: IpAddr = peer["address"].as_str()?.parse().ok()?;
+            self.lab.hosts.iter().position(|host| host.address == address)
+        };
+        peers.into_iter().filter_map(|peer| Some((index(&peer)?, peer))).collect()
+    }
+
     /// What a host says of another.
     pub fn peer(&self, host: usize, other: usize) -> Value {
-        let address = self.address(other).to_string();
-        let status = self.status(host).unwrap_or_default();
-        let peers = status["peers"].as_array();
-        let found = peers.and_then(|all| all.iter().find(|peer| peer["address"] == *address));
-        found.cloned().unwrap_or_default()
+        let peers = self.peers(host);
+        peers.into_iter().find(|(peer, _)| *peer == other).map(|(_, peer)| peer).unwrap_or_default()
     }
 
     /// This program on a host, talking to that host's daemon.
@@ -498,14 +550,7 @@ impl Stage<'_> {
 
     /// A host's SAs with every other.
     pub fn sas_of(&self, host: usize) -> AllSas {
-        let status = self.status(host).unwrap_or_default();
-        let peers = status["peers"].as_array().cloned().unwrap_or_default();
-        let index = |peer: &Value| {
-            let address: IpAddr = peer["address"].as_str()?.parse().ok()?;
-            self.lab.hosts.iter().position(|host| host.address == address)
-        };
-        let with_index = peers.iter().filter_map(|peer| Some(((host, index(peer)?), sas(peer))));
-        with_index.collect()
+        self.peers(host).iter().map(|(peer, status)| ((host, *peer), sas(status))).collect()
     }
 
     /// The SAs of every host that has a daemon with every other.
@@ -676,6 +721,11 @@ impl Stage<'_> {
         if seen.missed > 0 {
             self.exactly("frames that the watch missed", seen.missed, 0);
         }
+    }
+
+    /// Whether each of these pairs has one IKE SA and one child SA, and both ends agree.
+    pub fn is_calm(&self, pairs: &[Pair]) -> Option<()> {
+        calm(&self.all_sas(), pairs).then_some(())
     }
 
     /// Waits until each of these pairs has one IKE SA and one child SA, and both ends agree.

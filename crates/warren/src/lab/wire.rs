@@ -115,7 +115,9 @@ impl Watch {
         let captures = hosts
             .iter()
             .flat_map(Host::ports)
-            .map(|port| switch.run(|| Capture::open(&port)).map_err(|error| error.to_string()))
+            .map(|port| {
+                switch.run(|| Capture::open_incoming(&port)).map_err(|error| error.to_string())
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let members: BTreeSet<IpAddr> = hosts.iter().flat_map(Host::addresses).collect();
         let mut watch = Self {

@@ -1,0 +1,178 @@
+//! A switch returns, and everybody initiates at one host within a second.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use ipnet::Ipv4Net;
+use linux::route::{MAIN_TABLE, Route, Rtnl};
+use serde_json::json;
+
+use super::Scenario;
+use crate::lab::crowd::{Crowd, Echo, Plan};
+use crate::lab::findings::Required;
+use crate::lab::net::INTERFACE;
+use crate::lab::probe::End;
+use crate::lab::stage::{ALL_UP, Stage, Stopped};
+
+/// `thundering-herd`
+pub struct ThunderingHerd;
+
+/// All are up within this, for each peer, both ends' public-key work being done on this machine …
+const FOR_EACH: Duration = Duration::from_millis(15);
+/// … and this for all of them.
+const FOR_ALL: Duration = Duration::from_secs(5);
+/// They initiate within this.
+const WITHIN: Duration = Duration::from_secs(1);
+/// How long the switch is away: everybody gives everybody up.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// `warren status` answers within this.
+const ANSWERS: Duration = Duration::from_secs(1);
+/// Handshakes that a host begins at once.
+const BUDGET: f64 = 64.0;
+/// What a daemon may need for each peer, at most, in KiB, and for itself.
+const MEMORY: (f64, f64) = (128.0, 65_536.0);
+/// Peers are looked for in here.
+const CROWD: [u8; 4] = [10, 100, 0, 0];
+/// Who is run into, and who looks on.
+const HOST: usize = 0;
+const OTHER: usize = 1;
+
+impl Scenario for ThunderingHerd {
+    fn name(&self) -> &'static str {
+        "thundering-herd"
+    }
+
+    fn about(&self) -> &'static str {
+        "a switch returns and 1,000 peers initiate at one host within a second"
+    }
+
+    fn required(&self) -> &'static str {
+        "no lost pair; handshakes paced; the daemon stays responsive; memory bounded"
+    }
+
+    fn hosts(&self) -> (u16, u16, u16) {
+        (3, 1001, 1001)
+    }
+
+    fn real_hosts(&self, _hosts: u16) -> u16 {
+        2
+    }
+
+    fn play(&self, stage: &mut Stage<'_>) -> Result<(), Stopped> {
+        let peers = stage.wanted() - 1;
+        let within = FOR_ALL + FOR_EACH * u32::try_from(peers).unwrap_or(u32::MAX);
+        let net = Ipv4Net::new_assert(CROWD.into(), 16);
+        let recipe = stage.recipe.clone().also("ipsec_subnets", json!(net));
+        let recipe = recipe.with("dpddelay", json!(10));
+        stage.put_manifests(&recipe)?;
+        let IpAddr::V4(router) = stage.last_address() else {
+            return Err(Stopped::Failed("this scenario speaks IPv4 only".into()));
+        };
+        let netns = stage.netns(HOST)?;
+        let route = Route {
+            gateway: Some(router.into()),
+            ..Route::unicast(net.into(), MAIN_TABLE, INTERFACE)
+        };
+        netns.run(|| Rtnl::open()?.add_route(&route)).map_err(|error| error.to_string())?;
+        let address = stage.address(HOST);
+        let _echo = Echo::start(&End { netns: &netns, address })?;
+        stage.start_all(0..stage.len())?;
+        let from = stage.talk(vec![(HOST, OTHER), (OTHER, HOST)])?;
+        let alone = stage.memory(HOST)?;
+        let wire = stage.wire();
+
+        let seed = stage.seed();
+        stage.step(format!("{peers} peers start within {} s", WITHIN.as_secs()));
+        let manifest = stage.accepted(HOST)?;
+        let first = u32::from(Ipv4Addr::from(CROWD)) + 1;
+        let members = (0..).map(|n| Ipv4Addr::from(first + n)).take(peers).collect();
+        let host = &stage.hosts()[HOST];
+        let plan = Plan { host, router, members, manifest: &manifest, within: WITHIN, seed };
+        let crowd = Crowd::enter(&plan)?;
+        let mut worst = Worst::default();
+        act(stage, &crowd, &mut worst, "start", within, peers)?;
+        let (begun, before) = (stage.memory(HOST)?, crowd.first_requests());
+
+        stage.step(format!("the switch is away for {} s", OUTAGE.as_secs()));
+        crowd.set_outage(true);
+        let end = stage.now() + OUTAGE;
+        while stage.now() < end {
+            worst.look(stage)?;
+            stage.wait(Duration::from_millis(200))?;
+        }
+        stage.step("the switch is back");
+        crowd.set_outage(false);
+        act(stage, &crowd, &mut worst, "return", within, peers)?;
+        let again = (crowd.first_requests() - before) as f64 / peers as f64;
+        stage.step(format!("{again:.1} IKE_SA_INIT requests for each pair after the outage"));
+
+        let paced = Required::AtMost(BUDGET, "at once");
+        stage.measure("handshakes that the host began, most", Some(worst.begun as f64), paced);
+        stage.within("slowest answer of `status`", Some(worst.answer), ANSWERS);
+        let memory = stage.memory(HOST)?;
+        stage.step(format!("memory: {alone} KiB, {begun} after the start, {memory} in the end"));
+        let most = Required::AtMost(MEMORY.1 + MEMORY.0 * peers as f64, "KiB");
+        stage.measure("memory of the daemon, most", Some(memory as f64), most);
+        for wrong in crowd.wrong() {
+            stage.findings.detail(wrong);
+        }
+        stage.exactly("what must never be, at the peers", crowd.wrong().len() as u64, 0);
+        stage.exactly("packets in the clear with the peers", crowd.clear(), 0);
+        stage.no_clear("meanwhile", &wire);
+        stage.no_loss("another pair", from, |_| true)?;
+        stage.quiet();
+        Ok(())
+    }
+}
+
+/// From now on all peers want the host: until all have heard from it, and one tunnel for each is left.
+fn act(
+    stage: &mut Stage<'_>,
+    crowd: &Crowd,
+    worst: &mut Worst,
+    what: &str,
+    within: Duration,
+    peers: usize,
+) -> Result<(), Stopped> {
+    let (since, began) = (crowd.now(), stage.now());
+    let up = stage.until(within + ALL_UP, |stage| {
+        let failed = worst.look(stage).is_err();
+        (failed || crowd.unanswered(since) == 0).then(|| stage.now() - began)
+    })?;
+    stage.within(format!("{what}: all {peers} peers talk with the host"), up, within);
+    stage.exactly(format!("{what}: lost pairs"), crowd.unanswered(since) as u64, 0);
+    let all = peers as u64 + 1;
+    let settled = stage.until(ALL_UP, |stage| (tunnels(stage) == all).then_some(all))?;
+    let settled = settled.unwrap_or_else(|| tunnels(stage));
+    stage.exactly(format!("{what}: peers with one IKE SA and one child SA"), settled, all);
+    Ok(())
+}
+
+/// Peers with which the host has one IKE SA and one child SA.
+fn tunnels(stage: &Stage<'_>) -> u64 {
+    let status = stage.status(HOST).unwrap_or_default();
+    let one = |list: &serde_json::Value| list.as_array().is_some_and(|sas| sas.len() == 1);
+    let peers = status["peers"].as_array().cloned().unwrap_or_default();
+    peers.iter().filter(|peer| one(&peer["ike_sas"]) && one(&peer["child_sas"])).count() as u64
+}
+
+/// The worst that was seen of the host.
+#[derive(Default)]
+struct Worst {
+    answer: Duration,
+    begun: usize,
+}
+
+impl Worst {
+    fn look(&mut self, stage: &Stage<'_>) -> Result<(), Stopped> {
+        let asked = Instant::now();
+        let status = stage.status(HOST);
+        self.answer = self.answer.max(asked.elapsed());
+        let status = status.ok_or_else(|| Stopped::Failed("the daemon does not answer".into()))?;
+        let own = |sa: &&serde_json::Value| sa["state"] == "half_open" && sa["role"] == "initiator";
+        let peers = status["peers"].as_array().into_iter().flatten();
+        let sas = peers.flat_map(|peer| peer["ike_sas"].as_array().into_iter().flatten());
+        self.begun = self.begun.max(sas.filter(own).count());
+        Ok(())
+    }
+}
