@@ -137,7 +137,7 @@ mod tests {
             let piece = packet(&delivery.frame).unwrap();
             let headers = ipsec::packet::parse(piece).unwrap();
             let fragment = headers.fragment.unwrap();
-            assert!(piece.len() <= 1281 && usize::from(fragment.offset) == body.len());
+            assert!(piece.len() <= 1281 && fragment.offset == body.len());
             assert_eq!(fragment.more, number + 1 < out.len());
             body.extend_from_slice(&piece[20..]);
         }

@@ -27,8 +27,9 @@ const WITHIN: Duration = Duration::from_secs(1);
 const OUTAGE: Duration = Duration::from_secs(60);
 /// `warren status` answers within this.
 const ANSWERS: Duration = Duration::from_secs(1);
-/// Handshakes that a host begins at once.
-const BUDGET: f64 = 64.0;
+/// IKE_SA_INIT requests of a pair after the outage, both ways, on average: no more than two handshakes, each sent again
+/// twice.
+const REQUESTS: f64 = 6.0;
 /// What a daemon may need for each peer, at most, in KiB, and for itself.
 const MEMORY: (f64, f64) = (128.0, 65_536.0);
 /// Peers are looked for in here.
@@ -51,7 +52,7 @@ impl Scenario for ThunderingHerd {
     }
 
     fn hosts(&self) -> (u16, u16, u16) {
-        (3, 1001, 1001)
+        (3, 201, 1001)
     }
 
     fn real_hosts(&self, _hosts: u16) -> u16 {
@@ -89,26 +90,24 @@ impl Scenario for ThunderingHerd {
         let host = &stage.hosts()[HOST];
         let plan = Plan { host, router, members, manifest: &manifest, within: WITHIN, seed };
         let crowd = Crowd::enter(&plan)?;
-        let mut worst = Worst::default();
-        act(stage, &crowd, &mut worst, "start", within, peers)?;
+        let mut slowest = Duration::ZERO;
+        act(stage, &crowd, &mut slowest, "start", within, peers)?;
         let (begun, before) = (stage.memory(HOST)?, crowd.first_requests());
 
         stage.step(format!("the switch is away for {} s", OUTAGE.as_secs()));
         crowd.set_outage(true);
         let end = stage.now() + OUTAGE;
         while stage.now() < end {
-            worst.look(stage)?;
+            look(stage, &mut slowest)?;
             stage.wait(Duration::from_millis(200))?;
         }
         stage.step("the switch is back");
         crowd.set_outage(false);
-        act(stage, &crowd, &mut worst, "return", within, peers)?;
+        act(stage, &crowd, &mut slowest, "return", within, peers)?;
         let again = (crowd.first_requests() - before) as f64 / peers as f64;
-        stage.step(format!("{again:.1} IKE_SA_INIT requests for each pair after the outage"));
-
-        let paced = Required::AtMost(BUDGET, "at once");
-        stage.measure("handshakes that the host began, most", Some(worst.begun as f64), paced);
-        stage.within("slowest answer of `status`", Some(worst.answer), ANSWERS);
+        let paced = Required::AtMost(REQUESTS, "per pair");
+        stage.measure("return: IKE_SA_INIT requests, on average", Some(again), paced);
+        stage.within("slowest answer of `status`", Some(slowest), ANSWERS);
         let memory = stage.memory(HOST)?;
         stage.step(format!("memory: {alone} KiB, {begun} after the start, {memory} in the end"));
         let most = Required::AtMost(MEMORY.1 + MEMORY.0 * peers as f64, "KiB");
@@ -129,14 +128,14 @@ impl Scenario for ThunderingHerd {
 fn act(
     stage: &mut Stage<'_>,
     crowd: &Crowd,
-    worst: &mut Worst,
+    slowest: &mut Duration,
     what: &str,
     within: Duration,
     peers: usize,
 ) -> Result<(), Stopped> {
     let (since, began) = (crowd.now(), stage.now());
     let up = stage.until(within + ALL_UP, |stage| {
-        let failed = worst.look(stage).is_err();
+        let failed = look(stage, slowest).is_err();
         (failed || crowd.unanswered(since) == 0).then(|| stage.now() - began)
     })?;
     stage.within(format!("{what}: all {peers} peers talk with the host"), up, within);
@@ -156,23 +155,10 @@ fn tunnels(stage: &Stage<'_>) -> u64 {
     peers.iter().filter(|peer| one(&peer["ike_sas"]) && one(&peer["child_sas"])).count() as u64
 }
 
-/// The worst that was seen of the host.
-#[derive(Default)]
-struct Worst {
-    answer: Duration,
-    begun: usize,
-}
-
-impl Worst {
-    fn look(&mut self, stage: &Stage<'_>) -> Result<(), Stopped> {
-        let asked = Instant::now();
-        let status = stage.status(HOST);
-        self.answer = self.answer.max(asked.elapsed());
-        let status = status.ok_or_else(|| Stopped::Failed("the daemon does not answer".into()))?;
-        let own = |sa: &&serde_json::Value| sa["state"] == "half_open" && sa["role"] == "initiator";
-        let peers = status["peers"].as_array().into_iter().flatten();
-        let sas = peers.flat_map(|peer| peer["ike_sas"].as_array().into_iter().flatten());
-        self.begun = self.begun.max(sas.filter(own).count());
-        Ok(())
-    }
+/// How long the host's daemon takes to answer.
+fn look(stage: &Stage<'_>, slowest: &mut Duration) -> Result<(), Stopped> {
+    let asked = Instant::now();
+    let status = stage.status(HOST);
+    *slowest = asked.elapsed().max(*slowest);
+    status.map(drop).ok_or_else(|| Stopped::Failed("the daemon does not answer".into()))
 }
