@@ -118,7 +118,7 @@ fn headers(address: IpAddr) -> usize {
 
 fn sizes(mtu: usize, address: IpAddr) -> Vec<usize> {
     let around = mtu - headers(address);
-    let mut sizes: Vec<_> = PAYLOADS.into_iter().chain(around - 48..=around + 1).collect();
+    let mut sizes: Vec<_> = PAYLOADS.into_iter().chain(around - 60..=around + 1).collect();
     sizes.sort_unstable();
     sizes.dedup();
     sizes
