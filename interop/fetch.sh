@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# fetch.sh [--update] PEER...: unpacks other IKE daemons, each with its own libraries, into a folder of its own:
-# PEERS/SUITE-DAEMON, where SUITE is a Debian release and DAEMON strongswan or libreswan. Nothing is installed.
+# fetch.sh [--update] PEER...: unpacks other daemons, each with its own libraries, into a folder of its own:
+# PEERS/SUITE-DAEMON, where SUITE is a Debian release and DAEMON strongswan, libreswan, wireguard or openvpn. Nothing is installed.
 # The mirror is the one that this machine uses already; the versions are those that it has today.
 set -euo pipefail
 
@@ -60,6 +60,8 @@ fetch() {
     case $daemon in
         strongswan) wanted=("${STRONGSWAN[@]}") main=charon-systemd ;;
         libreswan) wanted=("${LIBRESWAN[@]}") main=libreswan ;;
+        wireguard) wanted=(wireguard-go wireguard-tools) main=wireguard-go ;;
+        openvpn) wanted=(openvpn openssl) main=openvpn ;;
         *) die "no such daemon: $peer" ;;
     esac
     work=$(mktemp -d "$peers/fetch.XXXXXX")
@@ -92,7 +94,7 @@ fetch() {
 
 update=0
 [ "${1:-}" != --update ] || { update=1; shift; }
-[ $# -ge 1 ] || die "usage: fetch.sh [--update] SUITE-strongswan|SUITE-libreswan..."
+[ $# -ge 1 ] || die "usage: fetch.sh [--update] SUITE-strongswan|SUITE-libreswan|SUITE-wireguard|SUITE-openvpn..."
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
     die "the peers come as Debian packages: a Debian system is needed"
 mkdir -p "$peers"

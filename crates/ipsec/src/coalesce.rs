@@ -84,10 +84,11 @@ impl<'a> Coalescer<'a> {
         Self { groups: Vec::new(), tcp, udp }
     }
 
-    /// One more packet, whose headers these are.
-    pub fn push(&mut self, packet: &'a [u8], headers: Headers) {
+    /// One more packet, whose headers these are. `checked`: its checksum is known to be right.
+    pub fn push(&mut self, packet: &'a [u8], headers: Headers, checked: bool) {
         let candidate = Candidate::of(packet, &headers, self.tcp, self.udp);
-        let Some(candidate) = candidate else {
+        let right = || checked || checksum::is_right(packet, &headers);
+        let Some(candidate) = candidate.filter(|_| right()) else {
             return self.groups.push(Group { first: packet, headers, stretch: None });
         };
         let same = self.groups.iter_mut().rev().take(LOOKED_AT);
@@ -139,8 +140,13 @@ impl<'a> Candidate<'a> {
             _ => return None,
         };
         let payload = &packet[header_len..];
-        let right = !payload.is_empty() && checksum::is_right(packet, headers);
-        right.then_some(Self { packet, headers: *headers, header_len, payload, push })
+        (!payload.is_empty()).then_some(Self {
+            packet,
+            headers: *headers,
+            header_len,
+            payload,
+            push,
+        })
     }
 }
 
@@ -301,7 +307,7 @@ mod tests {
     fn coalesced(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let mut coalescer = Coalescer::new(true, true);
         for packet in packets {
-            coalescer.push(packet, packet::parse(packet).unwrap());
+            coalescer.push(packet, packet::parse(packet).unwrap(), false);
         }
         let groups = coalescer.groups();
         assert_eq!(groups.iter().map(Group::len).sum::<usize>(), packets.len());

@@ -243,6 +243,19 @@ mod tests {
     }
 
     proptest! {
+        /// Wherever a header of the device says that a checksum stands: within the packet, or refused.
+        #[test]
+        fn a_checksum_is_completed_within_the_packet_or_not(
+            length in 0usize..200, start in 0usize..300, offset: u16, protocol: u8
+        ) {
+            let (before, offset) = (bytes(length), usize::from(offset) % 300);
+            let mut after = before.clone();
+            let done = complete_checksum(&mut after, start, offset, protocol);
+            prop_assert_eq!(done, start + offset + 2 <= length);
+            prop_assert_eq!(&after[..start.min(length)], &before[..start.min(length)]);
+            prop_assert!(done || after == before);
+        }
+
         /// Whatever the headers say: every part parses, and together they are the payload.
         #[test]
         fn anything_is_cut_whole_or_refused(

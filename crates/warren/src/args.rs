@@ -684,6 +684,14 @@ pub enum BenchCommand {
     /// The same measurements between two namespaces that are there already
     #[command(hide = true)]
     Path(BenchPath),
+    /// Figures of one run beside each other: those of `esp`, and those of `path` for each peer
+    #[command(hide = true)]
+    Compare {
+        /// What `warren bench esp --json` has printed.
+        ours: PathBuf,
+        /// What `warren bench path --json` has printed; the files are named after the peers.
+        peers: Vec<PathBuf>,
+    },
 }
 
 /// `warren bench esp`

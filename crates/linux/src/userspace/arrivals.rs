@@ -154,7 +154,7 @@ impl<'a> Arrivals<'a> {
         }
         let inside =
             self.shared.pipeline.open(self.time, outer, &mut rest.bytes[..gap + length], gap);
-        let Some(Inside { range, headers }) = inside else {
+        let Some(Inside { range, headers, checked }) = inside else {
             rest.gap += length;
             return;
         };
@@ -162,7 +162,7 @@ impl<'a> Arrivals<'a> {
         let (piece, behind) = take(&mut rest.bytes).split_at_mut(range.end);
         *rest = Rest { bytes: behind, gap: gap + length - range.end };
         let piece: &'a [u8] = piece;
-        self.packets.push(&piece[range.start..], headers);
+        self.packets.push(&piece[range.start..], headers, checked);
     }
 
     /// For want of room before it.
@@ -174,9 +174,10 @@ impl<'a> Arrivals<'a> {
         let (mine, left) = take(&mut self.aside).split_at_mut(room + esp.len());
         self.aside = left;
         mine[room..].copy_from_slice(esp);
-        if let Some(Inside { range, headers }) = pipeline.open(self.time, outer, mine, room) {
+        let inside = pipeline.open(self.time, outer, mine, room);
+        if let Some(Inside { range, headers, checked }) = inside {
             let mine: &'a [u8] = mine;
-            self.packets.push(&mine[range], headers);
+            self.packets.push(&mine[range], headers, checked);
         }
     }
 

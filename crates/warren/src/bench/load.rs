@@ -10,14 +10,14 @@ use linux::datagram::{Outgoing, RecvBatch};
 use linux::netns::Netns;
 use linux::raw::Ip;
 use linux::udp::UdpSocket;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::cpu;
 use crate::exit::Failure;
 use crate::lab::stop::Stop;
 
 /// What one path does.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// One TCP stream.
     pub tcp_1_mbit_per_s: f64,

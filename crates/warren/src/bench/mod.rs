@@ -11,6 +11,7 @@ use crate::lab::stop::Stop;
 use crate::print::println;
 
 mod cipher;
+mod compare;
 mod cpu;
 mod load;
 mod place;
@@ -26,6 +27,7 @@ pub fn run(command: &BenchCommand, json: bool) -> Result<(), Failure> {
     match command {
         BenchCommand::Esp(wanted) => esp(wanted, &stop, json),
         BenchCommand::Path(wanted) => path(wanted, &stop, json),
+        BenchCommand::Compare { ours, peers } => compare::run(ours, peers, json),
     }
 }
 
