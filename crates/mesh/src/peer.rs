@@ -232,6 +232,16 @@ impl Peer {
         self.ikes.iter().filter(|i| i.established()).all(|i| i.initiated)
     }
 
+    /// Whether this host began every IKE SA that is not to be kept, long before that one: the peer wants its own new
+    /// one instead, or would have taken ours.
+    pub fn replaced_by_peer(&self) -> bool {
+        let Some(keeper) = self.keeper() else { return false };
+        let kept = self.ikes.iter().find(|i| i.id == keeper).and_then(|i| i.since);
+        let earlier = |i: &&Ike| i.initiated && i.since.map(|at| at + AT_ONCE) < kept;
+        let mut spare = self.ikes.iter().filter(|i| i.established() && i.id != keeper);
+        spare.all(|i| earlier(&i))
+    }
+
     /// When the newest IKE SA was established.
     pub fn newest(&self) -> Instant {
         self.ikes.iter().filter_map(|i| i.since).max().unwrap_or_default()
@@ -482,6 +492,19 @@ mod tests {
             peer.ikes.push(ike(3, !owner, 4));
             assert_eq!((peer.keeper(), peer.stale()), (Some(IkeSaId(3)), false));
         }
+    }
+
+    #[test]
+    fn what_the_peer_replaced_is_told_from_what_came_at_once() {
+        let mut peer = Peer::new(true, NOW);
+        peer.ikes = vec![ike(1, true, 1), ike(2, false, 9)];
+        assert!(peer.replaced_by_peer() && !peer.made_all());
+        peer.ikes[1].since = Some(at(3));
+        assert!(!peer.replaced_by_peer(), "at once");
+        peer.ikes = vec![ike(1, false, 1), ike(2, false, 9)];
+        assert!(!peer.replaced_by_peer(), "both are the peer's to close");
+        peer.ikes = vec![ike(1, false, 1), ike(2, true, 9)];
+        assert!(!peer.replaced_by_peer(), "the old one is the peer's");
     }
 
     #[test]

@@ -51,6 +51,8 @@ const SPREAD_PER_PEER: Duration = Duration::from_millis(5);
 const SPREAD_MAX: Duration = Duration::from_secs(10);
 /// What this host made twice is closed after this; nothing is sent through it for the last half …
 const TIDY_OWN: Duration = Duration::from_secs(2);
+/// … what this host made and the peer replaced after this …
+const TIDY_REPLACED: Duration = Duration::from_secs(5);
 /// … and what both ends made, if IKE has not settled it by itself long ago.
 const TIDY_OTHERS: Duration = Duration::from_secs(60);
 
@@ -205,7 +207,7 @@ impl Mesh {
         let (keep_child, mut children) = peer.redundant_children();
         children.retain(|c| self.endpoint.serves(*c));
         let mut ikes = peer.redundant_ikes();
-        if !peer.made_all() && now.at.since(peer.newest()) < TIDY_OTHERS {
+        if now.at.since(peer.newest()) < second_tunnel_lives(peer) {
             ikes.clear();
         }
         let kept = peer.children.iter().any(|c| Some(c.id) == keep_child && c.flowing());
@@ -277,8 +279,7 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(address) else { return };
         let mut live = peer.ikes.iter().filter(|i| i.established());
         let wait = match live.nth(1) {
-            Some(_) if peer.made_all() => TIDY_OWN / 2,
-            Some(_) => TIDY_OTHERS,
+            Some(_) => second_tunnel_lives(peer),
             None if peer.redundant_children().1.is_empty() => return,
             None if peer.owner => TIDY_OWN,
             None => TIDY_OTHERS,
@@ -386,4 +387,15 @@ impl Mesh {
 
 fn troubled_or_up(peer: &Peer) -> bool {
     peer.trouble.is_some() || peer.flowing()
+}
+
+/// How long a second IKE SA of a peer is left alone.
+fn second_tunnel_lives(peer: &Peer) -> Duration {
+    if peer.made_all() {
+        TIDY_OWN / 2
+    } else if peer.replaced_by_peer() {
+        TIDY_REPLACED
+    } else {
+        TIDY_OTHERS
+    }
 }
