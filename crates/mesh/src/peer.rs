@@ -69,6 +69,8 @@ pub struct Peer {
     pub changed_at: Option<Instant>,
     /// How often an attempt waited for a handshake that the peer has begun.
     pub yields: u8,
+    /// When the last of several IKE SAs was closed as redundant: what comes up after that was not begun at once.
+    pub settled_at: Instant,
     /// When duplicates are closed.
     pub tidy_at: Option<Instant>,
     /// Child SAs whose rekey failed, to be tried again with the next attempt.
@@ -173,6 +175,7 @@ impl Peer {
             start_at: None,
             changed_at: None,
             yields: 0,
+            settled_at: Instant::ZERO,
             tidy_at: None,
             rekey_again: false,
             up_since: None,
@@ -199,7 +202,7 @@ impl Peer {
         let best = live().map(|i| self.grade(i)).max()?;
         let best = || live().filter(move |i| self.grade(i) == best);
         let newest = best().filter_map(|i| i.since).max()?;
-        let of_one_time = best().filter(|i| i.since.is_some_and(|at| at + AT_ONCE >= newest));
+        let of_one_time = best().filter(|i| i.since.is_some_and(|at| self.at_once(at, newest)));
         of_one_time.max_by_key(|i| (i.initiated == self.owner, i.since, i.id)).map(|i| i.id)
     }
 
@@ -235,11 +238,19 @@ impl Peer {
     /// Whether this host began every IKE SA that is not to be kept, long before that one: the peer wants its own new
     /// one instead, or would have taken ours.
     pub fn replaced_by_peer(&self) -> bool {
-        let Some(keeper) = self.keeper() else { return false };
-        let kept = self.ikes.iter().find(|i| i.id == keeper).and_then(|i| i.since);
-        let earlier = |i: &&Ike| i.initiated && i.since.map(|at| at + AT_ONCE) < kept;
-        let mut spare = self.ikes.iter().filter(|i| i.established() && i.id != keeper);
-        spare.all(|i| earlier(&i))
+        let keeper = self.keeper();
+        let Some(kept) = self.ikes.iter().find(|i| Some(i.id) == keeper).and_then(|i| i.since) else {
+            return false;
+        };
+        let earlier = |at: Instant| at < kept && !self.at_once(at, kept);
+        let mut spare = self.ikes.iter().filter(|i| i.established() && Some(i.id) != keeper);
+        spare.all(|i| i.initiated && i.since.is_some_and(earlier))
+    }
+
+    /// Whether two IKE SAs that came up at these times were begun at once, as far as can be told.
+    fn at_once(&self, earlier: Instant, later: Instant) -> bool {
+        let settled_between = earlier <= self.settled_at && self.settled_at < later;
+        earlier + AT_ONCE >= later && !settled_between
     }
 
     /// When the newest IKE SA was established.
@@ -501,6 +512,9 @@ mod tests {
         assert!(peer.replaced_by_peer() && !peer.made_all());
         peer.ikes[1].since = Some(at(3));
         assert!(!peer.replaced_by_peer(), "at once");
+        peer.settled_at = at(2);
+        assert_eq!(peer.keeper(), Some(IkeSaId(2)), "begun because another was closed");
+        assert!(peer.replaced_by_peer());
         peer.ikes = vec![ike(1, false, 1), ike(2, false, 9)];
         assert!(!peer.replaced_by_peer(), "both are the peer's to close");
         peer.ikes = vec![ike(1, false, 1), ike(2, true, 9)];

@@ -153,6 +153,9 @@ impl Mesh {
         self.proven(address, id);
         let ike = self.peers.get_mut(address).and_then(|peer| {
             let at = peer.ikes.iter().position(|i| i.id == id)?;
+            if matches!(reason, Failure::Ended(EndReason::Redundant)) {
+                peer.settled_at = now.at;
+            }
             Some(peer.ikes.remove(at))
         });
         self.rehome_children(address, id);
