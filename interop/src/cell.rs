@@ -17,6 +17,8 @@ use crate::wire::{Seen, Watch};
 
 /// For what takes a handshake, in a slow machine that does other things too.
 const LONG: Duration = Duration::from_secs(60);
+/// A second IKE SA is gone after this.
+const CALM: Duration = Duration::from_secs(12);
 
 /// Of a stream, at least so many.
 const ENOUGH: usize = 100;
@@ -191,10 +193,29 @@ impl Stage<'_> {
                 })?;
             }
         }
-        let said = self.settled()?;
+        let mut said = self.settled()?;
         self.knock()?;
+        if self.cell.initiator == Initiator::Both {
+            said = self.calm()?;
+        }
         self.quiet = self.counters()?;
         Ok(said)
+    }
+
+    /// One IKE SA and one child SA, and the same ones for [`CALM`]: where both initiate one side closes what is too
+    /// much, and a peer that wants that very one builds it anew.
+    fn calm(&self) -> Said {
+        let spis = || self.ours.peer().map(|peer| peer["ike_sas"].clone()).unwrap_or_default();
+        for _ in 0..3 {
+            self.settled()?;
+            let before = spis();
+            std::thread::sleep(CALM);
+            self.settled()?;
+            if spis()[0]["spi_i"] == before[0]["spi_i"] {
+                return Ok(String::new());
+            }
+        }
+        Err("the IKE SA changes all the time".into())
     }
 
     /// With Warren's own data plane the very first packet waits for the SA. A kernel drops it, and what follows

@@ -239,7 +239,8 @@ impl Peer {
     /// one instead, or would have taken ours.
     pub fn replaced_by_peer(&self) -> bool {
         let keeper = self.keeper();
-        let Some(kept) = self.ikes.iter().find(|i| Some(i.id) == keeper).and_then(|i| i.since) else {
+        let Some(kept) = self.ikes.iter().find(|i| Some(i.id) == keeper).and_then(|i| i.since)
+        else {
             return false;
         };
         let earlier = |at: Instant| at < kept && !self.at_once(at, kept);

@@ -14,22 +14,20 @@ psk: correct horse battery staple
 ike_proposals: aes128-sha256-x25519
 TXT
 
-# rekeys HOST: child SAs that were replaced, as the daemon has counted them.
-rekeys() {
-    on "$1" python3 - <<'TXT'
-import json, socket
-s = socket.socket(socket.AF_UNIX)
-s.connect("/run/control.sock")
-s.sendall(b"GET /v1/metrics HTTP/1.0\r\n\r\n")
-body = b""
-while chunk := s.recv(65536):
-    body += chunk
-samples = json.loads(body.split(b"\r\n\r\n", 1)[1])
-print(int(sum(m["value"] for m in samples if m["name"] == "warren_child_rekeys_total")))
-TXT
-}
+ROUNDS=5 # of rekeys between two looks at what there is
 
-count() { echo $((($(rekeys a) + $(rekeys b) + $(rekeys c)) / 2)); }
+# burst ROUNDS: every host asks for rekeys of both its peers; sets `count` to the child SAs replaced so far.
+burst() {
+    local pair host other jobs=() sum=0
+    for pair in "${HOSTS[@]}"; do
+        host=${pair%%=*} others=()
+        for other in "${HOSTS[@]}"; do [ "$other" = "$pair" ] || others+=("${other#*=}"); done
+        on "$host" "$VM_LIB/rekeyer.py" "$1" "${others[@]}" >"$VM_OUT/rekeys.$host" & jobs+=($!)
+    done
+    for pair in "${jobs[@]}"; do wait "$pair" || fail "a daemon does not answer"; done
+    for pair in "${HOSTS[@]}"; do sum=$((sum + $(cat "$VM_OUT/rekeys.${pair%%=*}"))); done
+    count=$((sum / 2)) # both ends count
+}
 states() { ip -n "$1" xfrm state | grep -c 'proto esp'; }
 spis() { ip -n "$1" xfrm state | grep -o 'spi 0x[0-9a-f]*' | sort -u; }
 errors() { for pair in "${HOSTS[@]}"; do echo "${pair%%=*}:" "$(xfrm_errors "${pair%%=*}")"; done; }
@@ -44,28 +42,19 @@ for from in a b c; do
 done
 pause 3
 
-before=$(errors) start=$(count) begun=$SECONDS first=$(spis a)
+burst 0
+before=$(errors) start=$count begun=$SECONDS first=$(spis a)
 capture_start rekeys.pcap "$VM_LAN" "not esp"
 streams_start "$RATE" "${HOSTS[@]}"
 done=0 most=0 round=0
 while [ "$done" -lt "$WANTED" ]; do
     [ $((SECONDS - begun)) -lt $((300 + WANTED * 10)) ] || fail "only $done of $WANTED rekeys in $((SECONDS - begun)) s"
-    # All pairs at once, from either side in turn, and now and then from both.
-    jobs=()
-    for i in 0 1 2; do
-        from=${HOSTS[i]} to=${HOSTS[$(((i + 1) % 3))]}
-        [ $((round % 2)) = 0 ] || { swap=$from from=$to to=$swap; }
-        warren "${from%%=*}" rekey "${to#*=}" >/dev/null & jobs+=($!)
-        if [ $((round % 7)) = "$i" ]; then warren "${to%%=*}" rekey "${from#*=}" >/dev/null & jobs+=($!); fi
-    done
-    # A command that meets a rekey which is on already may say so.
-    for job in "${jobs[@]}"; do wait "$job" || true; done
-    round=$((round + 1))
+    burst $ROUNDS
+    round=$((round + ROUNDS)) done=$((count - start))
     for host in a b c; do
         now=$(states $host)
         [ "$now" -le "$most" ] || most=$now
     done
-    [ $((round % 5)) != 0 ] || done=$(($(count) - start))
 done
 errors >"$VM_OUT/errors"
 streams_end
