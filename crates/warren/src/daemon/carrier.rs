@@ -25,6 +25,7 @@ use crate::args::DataPlane;
 
 /// The port of ESP in UDP (RFC 3948).
 const NAT_TRAVERSAL: u16 = 4500;
+
 /// Why it could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum CarrierError {
