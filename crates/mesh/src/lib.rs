@@ -21,6 +21,7 @@ pub mod peer;
 pub mod peers;
 pub mod plan;
 pub mod reconcile;
+pub mod recording;
 pub mod status;
 pub mod time;
 

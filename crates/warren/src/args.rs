@@ -71,6 +71,8 @@ pub enum Command {
     Capture(Capture),
     /// Show a capture as a ladder of IKE messages, decrypted where keys are known
     Decode(Decode),
+    /// A recording of `warren run --record` through the same state machine again
+    Replay(Replay),
     /// Certificates: a CA, leaves under it, and their inspection
     Pki(Pki),
     /// Hosts as network namespaces on this machine
@@ -119,6 +121,9 @@ pub struct Run {
     /// This host's address, where the manifest's subnets leave a choice.
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,
+    /// Record everything for `warren replay`. The file holds this host's credentials and the seed of all its keys.
+    #[arg(long, value_name = "FILE", conflicts_with = "rehearsal_credentials")]
+    pub record: Option<PathBuf>,
     /// Credentials that stand in for the manifest's own, for rehearsals.
     #[arg(long, value_name = "DIR", hide = true)]
     pub rehearsal_credentials: Option<PathBuf>,
@@ -254,6 +259,20 @@ pub struct Doctor {
     /// Where the daemon keeps its state.
     #[arg(long, value_name = "DIR", default_value = "/run/warren")]
     pub state_dir: PathBuf,
+}
+
+/// `warren replay`
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// What `warren run --record` wrote.
+    #[arg(value_name = "RECORDING")]
+    pub file: PathBuf,
+    /// Show only this peer: an address, a name or a SPI.
+    #[arg(long)]
+    pub peer: Option<String>,
+    /// Show what is in the payloads.
+    #[arg(long)]
+    pub detail: bool,
 }
 
 /// `warren capture`

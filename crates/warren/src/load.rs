@@ -1,5 +1,6 @@
 //! A manifest from its file: read, what it refers to fetched, its certificates checked.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use crypto::native::Native;
 use crypto::{Provider, Secret};
 use mesh::manifest::{self, Diagnostics, Manifest, Options, Ref, Resolver};
 use mesh::plan::{Plan, PlanError};
+use mesh::recording::Bundle;
 use mesh::{CertificateFact, CertificateRole, Loaded};
 use wire::registry::HashAlg;
 
@@ -30,6 +32,8 @@ pub struct Accepted {
     pub notes: Vec<String>,
     /// How this host proves itself.
     pub auth: ike::Auth,
+    /// What it was read from, for a recording.
+    pub bundle: Bundle,
 }
 
 /// A manifest that was refused: every finding, as shown.
@@ -82,10 +86,41 @@ pub fn load_with(
     ended: Ended<'_>,
 ) -> Result<Accepted, Rejected> {
     let text = read(path).map_err(|error| Rejected(format!("{}: {error}", path.display())))?;
+    let noted = Noted::default();
+    let accepted = load_text(path, &text, &noted, provider, unix_now, rehearsal, ended)?;
+    let Noted { files, expanded } = noted;
+    let (files, expanded) = (files.into_inner(), expanded.into_inner());
+    let text = Secret::from(text.as_bytes());
+    let bundle = Bundle { text, files, expanded, ..accepted.bundle };
+    Ok(Accepted { bundle, ..accepted })
+}
+
+/// The same from a recording, which has all that a manifest was read from. It was accepted then, certificates that had
+/// ended included.
+pub fn load_bundle(
+    bundle: &Bundle,
+    provider: &dyn Provider,
+    unix_now: u64,
+) -> Result<Accepted, Rejected> {
+    let text = std::str::from_utf8(bundle.text.expose())
+        .map_err(|_| Rejected(format!("{}: this is no text", bundle.path)))?;
+    let path = Path::new(&bundle.path);
+    load_text(path, text, &Recorded(bundle), provider, unix_now, None, Ended::Accepted)
+}
+
+fn load_text(
+    path: &Path,
+    text: &str,
+    resolver: &dyn Resolver,
+    provider: &dyn Provider,
+    unix_now: u64,
+    rehearsal: Option<&Path>,
+    ended: Ended<'_>,
+) -> Result<Accepted, Rejected> {
     let name = path.display().to_string();
     let options = Options { ignore_credentials: rehearsal.is_some() };
     let (manifest, notes) =
-        Manifest::parse_with(&name, &text, &Files, options).map_err(|found| refused(&found))?;
+        Manifest::parse_with(&name, text, resolver, options).map_err(|found| refused(&found))?;
     let mut found = manifest.diagnostics();
     for missing in manifest.unavailable() {
         found.push(missing.span, missing.message, missing.remedy);
@@ -113,6 +148,7 @@ pub fn load_with(
         notes,
         auth,
         manifest,
+        bundle: Bundle { path: name, ..Bundle::default() },
     })
 }
 
@@ -301,6 +337,58 @@ impl Resolver for Files {
         found.sort();
         Ok(found)
     }
+}
+
+/// The same, and notes what was fetched.
+#[derive(Default)]
+struct Noted {
+    files: RefCell<Vec<(String, Secret)>>,
+    expanded: RefCell<Vec<(String, Vec<String>)>>,
+}
+
+impl Resolver for Noted {
+    fn read(&self, reference: &Ref) -> Result<String, String> {
+        let text = Files.read(reference)?;
+        self.files.borrow_mut().push((named(reference), Secret::from(text.as_bytes())));
+        Ok(text)
+    }
+
+    fn expand(&self, path: &str, from: &str) -> Result<Vec<String>, String> {
+        let paths = Files.expand(path, from)?;
+        self.expanded.borrow_mut().push((pattern(path, from), paths.clone()));
+        Ok(paths)
+    }
+}
+
+/// Gives what was noted.
+struct Recorded<'a>(&'a Bundle);
+
+impl Resolver for Recorded<'_> {
+    fn read(&self, reference: &Ref) -> Result<String, String> {
+        let name = named(reference);
+        let file = self.0.files.iter().find(|(known, _)| *known == name);
+        let (_, content) = file.ok_or_else(|| format!("{name} is not in the recording"))?;
+        String::from_utf8(content.expose().to_vec()).map_err(|_| format!("{name} is no text"))
+    }
+
+    fn expand(&self, path: &str, from: &str) -> Result<Vec<String>, String> {
+        let name = pattern(path, from);
+        let found = self.0.expanded.iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, paths)| paths.clone())
+            .ok_or_else(|| format!("{path} is not in the recording"))
+    }
+}
+
+fn named(reference: &Ref) -> String {
+    match reference {
+        Ref::File { path, from } | Ref::Include { path, from } => pattern(path, from),
+        Ref::Credential { name } => format!("credential:{name}"),
+    }
+}
+
+fn pattern(path: &str, from: &str) -> String {
+    format!("{path} of {from}")
 }
 
 fn beside(path: &str, from: &str) -> PathBuf {

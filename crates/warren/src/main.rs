@@ -74,6 +74,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             KeysCommand::Export { wireshark } => commands::keys::export(control, wireshark, json),
         },
         Command::Capture(args) => commands::capture::run(control, args, json),
+        Command::Replay(args) => commands::replay::run(args, json),
         Command::Decode(args) => decode::run(args, json),
         Command::Pki(pki) => commands::pki::run(control, &pki.command, json),
         Command::Lab(lab) => lab::run(&lab.command, json),

@@ -13,6 +13,7 @@ pub mod man;
 pub mod mtu;
 pub mod pki;
 pub mod plan;
+pub mod replay;
 pub mod sim;
 pub mod status;
 pub mod trace;

@@ -60,7 +60,8 @@ fn readable(line: &str, detail: bool) -> Vec<String> {
     }
 }
 
-fn shown(entry: &Value, detail: bool) -> Vec<String> {
+/// Lines for people.
+pub fn shown(entry: &Value, detail: bool) -> Vec<String> {
     let text = |key: &str| entry[key].as_str().unwrap_or_default();
     if let Some(peer) = entry["peer"].as_str() {
         let name = entry["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();

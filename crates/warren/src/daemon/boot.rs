@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crypto::Provider;
 use crypto::native::Native;
+use crypto::{Provider, Secret};
+use ike::Now;
 use linux::lock::Lock;
+use mesh::recording::{Begin, Bundle};
 use mesh::{Identity, Input, Mesh};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -19,6 +21,7 @@ use super::jobs::Jobs;
 use super::journal::Journal;
 use super::orders::Orders;
 use super::site::Site;
+use super::tape::Tape;
 use crate::args::Run;
 use crate::exit::Failure;
 use crate::load::Rejected;
@@ -58,6 +61,14 @@ pub enum BootError {
         /// Why.
         source: std::io::Error,
     },
+    /// The recording.
+    #[error("the recording {path}: {source}")]
+    Record {
+        /// Where.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Sockets, devices, routes.
     #[error("{0}")]
     Carrier(#[from] CarrierError),
@@ -85,7 +96,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     linux::sandbox::privileges()?;
     linux::sandbox::keep_secrets()?;
     let provider: Arc<dyn Provider> = Arc::new(Native);
-    let (site, mut loaded, notes) = Site::open(
+    let (mut site, mut loaded, notes) = Site::open(
         &args.manifest,
         args.rehearsal_credentials.as_deref(),
         provider.clone(),
@@ -111,7 +122,10 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         data_plane: carrier.kind(),
     };
-    let mesh = Mesh::new(identity, provider, seed, now());
+    let began = now();
+    let tape = record(args, &identity, &seed, began)?;
+    let bundle = site.take_bundle().map(|b| Bundle { prefer_encap: loaded.prefer_encap, ..b });
+    let mesh = Mesh::new(identity, provider, seed, began);
     let (calls_sender, calls) = mpsc::channel(CALLS);
     let (events, _) = broadcast::channel(EVENTS);
     let (stopping, stopped) = oneshot::channel();
@@ -131,10 +145,12 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         leaving: None,
         again: Default::default(),
         traces: Default::default(),
+        tape,
     };
     find_journal(&mut driver, &args.state_dir);
-    driver.mesh.handle(now(), Input::Orders(driver.orders.get().clone()));
-    driver.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
+    driver.give(Input::Orders(driver.orders.get().clone()), None);
+    driver.carry_out();
+    driver.give(Input::Manifest(Box::new(loaded)), bundle);
     driver.carry_out();
     if driver.site.current().optional() {
         driver.carrier.follow(driver.site.current());
@@ -166,12 +182,31 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     }
 }
 
+/// A recording, if one was asked for.
+fn record(
+    args: &Run,
+    identity: &Identity,
+    seed: &[u8; 32],
+    now: Now,
+) -> Result<Option<Tape>, BootError> {
+    let Some(path) = &args.record else { return Ok(None) };
+    let begin = Begin { identity: identity.clone(), seed: Secret::from(&seed[..]), now };
+    let tape = Tape::begin(path, &begin)
+        .map_err(|source| BootError::Record { path: path.display().to_string(), source })?;
+    tracing::warn!(
+        "everything is recorded in {}, credentials and the seed of all keys included: whoever has it can read what \
+         this host sends; delete it when it has served",
+        path.display()
+    );
+    Ok(Some(tape))
+}
+
 /// What the last process left, and where this one leaves its own.
 fn find_journal(driver: &mut Driver, dir: &Path) {
     match Journal::open(dir, Arc::new(Native)) {
         Ok((journal, found)) => {
             driver.journal = Some(journal);
-            driver.mesh.handle(now(), Input::Journal(found));
+            driver.give(Input::Journal(found), None);
             driver.carry_out();
         }
         Err(reason) => tracing::warn!("SAs will end with this process: {reason}"),

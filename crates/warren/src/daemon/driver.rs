@@ -9,7 +9,8 @@ use ike::{Done, JobId, Now};
 use ipsec::Instant;
 use ipsec::change::{Batch, Change};
 use ipsec::dataplane::PacketInfo;
-use mesh::{Event, Input, Mesh, Output, Target};
+use mesh::recording::{Bundle, Given};
+use mesh::{CommandError, Event, Input, Mesh, Output, Reply, Target};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -21,6 +22,7 @@ use super::journal::Journal;
 use super::log;
 use super::orders::Orders;
 use super::site::Site;
+use super::tape::Tape;
 use super::trace::Traces;
 
 /// Inputs taken in before the outputs are carried out again: bounds how long a reply can wait behind a flood.
@@ -52,6 +54,8 @@ pub struct Driver {
     pub orders: Orders,
     /// What came of the outputs that are being carried out: handed in when the mesh sleeps.
     pub again: VecDeque<Input>,
+    /// A recording, if one was asked for.
+    pub tape: Option<Tape>,
     /// What passed lately, and who wants to see what passes.
     pub traces: Traces,
 }
@@ -114,13 +118,30 @@ impl Driver {
         loop {
             let until = self.carry_out_once();
             match self.again.pop_front() {
-                Some(input) => self.mesh.handle(now(), input),
+                Some(input) => self.give(input, None),
                 None => {
                     self.tidy_journal();
                     return until;
                 }
             }
         }
+    }
+
+    /// Everything goes into the mesh by here; `bundle` is what a manifest was read from.
+    pub fn give(&mut self, input: Input, bundle: Option<Bundle>) {
+        let now = now();
+        if let Some(tape) = &mut self.tape {
+            tape.input(now, &input, bundle);
+        }
+        self.mesh.handle(now, input);
+    }
+
+    fn order(&mut self, command: mesh::Command) -> Result<Reply, CommandError> {
+        let now = now();
+        if let Some(tape) = &mut self.tape {
+            tape.step(now, Given::Command(command.clone()));
+        }
+        self.mesh.command(now, command)
     }
 
     fn tidy_journal(&mut self) {
@@ -131,10 +152,17 @@ impl Driver {
 
     fn carry_out_once(&mut self) -> Instant {
         loop {
-            match self.mesh.poll() {
+            let output = self.mesh.poll();
+            if let Some(tape) = &mut self.tape {
+                tape.output(&output);
+            }
+            match output {
                 Output::Apply(batch) => {
                     let refusals = self.carrier.dataplane().apply(now().at, &batch);
                     if !refusals.is_empty() {
+                        if let Some(tape) = &mut self.tape {
+                            tape.refused();
+                        }
                         self.again.push_back(Input::Applied(batch, refusals));
                     }
                 }
@@ -177,7 +205,7 @@ impl Driver {
             },
             Some((id, done)) = self.done.recv() => self.take_done(id, done),
             Some(request) = self.calls.recv() => return self.take_call(request),
-            () = sleep_until(until) => self.mesh.handle(now(), Input::Tick),
+            () = sleep_until(until) => self.give(Input::Tick, None),
             _ = hangup.recv() => if let Err(refused) = self.reload(false) { tracing::error!("{}", refused.error) },
             _ = terminate.recv() => return Some(Ended::Stopped),
             _ = interrupt.recv() => return Some(Ended::Stopped),
@@ -196,21 +224,21 @@ impl Driver {
 
     fn take_datagram(&mut self, datagram: Datagram) {
         self.traces.message(&self.mesh, &datagram, false);
-        self.mesh.handle(now(), Input::Datagram(datagram));
+        self.give(Input::Datagram(datagram), None);
     }
 
     fn take_done(&mut self, id: JobId, done: Done) {
-        self.mesh.handle(now(), Input::JobDone(id, done));
+        self.give(Input::JobDone(id, done), None);
         for _ in 1..BURST {
             let Ok((id, done)) = self.done.try_recv() else { return };
             self.carry_out();
-            self.mesh.handle(now(), Input::JobDone(id, done));
+            self.give(Input::JobDone(id, done), None);
         }
     }
 
     fn take_dataplane_events(&mut self) {
         while let Some(event) = self.carrier.dataplane().poll_event() {
-            self.mesh.handle(now(), Input::Kernel(event));
+            self.give(Input::Kernel(event), None);
             self.carry_out();
         }
     }
@@ -233,7 +261,7 @@ impl Driver {
         match call {
             Call::Status { peer, as_of } => self.status(peer, as_of),
             Call::Command(command) => {
-                let reply = self.mesh.command(now(), command).map_err(Refused::because)?;
+                let reply = self.order(command).map_err(Refused::because)?;
                 self.orders.put(self.mesh.orders());
                 to_json(&reply)
             }
@@ -250,7 +278,7 @@ impl Driver {
                 let peer = self.mesh.resolve(&target).map_err(Refused::because)?;
                 let row = self.mesh.peer_status(now(), &target).map_err(Refused::because)?;
                 let many = || Refused::because("as many trace already as may");
-                let receiver = self.traces.begin(&self.mesh, peer).ok_or_else(many)?;
+                let receiver = self.traces.begin(peer).ok_or_else(many)?;
                 // Whoever asked may be gone already.
                 let _ = lines.send(receiver);
                 Ok(
@@ -289,14 +317,16 @@ impl Driver {
         if !optional {
             self.carrier.follow(self.site.current());
         }
-        self.mesh.handle(now(), Input::Manifest(Box::new(loaded)));
+        let bundle =
+            self.site.take_bundle().map(|b| Bundle { prefer_encap: loaded.prefer_encap, ..b });
+        self.give(Input::Manifest(Box::new(loaded)), bundle);
         self.carry_out();
         if optional {
             self.carrier.follow(self.site.current());
         }
         self.orders.put(self.mesh.orders());
         if reauth {
-            self.mesh.command(now(), mesh::Command::ReauthAll).map_err(Refused::because)?;
+            self.order(mesh::Command::ReauthAll).map_err(Refused::because)?;
             self.carry_out();
         }
         Ok(json!({ "reloaded": self.site.path(), "notes": notes }))
@@ -308,7 +338,7 @@ impl Driver {
             return None;
         }
         // Refused only without a manifest, when there is nothing to take away.
-        let _ = self.mesh.command(now(), mesh::Command::Leave);
+        let _ = self.order(mesh::Command::Leave);
         self.leaving = Some(Leaving { answer, until: now().at + LEAVE_WITHIN, alone: None });
         None
     }
@@ -317,7 +347,7 @@ impl Driver {
         // Packets that are led into the device need its policies.
         self.carrier.unroute();
         tokio::time::sleep(UNDER_WAY).await;
-        let _ = self.mesh.command(now(), mesh::Command::Flush);
+        let _ = self.order(mesh::Command::Flush);
         self.carry_out();
         if let Some(leaving) = self.leaving.take() {
             let _ = leaving.answer.send(Ok(json!({ "stopped": true, "flushed": true })));

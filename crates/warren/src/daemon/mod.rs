@@ -13,4 +13,5 @@ pub mod journal;
 pub mod log;
 pub mod orders;
 pub mod site;
+pub mod tape;
 pub mod trace;

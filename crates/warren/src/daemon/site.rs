@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crypto::Provider;
 use ipsec::sa::Sa;
 use mesh::plan::Plan;
+use mesh::recording::Bundle;
 use mesh::{Loaded, Mesh};
 use serde_json::{Value, json};
 
@@ -24,6 +25,8 @@ pub struct Site {
     plan: Plan,
     /// This host's certificate in force, DER; empty if there is none.
     leaf: Vec<u8>,
+    /// What the manifest in force was read from, until it is asked for.
+    bundle: Option<Bundle>,
 }
 
 impl Site {
@@ -41,8 +44,14 @@ impl Site {
         let loaded = accepted.for_host(address, &own)?;
         let (path, rehearsal) = (path.to_owned(), rehearsal.map(Path::to_owned));
         let (plan, leaf) = (loaded.plan.clone(), accepted.leaf().to_vec());
-        let site = Self { path, rehearsal, provider, address, plan, leaf };
+        let bundle = Some(Bundle { own, ..accepted.bundle });
+        let site = Self { path, rehearsal, provider, address, plan, leaf, bundle };
         Ok((site, loaded, accepted.notes))
+    }
+
+    /// What the manifest in force was read from, with its credentials; kept no longer than until it is asked for.
+    pub fn take_bundle(&mut self) -> Option<Bundle> {
+        self.bundle.take()
     }
 
     /// The manifest's file.
@@ -65,6 +74,7 @@ impl Site {
         let (loaded, accepted) = self.read(&self.path, self.rehearsal.as_deref(), unix_now)?;
         self.plan = loaded.plan.clone();
         self.leaf = accepted.leaf().to_vec();
+        self.bundle = Some(accepted.bundle);
         Ok((loaded, accepted.notes))
     }
 
@@ -83,9 +93,10 @@ impl Site {
         unix_now: u64,
     ) -> Result<(Loaded, Accepted), Rejected> {
         let ended = Ended::InForce(&self.leaf);
-        let accepted = load_with(file, &*self.provider, unix_now, rehearsal, ended)?;
+        let mut accepted = load_with(file, &*self.provider, unix_now, rehearsal, ended)?;
         let address = accepted.choose_address(Some(self.address), &[])?;
-        Ok((accepted.for_host(address, &own_addresses())?, accepted))
+        accepted.bundle.own = own_addresses();
+        Ok((accepted.for_host(address, &accepted.bundle.own)?, accepted))
     }
 
     /// Keys of all live SAs, as lines of Wireshark's tables. Of those that were taken over only the data plane has the

@@ -27,22 +27,20 @@ pub struct Traces {
 
 struct Tracer {
     peer: IpAddr,
-    /// Opens messages with keys that may be gone by now.
-    listener: Listener,
+    teller: Teller,
     lines: Sender<Value>,
     missed: u64,
 }
 
 impl Traces {
     /// From now on everything of this peer goes there; `None` if too many trace already.
-    pub fn begin(&mut self, mesh: &Mesh, peer: IpAddr) -> Option<Receiver<Value>> {
+    pub fn begin(&mut self, peer: IpAddr) -> Option<Receiver<Value>> {
         self.tracers.retain(|tracer| !tracer.lines.is_closed());
         if self.tracers.len() >= TRACERS {
             return None;
         }
         let (lines, receiver) = channel(LAG);
-        let listener = Listener::new(keyring(mesh, peer), None);
-        self.tracers.push(Tracer { peer, listener, lines, missed: 0 });
+        self.tracers.push(Tracer { peer, teller: Teller::default(), lines, missed: 0 });
         Some(receiver)
     }
 
@@ -72,11 +70,11 @@ impl Traces {
 
     /// What is remembered of a peer; what its IKE SAs that are still there can open is opened.
     pub fn recorded(&self, mesh: &Mesh, peer: IpAddr) -> Value {
-        let mut listener = Listener::new(keyring(mesh, peer), None);
+        let mut teller = Teller::default();
         let entries = self.recorder.of(peer).into_iter();
         let shown: Vec<Value> = entries
             .map(|entry| {
-                let mut shown = line(&mut listener, entry);
+                let mut shown = teller.line(mesh, peer, entry);
                 if let What::Message { src, dst, bytes } = &entry.what {
                     let packet = ipsec::packet::udp(*src, *dst, bytes).unwrap_or_default();
                     shown["packet"] =
@@ -91,8 +89,7 @@ impl Traces {
 
 impl Tracer {
     fn tell(&mut self, mesh: &Mesh, entry: &Entry) {
-        add_keys(&mut self.listener.keys, mesh, self.peer);
-        let mut line = line(&mut self.listener, entry);
+        let mut line = self.teller.line(mesh, self.peer, entry);
         if self.missed > 0 {
             line["missed"] = self.missed.into();
         }
@@ -104,20 +101,26 @@ impl Tracer {
     }
 }
 
-fn keyring(mesh: &Mesh, peer: IpAddr) -> Keyring {
-    let mut keyring = Keyring::default();
-    add_keys(&mut keyring, mesh, peer);
-    keyring
-}
+/// Tells of one peer, and opens its messages: also with keys that are gone by now.
+pub struct Teller(Listener);
 
-fn add_keys(keyring: &mut Keyring, mesh: &Mesh, peer: IpAddr) {
-    for keys in mesh.keys_with(peer) {
-        // Without the algorithm there would be no such SA.
-        let _ = keyring.add(&keys);
+impl Default for Teller {
+    fn default() -> Self {
+        Self(Listener::new(Keyring::default(), None))
     }
 }
 
-/// One line for a program, and for people in `text` and `inside`.
+impl Teller {
+    /// One line for a program, and for people in `text` and `inside`.
+    pub fn line(&mut self, mesh: &Mesh, peer: IpAddr, entry: &Entry) -> Value {
+        for keys in mesh.keys_with(peer) {
+            // Without the algorithm there would be no such SA.
+            let _ = self.0.keys.add(&keys);
+        }
+        line(&mut self.0, entry)
+    }
+}
+
 fn line(listener: &mut Listener, entry: &Entry) -> Value {
     match &entry.what {
         What::Event(event) => {

@@ -13,6 +13,7 @@ mod forwarded;
 mod handovers;
 mod imports;
 mod mtu;
+mod recordings;
 mod reloads;
 mod restarts;
 mod rotation;

@@ -70,7 +70,7 @@ fn check_peer(peer: &Value) {
 }
 
 /// Certificates from the program itself, by reference.
-fn credentials(folder: &std::path::Path) -> String {
+pub fn credentials(folder: &std::path::Path) -> String {
     let pki = |args: &[&str]| {
         finish(warren().arg("pki").args(args).arg("--dir").arg(folder)).ok();
     };
