@@ -39,6 +39,9 @@ impl Daemon {
     /// `warren run` with the host's manifest, ready to be started.
     pub fn run_command(&self) -> Command {
         let mut command = self.typed(&["run"]);
+        // ESP as protocol 50, one packet at a time: what tests look for on the wire. With offload: `linux/tests/userspace.rs`
+        // and the lab.
+        command.env("WARREN_OFFLOAD", "off");
         command.arg("-m").arg(self.manifest()).arg("--state-dir").arg(self.folder.join("state"));
         command
     }
