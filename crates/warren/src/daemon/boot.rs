@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crypto::native::Native;
 use crypto::{Provider, Secret};
-use ike::Now;
 use linux::lock::Lock;
 use mesh::recording::{Begin, Bundle};
 use mesh::{Identity, Input, Mesh};
@@ -113,6 +112,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         .map_err(|source| BootError::Control { path: socket.display().to_string(), source })?;
     let (seed, (done_sender, done)) = (linux::random::os_seed()?, mpsc::unbounded_channel());
     let jobs = Jobs::start(provider.clone(), done_sender)?;
+    let mut tape = args.record.as_deref().map(record).transpose()?;
     // Nothing can fail any more once routes and policies are there.
     let carrier = Carrier::open(&site, provider.clone(), args.data_plane, &args.state_dir)?;
     loaded.prefer_encap = carrier.prefers_encap();
@@ -123,7 +123,10 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         data_plane: carrier.kind(),
     };
     let began = now();
-    let tape = record(args, &identity, &seed, began)?;
+    if let Some(tape) = &mut tape {
+        let (identity, seed) = (identity.clone(), Secret::from(&seed[..]));
+        tape.begin(&Begin { identity, seed, now: began });
+    }
     let bundle = site.take_bundle().map(|b| Bundle { prefer_encap: loaded.prefer_encap, ..b });
     let mesh = Mesh::new(identity, provider, seed, began);
     let (calls_sender, calls) = mpsc::channel(CALLS);
@@ -182,23 +185,16 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
     }
 }
 
-/// A recording, if one was asked for.
-fn record(
-    args: &Run,
-    identity: &Identity,
-    seed: &[u8; 32],
-    now: Now,
-) -> Result<Option<Tape>, BootError> {
-    let Some(path) = &args.record else { return Ok(None) };
-    let begin = Begin { identity: identity.clone(), seed: Secret::from(&seed[..]), now };
-    let tape = Tape::begin(path, &begin)
-        .map_err(|source| BootError::Record { path: path.display().to_string(), source })?;
+/// The recording that was asked for.
+fn record(path: &Path) -> Result<Tape, BootError> {
+    let shown = path.display().to_string();
+    let tape = Tape::create(path).map_err(|source| BootError::Record { path: shown, source })?;
     tracing::warn!(
         "everything is recorded in {}, credentials and the seed of all keys included: whoever has it can read what \
          this host sends; delete it when it has served",
         path.display()
     );
-    Ok(Some(tape))
+    Ok(tape)
 }
 
 /// What the last process left, and where this one leaves its own.

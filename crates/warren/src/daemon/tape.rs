@@ -29,19 +29,24 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// Begins one, in place of what is there.
-    pub fn begin(path: &Path, begin: &Begin) -> std::io::Result<Self> {
+    /// An empty one, in place of what is there.
+    pub fn create(path: &Path) -> std::io::Result<Self> {
         // A file that others could read already is not written to.
         let _ = std::fs::remove_file(path);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        let mut tape = Self {
+        Ok(Self {
             file: Some(BufWriter::new(file)),
             written: 0,
             outputs: Outputs::default(),
             refused: VecDeque::new(),
-        };
-        tape.put(begin.encode().expose())?;
-        Ok(tape)
+        })
+    }
+
+    /// What it begins with.
+    pub fn begin(&mut self, begin: &Begin) {
+        if let Err(error) = self.put(begin.encode().expose()) {
+            self.end(&error.to_string());
+        }
     }
 
     /// This goes into the mesh now.
