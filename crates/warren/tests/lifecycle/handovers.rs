@@ -80,6 +80,7 @@ fn another_build(mesh: &Mesh, state: &Shm, host: usize) -> Command {
     let usual = state.run(&mesh.daemons[host]);
     let mut command = Command::new(&path);
     command.args(usual.get_args()).stdin(std::process::Stdio::null());
+    command.env("WARREN_OFFLOAD", "off");
     let netns = Netns::open(mesh.net.hosts[host].name()).unwrap();
     netns.confine(&mut command, &[]).unwrap();
     command

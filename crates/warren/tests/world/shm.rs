@@ -20,6 +20,8 @@ impl Shm {
     /// `warren run` with its state here.
     pub fn run(&self, daemon: &Daemon) -> Command {
         let mut command = daemon.typed(&["run"]);
+        // As `Daemon` has it.
+        command.env("WARREN_OFFLOAD", "off");
         command.arg("-m").arg(daemon.manifest()).arg("--state-dir").arg(&self.0);
         command
     }
