@@ -56,6 +56,8 @@ pub struct Capture {
     lost: u64,
 }
 
+/// Of one `read`: a network that is faster than its reader does not fill the memory.
+const MOST_BATCHES: usize = 64;
 const RECEIVE_BUFFER: usize = 64 << 20;
 const SOL_PACKET: i32 = 263;
 const PACKET_STATISTICS: i32 = 6;
@@ -88,10 +90,14 @@ impl Capture {
         Ok(capture)
     }
 
-    /// The packets that have come by since the last call; does not wait.
+    /// The packets that have come by since the last call, a bounded number at once; does not wait.
     pub fn read(&mut self) -> Result<Vec<Packet>, Error> {
         let mut packets = Vec::new();
-        while self.batch.receive(self.fd.as_fd()).map_err(|errno| call("recvmmsg", errno))? > 0 {
+        for _ in 0..MOST_BATCHES {
+            let received = self.batch.receive(self.fd.as_fd());
+            if received.map_err(|errno| call("recvmmsg", errno))? == 0 {
+                break;
+            }
             for (name, bytes, truncated) in self.batch.raw() {
                 self.lost += u64::from(truncated);
                 packets.extend(packet(name, bytes));

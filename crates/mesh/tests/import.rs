@@ -116,6 +116,59 @@ fn a_mesh_of_racoon_hosts() {
     noted(&imported, 0, &["IKEv1"]);
 }
 
+/// Nothing that is protected passes in the clear because of what was read.
+#[track_caller]
+fn nothing_passes(imported: &Imported, line: usize) {
+    noted(imported, line, &["left out", "no_ipsec_subnets"]);
+    assert!(!imported.manifest.contains("action: pass"), "{}", imported.manifest);
+    parsed(imported);
+}
+
+#[test]
+fn a_rule_that_lets_everything_pass_is_left_out() {
+    let protect = "spdadd 192.0.2.1 192.0.2.2 any -P out ipsec esp/transport//require;\n";
+    for pass in [
+        "spdadd 0.0.0.0/0 0.0.0.0/0 any -P out none;",
+        "spdadd 192.0.2.1 192.0.2.0/24 any -P out none;",
+        "spdadd 192.0.2.2 0.0.0.0/0 0 -P in none;",
+    ] {
+        nothing_passes(&read("ipsec-tools.conf", &format!("{protect}{pass}\n")), 2);
+    }
+    let protect = "ike esp transport from 192.0.2.1 to 192.0.2.2\n";
+    for pass in ["flow esp from any to any type bypass", "flow from 10.1.0.1 to any type bypass"] {
+        nothing_passes(&read("ipsec.conf", &format!("{protect}{pass}\n")), 2);
+    }
+    for remote in ["0.0.0.0/0", "dynamic", "192.0.2.7", "0.0.0.0/0[any]", "::/0[]"] {
+        let text = format!(
+            "connections {{ west {{ remote_addrs = 192.0.2.7\nchildren {{ all {{ mode = transport }}\n\
+             clear {{ mode = pass\nremote_ts = {remote} }} }} }} }}\n"
+        );
+        nothing_passes(&read("swanctl.conf", &text), 3);
+    }
+}
+
+#[test]
+fn a_rule_that_lets_others_pass_is_taken_over() {
+    let text = "spdadd 192.0.2.1 192.0.2.2 any -P out ipsec esp/transport//require;\n\
+                spdadd 192.0.2.1 198.51.100.0/24 any -P out none;\n";
+    let imported = read("ipsec-tools.conf", text);
+    let line = "- {action: pass, remote: \"198.51.100.0/24\", direction: out}";
+    assert!(imported.manifest.contains(line), "{}", imported.manifest);
+    noted(&imported, 2, &["192.0.2.1/32", "every host"]);
+}
+
+#[test]
+fn sections_that_are_too_deep_end_where_they_end() {
+    let deep = "x {\n".repeat(20) + "mode = pass\n" + &"}\n".repeat(20);
+    let text = format!(
+        "connections {{ west {{ remote_addrs = 192.0.2.7\nchildren {{ all {{ mode = transport\n{deep}\
+         remote_ts = 192.0.2.9 }} }} }} }}\n"
+    );
+    let imported = read("swanctl.conf", &text);
+    assert_eq!(nets(&parsed(&imported)), ["192.0.2.9/32"]);
+    assert!(imported.notes.iter().any(|note| note.text.contains("not read")));
+}
+
 const OPENBSD: &str = "# gateway
 me = \"192.0.2.1\"
 branches = \"{ 198.51.100.1, 198.51.100.2 }\"

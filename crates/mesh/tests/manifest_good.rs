@@ -295,6 +295,8 @@ fn notes_do_not_refuse() {
         "policies: [{action: pass, proto: tcp}, {action: drop, proto: tcp, port: 22}]",
         "never reached",
     );
+    one("policies: [{action: pass}]", "lets everything pass");
+    one("policies: [{action: pass, proto: any, direction: out}]", "lets everything pass");
     let both = format!(
         "ipsec_subnets: [10.0.0.0/16, 10.1.0.0/16]\nno_ipsec_subnets: [10.1.0.0/16]\npsk: {PSK}\n"
     );

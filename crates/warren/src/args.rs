@@ -512,7 +512,7 @@ pub struct PkiRotate {
     /// What `warren status --json` printed on a host; beside what this host's daemon says.
     #[arg(long, value_name = "FILE")]
     pub status: Vec<PathBuf>,
-    /// How many hosts there are: no step as long as fewer are known.
+    /// How many hosts there are: no step as long as fewer are known. new-leaf and drop-ca want it, or --force.
     #[arg(long, value_name = "N")]
     pub hosts: Option<usize>,
     /// Common name of the next CA.

@@ -134,7 +134,7 @@ pub fn store(
     Ok(paths)
 }
 
-/// Writes a file as a whole: it is the old one until it is the new one.
+/// Writes a file as a whole: it is the old one until it is the new one, which is on the disk when this returns.
 pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let file = |source| PkiError::File { path: path.to_owned(), source };
     // A file that is replaced keeps its old mode, so it is made anew beside it and moved over it.
@@ -146,11 +146,20 @@ pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
         .mode(mode)
         .open(&fresh)
         .map_err(file)?;
-    let written = out.write_all(text.as_bytes()).and_then(|()| fs::rename(&fresh, path));
+    let written = out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.sync_all())
+        .and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {
         let _ = fs::remove_file(&fresh);
     }
-    written.map_err(file)
+    written.and_then(|()| sync_folder(path)).map_err(file)
+}
+
+/// What was renamed is there also after a power failure.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn params(request: &Request<'_>) -> Result<CertificateParams, PkiError> {

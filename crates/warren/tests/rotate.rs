@@ -102,7 +102,9 @@ fn three_phases_and_no_step_before_every_host_follows() {
     assert_narrow(&fleet.rotate(&[]).ok());
     fleet.rotate(&["drop-ca"]).fails(1, &["new-leaf"]);
     fleet.rotate(&["new-leaf", "--hosts", "4"]).fails(1, &["3 hosts", "4"]);
-    fleet.rotate(&["new-leaf"]).ok();
+    fleet.rotate(&["new-leaf"]).fails(1, &["3 hosts are known", "new-leaf --hosts N", "--force"]);
+    assert_eq!(text(&fleet.folder.join("warren-instance.pem")), old_leaf);
+    fleet.rotate(&["new-leaf", "--hosts", "3"]).ok();
     assert_eq!(text(&fleet.folder.join("old-warren-instance.pem")), old_leaf);
     fleet.rotate(&["new-leaf"]).fails(1, &["already"]);
 
@@ -113,7 +115,8 @@ fn three_phases_and_no_step_before_every_host_follows() {
     fleet.rotate(&["drop-ca"]).fails(1, &["not yet", "10.0.0.2 h1", "1 accepts"]);
     assert!(text(&fleet.folder.join("ca.pem")).contains(old_ca.trim_end()));
     fleet.all();
-    fleet.rotate(&["drop-ca"]).ok();
+    fleet.rotate(&["drop-ca"]).fails(1, &["3 hosts are known", "drop-ca --hosts N", "--force"]);
+    fleet.rotate(&["drop-ca", "--hosts", "3"]).ok();
     assert_eq!(text(&fleet.folder.join("old-ca.pem")).matches("BEGIN").count(), 2);
     assert_eq!(fleet.inspect("ca.pem")[0]["subject"], "CN=warren next CA");
     assert!(!fleet.folder.join("next-ca.key").exists());
@@ -123,7 +126,7 @@ fn three_phases_and_no_step_before_every_host_follows() {
     assert!(fleet.rotate(&[]).ok().contains("done"));
 
     // What it left is a folder like any other: the next certificate, and the next CA.
-    fleet.rotate(&["new-leaf"]).ok();
+    fleet.rotate(&["new-leaf", "--force"]).ok();
     fleet.all();
     let next = ["append-ca", "--ca-name", "yet another CA", "--key", "p256"];
     fleet.rotate(&next).ok();
@@ -141,7 +144,7 @@ fn a_step_that_was_interrupted_is_done_again() {
     fleet.rotate(&["new-leaf"]).fails(1, &["append-ca", "again"]);
     fleet.rotate(&["append-ca"]).ok();
     fleet.all();
-    fleet.rotate(&["new-leaf"]).ok();
+    fleet.rotate(&["new-leaf", "--hosts", "1"]).ok();
     fleet.folder.put("issuer", "warren next CA");
     fleet.all();
     // The last CA is kept and ca.key is the next one's, but nothing else has happened yet.
@@ -154,10 +157,15 @@ fn a_step_that_was_interrupted_is_done_again() {
     }
     let old_key = text(&fleet.folder.join("ca.key"));
     fs::copy(fleet.folder.join("next-ca.key"), fleet.folder.join("ca.key")).unwrap();
-    fleet.rotate(&["drop-ca"]).ok();
+    fleet.rotate(&["drop-ca", "--hosts", "1"]).ok();
     assert_eq!(text(&fleet.folder.join("old-ca.key")), old_key);
     fleet.all();
     assert_eq!(fleet.phases(), [Some(3)]);
+    // The certificate of the next CA is removed already, its key is not.
+    fs::copy(fleet.folder.join("ca.key"), fleet.folder.join("next-ca.key")).unwrap();
+    fleet.rotate(&["append-ca", "--ca-name", "yet another CA", "--key", "p256"]).ok();
+    fleet.all();
+    assert_eq!(fleet.phases(), [Some(1)]);
 }
 
 #[test]
@@ -172,7 +180,7 @@ fn who_is_not_known_holds_a_step_up() {
     let cas = fleet.hosts[0]["node"]["certificates"].as_array().unwrap()[1..].to_vec();
     fleet.hosts[1]["peers"][0]["certificate"] =
         json!({"serial": "1", "ca": cas[0], "trusts": cas, "age_s": 3});
-    fleet.rotate(&["new-leaf"]).ok();
+    fleet.rotate(&["new-leaf", "--hosts", "3"]).ok();
     // Nobody at all is asked.
     let rotate = ["pki", "rotate", "--dir", &fleet.path("")];
     finish(warren().args(["--control", &fleet.path("no.sock")]).args(rotate))

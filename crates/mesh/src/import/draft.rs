@@ -36,6 +36,18 @@ pub(super) struct Exception {
     pub(super) priority: i64,
 }
 
+impl Exception {
+    /// Whether it takes every packet, but for what `remote` says.
+    fn is_wide(&self) -> bool {
+        let any = |proto: &str| {
+            ["", "any", "all"].contains(&proto) || proto.trim().parse::<u8>() == Ok(0)
+        };
+        self.proto.as_deref().is_none_or(any)
+            && self.local_port.is_none()
+            && self.remote_port.is_none()
+    }
+}
+
 /// One of `peers`.
 #[derive(Clone, Default)]
 pub(super) struct Peer {
@@ -64,6 +76,8 @@ pub(super) struct Draft {
     pub(super) plain: BTreeMap<&'static str, String>,
     /// Files that are to be read as well, with the line that names them.
     pub(super) includes: Vec<(usize, String)>,
+    /// Exceptions that let everything pass, until it is known what is protected.
+    wide: Vec<(Note, Exception)>,
     file: String,
     notes: Vec<Note>,
 }
@@ -102,8 +116,23 @@ impl Draft {
         }
     }
 
-    /// Adds an exception; the same for both directions are one.
-    pub(super) fn except(&mut self, new: Exception) {
+    /// Adds an exception for packets with this host's addresses in `local`; the same for both directions are one.
+    pub(super) fn except(&mut self, line: usize, local: Option<IpNet>, new: Exception) {
+        if let Some(local) = local {
+            let text = format!(
+                "the rule is for {local} on this side; in `policies` it is for every host of the fleet"
+            );
+            self.note(line, text);
+        }
+        if new.action == "pass" && new.is_wide() {
+            let file = self.file.clone();
+            self.wide.push((Note { file, line, text: String::new() }, new));
+            return;
+        }
+        self.add(new);
+    }
+
+    fn add(&mut self, new: Exception) {
         let twin = self.exceptions.iter_mut().find(|old| {
             let direction = old.direction;
             Exception { direction, name: old.name.clone(), ..new.clone() } == **old
@@ -155,6 +184,7 @@ impl Draft {
             return Err(Error::Nothing);
         }
         self.spell_identities();
+        self.admit_wide();
         // The order of the lines among those of one priority.
         self.exceptions.sort_by_key(|exception| std::cmp::Reverse(exception.priority));
         let without =
@@ -175,6 +205,32 @@ impl Draft {
             }
         }
         Ok(Imported { manifest, notes: self.notes })
+    }
+
+    /// `policies` come before the subnets: one that lets everything pass would take the packets that are protected.
+    fn admit_wide(&mut self) {
+        let protected: Vec<IpNet> = {
+            let narrow = self.exceptions.iter().filter(|e| e.action == "protect");
+            self.protected.iter().copied().chain(narrow.filter_map(|e| e.remote)).collect()
+        };
+        for (mut note, new) in std::mem::take(&mut self.wide) {
+            let overlap =
+                |net: IpNet| protected.iter().any(|p| p.contains(&net) || net.contains(p));
+            match new.remote {
+                Some(net) if !overlap(net) => self.add(new),
+                remote => {
+                    let towards = remote.map_or("everybody".to_owned(), |net| net.to_string());
+                    note.text = format!(
+                        "a rule that lets everything with {towards} pass is left out: it would come before what is \
+                         protected; where that is meant, name hosts that get no IPsec in no_ipsec_subnets, or add to \
+                         `policies` a `pass` with protocol and port"
+                    );
+                    if !self.notes.contains(&note) {
+                        self.notes.push(note);
+                    }
+                }
+            }
+        }
     }
 
     /// Identities as a manifest has them.

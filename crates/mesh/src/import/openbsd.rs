@@ -250,7 +250,7 @@ fn pair(rule: &Rule, from: &End, to: &End, draft: &mut Draft) {
             "a port without `proto` is not taken over: say whether it is tcp or udp",
         );
     }
-    draft.except(Exception {
+    let exception = Exception {
         action,
         proto: rule.proto.clone(),
         local_port: from.port.clone(),
@@ -259,7 +259,8 @@ fn pair(rule: &Rule, from: &End, to: &End, draft: &mut Draft) {
         direction: rule.direction.unwrap_or("both"),
         name: None,
         priority: 0,
-    });
+    };
+    draft.except(rule.line, local, exception);
 }
 
 /// Between these two everything is protected, if they are the hosts themselves.

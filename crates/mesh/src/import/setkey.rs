@@ -78,24 +78,24 @@ fn add(line: usize, words: &[Word], draft: &mut Draft) {
         let text = "a port with protocol `any` is for tcp and for udp here";
         draft.note(line, text);
         for proto in ["tcp", "udp"] {
-            except(action, Some(proto.into()), &local, &remote, direction, priority, draft);
+            except(line, action, Some(proto.into()), [&local, &remote], direction, priority, draft);
         }
         return;
     }
     let proto = proto.map(|proto| if proto == "icmp6" { "icmpv6".to_owned() } else { proto });
-    except(action, proto, &local, &remote, direction, priority, draft);
+    except(line, action, proto, [&local, &remote], direction, priority, draft);
 }
 
 fn except(
+    line: usize,
     action: &'static str,
     proto: Option<String>,
-    local: &Side,
-    remote: &Side,
+    [local, remote]: [&Side; 2],
     direction: &'static str,
     priority: i64,
     draft: &mut Draft,
 ) {
-    draft.except(Exception {
+    let exception = Exception {
         action,
         proto,
         local_port: local.port.clone(),
@@ -104,7 +104,8 @@ fn except(
         direction,
         name: None,
         priority,
-    });
+    };
+    draft.except(line, local.net, exception);
 }
 
 /// `10.0.0.0/8[22]`; no network stands for everything.

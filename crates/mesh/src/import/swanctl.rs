@@ -58,11 +58,12 @@ pub(super) fn read(text: &str, draft: &mut Draft) {
 /// Sections in braces, `key = value` a line, comments, includes.
 fn parse(text: &str, draft: &mut Draft) -> Section {
     let mut stack = vec![Section::default()];
+    let mut skipped = 0;
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
         let mut rest = uncommented(line).trim();
         while !rest.is_empty() {
-            rest = piece(rest, number, &mut stack, draft).trim_start();
+            rest = piece(rest, number, &mut stack, &mut skipped, draft).trim_start();
         }
     }
     while stack.len() > 1 {
@@ -72,9 +73,19 @@ fn parse(text: &str, draft: &mut Draft) -> Section {
 }
 
 /// One section's begin or end, or one value; what follows it on the line.
-fn piece<'a>(text: &'a str, line: usize, stack: &mut Vec<Section>, draft: &mut Draft) -> &'a str {
+///
+/// `skipped` counts sections that are open and too deep.
+fn piece<'a>(
+    text: &'a str,
+    line: usize,
+    stack: &mut Vec<Section>,
+    skipped: &mut usize,
+    draft: &mut Draft,
+) -> &'a str {
     if let Some(rest) = text.strip_prefix('}') {
-        if stack.len() > 1 {
+        if *skipped > 0 {
+            *skipped -= 1;
+        } else if stack.len() > 1 {
             close(stack);
         }
         return rest;
@@ -86,9 +97,12 @@ fn piece<'a>(text: &'a str, line: usize, stack: &mut Vec<Section>, draft: &mut D
     let brace = text.find('{');
     let equals = text.find('=');
     if let Some(at) = brace.filter(|at| equals.is_none_or(|equals| *at < equals)) {
-        if stack.len() < DEEPEST {
+        if *skipped == 0 && stack.len() < DEEPEST {
             let name = text[..at].trim().to_owned();
             stack.push(Section { name, line, ..Section::default() });
+        } else {
+            *skipped += 1;
+            draft.note(line, format!("sections in more than {DEEPEST} others are not read"));
         }
         return &text[at + 1..];
     }
@@ -99,7 +113,7 @@ fn piece<'a>(text: &'a str, line: usize, stack: &mut Vec<Section>, draft: &mut D
         Some(inner) => inner.split_once('"').unwrap_or((inner, "")),
         None => value.split_at(value.find('}').unwrap_or(value.len())),
     };
-    if let Some(section) = stack.last_mut() {
+    if let Some(section) = stack.last_mut().filter(|_| *skipped == 0) {
         section.values.push((key.to_owned(), value.trim().to_owned(), line));
     }
     rest
@@ -311,7 +325,7 @@ fn except(
     let (Some(local), Some(remote)) = (local, selector(remote)) else {
         return draft.note(line, "its selectors are not understood");
     };
-    draft.except(Exception {
+    let exception = Exception {
         action,
         proto: remote.proto.or(local.proto),
         local_port: local.port,
@@ -320,7 +334,8 @@ fn except(
         direction: "both",
         name: Some(name.to_owned()),
         priority: 0,
-    });
+    };
+    draft.except(line, local.net, exception);
 }
 
 struct Selector {

@@ -125,6 +125,11 @@ fn together(reader: &mut Reader<'_>, new: &Exception, protocol_is_wrong: bool) {
         let remedy = "add `remote: NETWORK`: packets to everybody cannot be protected";
         reader.error(new.span, "a policy that protects must say towards whom", remedy);
     }
+    let wide = new.protocol.is_none() && !protocol_is_wrong && !ports && new.remote.is_none();
+    if new.action == ExceptionAction::Pass && wide {
+        let remedy = "add `proto`, a port or `remote`, unless nothing below it is to be protected";
+        reader.found.note(new.span, "this policy lets everything pass in the clear", remedy);
+    }
 }
 
 fn action(reader: &mut Reader<'_>, p: Property<'_>) -> Option<ExceptionAction> {

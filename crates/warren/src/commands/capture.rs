@@ -3,10 +3,8 @@
 //! Warren's own data plane has it on its device, before it is sealed and after it is opened. A kernel keeps it to itself:
 //! there ESP is captured where it passes, and `--keys` writes what Wireshark opens it with.
 
-use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -151,7 +149,7 @@ impl Sink {
         let failed = |error| Failure::No(format!("{}: {error}", path.display()));
         let mut out: Box<dyn Write> = match path.to_str() {
             Some("-") => Box::new(std::io::stdout()),
-            _ => Box::new(create(path).map_err(failed)?),
+            _ => Box::new(pcap::create(path).map_err(failed)?),
         };
         out.write_all(&pcap::header()).and_then(|()| out.flush()).map_err(failed)?;
         Ok(Self::Pcap(out))
@@ -173,10 +171,6 @@ impl Sink {
             Err(error) => Err(Failure::No(format!("the capture cannot be written: {error}"))),
         }
     }
-}
-
-fn create(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn line(at: u64, bytes: &[u8], headers: &Headers) -> String {

@@ -1,8 +1,6 @@
 //! `warren trace PEER`: what passes between this host and one peer, and what comes of it.
 
-use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -107,8 +105,7 @@ fn capture(packets: &[(u64, Vec<u8>)]) -> Vec<u8> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+    pcap::create(path)?.write_all(bytes)
 }
 
 #[cfg(test)]

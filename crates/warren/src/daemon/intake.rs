@@ -1,5 +1,6 @@
 //! IKE from the wire to the loop. First requests can be sent by anybody, in any number: they wait in a queue of their
-//! own, behind everything else, so that a flood of them delays no exchange that is under way.
+//! own, behind everything else, so that a flood of them delays no exchange that is under way. Nor does a flood of
+//! anything else keep them waiting for good: after so many others one of them is taken.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,6 +16,8 @@ use wire::registry::ExchangeType;
 const OTHERS: usize = 4096;
 /// First requests that may wait: what honest hosts send in a moment.
 const FIRST_REQUESTS: usize = 2048;
+/// So many others at most before a first request that waits.
+const OTHERS_IN_A_ROW: u32 = 16;
 /// Of one IKE datagram, in bytes; ten large certificates fit.
 const LONGEST: usize = 16 << 10;
 /// The port whose datagrams have no non-ESP marker (RFC 3948 2).
@@ -24,6 +27,8 @@ const IKE: u16 = 500;
 pub struct Intake {
     others: mpsc::Receiver<Datagram>,
     first_requests: mpsc::Receiver<Datagram>,
+    /// Others since the last first request.
+    in_a_row: u32,
     refused: Arc<AtomicU64>,
 }
 
@@ -43,22 +48,46 @@ pub fn open(wake: Arc<Notify>) -> (ToLoop, Intake) {
     let refused = Arc::new(AtomicU64::new(0));
     let to_loop =
         ToLoop { others: to_others, first_requests: to_first, wake, refused: refused.clone() };
-    (to_loop, Intake { others, first_requests, refused })
+    (to_loop, Intake { others, first_requests, in_a_row: 0, refused })
 }
 
 impl Intake {
     /// The next datagram; waits for one.
     pub async fn next(&mut self) -> Option<Datagram> {
-        tokio::select! {
-            biased;
-            datagram = self.others.recv() => datagram,
-            datagram = self.first_requests.recv() => datagram,
-        }
+        let (others, first_requests) = (&mut self.others, &mut self.first_requests);
+        let (datagram, first) = if self.in_a_row < OTHERS_IN_A_ROW {
+            tokio::select! {
+                biased;
+                datagram = others.recv() => (datagram, false),
+                datagram = first_requests.recv() => (datagram, true),
+            }
+        } else {
+            tokio::select! {
+                biased;
+                datagram = first_requests.recv() => (datagram, true),
+                datagram = others.recv() => (datagram, false),
+            }
+        };
+        self.count(first);
+        datagram
     }
 
     /// The next datagram, if there is one.
     pub fn try_next(&mut self) -> Result<Datagram, TryRecvError> {
-        self.others.try_recv().or_else(|_| self.first_requests.try_recv())
+        let mut first = self.in_a_row >= OTHERS_IN_A_ROW;
+        for _ in 0..2 {
+            let queue = if first { &mut self.first_requests } else { &mut self.others };
+            if let Ok(datagram) = queue.try_recv() {
+                self.count(first);
+                return Ok(datagram);
+            }
+            first = !first;
+        }
+        Err(TryRecvError::Empty)
+    }
+
+    fn count(&mut self, first: bool) {
+        self.in_a_row = if first { 0 } else { self.in_a_row.saturating_add(1) };
     }
 
     /// Datagrams that were dropped before anybody looked at them.
@@ -126,6 +155,23 @@ mod tests {
         }
         let others = [(500, 34, 0x20), (4500, 35, 8), (500, 37, 0)];
         assert_eq!(order, [&others[..], &[(500, 34, 8), (4500, 34, 8)]].concat());
+    }
+
+    #[test]
+    fn a_flood_of_others_does_not_keep_first_requests_waiting() {
+        let (to_loop, mut intake) = open(Arc::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        (0..OTHERS).for_each(|_| to_loop.ike(datagram(500, 37, 0)));
+        (0..3).for_each(|_| to_loop.ike(datagram(500, 34, 8)));
+        let most = OTHERS_IN_A_ROW as usize;
+        for turn in 1..=3 * (most + 1) {
+            let taken = match turn % 2 {
+                0 => intake.try_next().unwrap(),
+                _ => runtime.block_on(intake.next()).unwrap(),
+            };
+            assert_eq!(taken.bytes[18] == 34, turn % (most + 1) == 0, "turn {turn}");
+        }
+        assert_eq!(intake.try_next().unwrap().bytes[18], 37);
     }
 
     #[test]

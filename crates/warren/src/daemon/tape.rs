@@ -29,9 +29,14 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// An empty one, in place of what is there.
+    /// An empty one. The last one, which may show why a daemon ended, becomes `FILE.1`.
     pub fn create(path: &Path) -> std::io::Result<Self> {
-        // A file that others could read already is not written to.
+        if std::fs::symlink_metadata(path).is_ok_and(|there| there.is_file()) {
+            let mut last = path.as_os_str().to_owned();
+            last.push(".1");
+            std::fs::rename(path, last)?;
+        }
+        // What else is there, such as a link, is not written to.
         let _ = std::fs::remove_file(path);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         Ok(Self {
@@ -135,5 +140,35 @@ impl Outputs {
         let digest = Native.hash(HashAlg::SHA2_256, &[&self.text]).unwrap_or_default();
         self.text.clear();
         digest.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn the_last_recording_is_kept() {
+        let dir = std::env::temp_dir().join(format!("warren-tape-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let [path, last, other] = ["tape", "tape.1", "other"].map(|name| dir.join(name));
+        for content in [&b"first"[..], b"second", b"third"] {
+            Tape::create(&path).unwrap().put(content).unwrap();
+        }
+        assert!(fs::read(&path).unwrap().ends_with(b"third"));
+        assert!(fs::read(&last).unwrap().ends_with(b"second"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&last)), (0o600, 0o600));
+        // What a link leads to is neither moved nor written to.
+        fs::write(&other, "other").unwrap();
+        fs::remove_file(&path).unwrap();
+        symlink(&other, &path).unwrap();
+        Tape::create(&path).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"other");
+        assert!(fs::read(&last).unwrap().ends_with(b"second"));
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -191,13 +191,17 @@ fn look_on(
 }
 
 fn look(capture: &mut Capture, judge: &mut Judge<'_>, counts: &mut Counts) -> bool {
-    let Ok(packets) = capture.read() else { return false };
-    // Each frame enters the switch at one port: there it is counted, once.
-    for packet in packets.iter().filter(|packet| packet.direction == Direction::Incoming) {
-        let seen = judge.classify(packet.protocol, &packet.bytes);
-        counts.take(seen, packet.protocol, &packet.bytes);
+    loop {
+        let Ok(packets) = capture.read() else { return false };
+        if packets.is_empty() {
+            return true;
+        }
+        // Each frame enters the switch at one port: there it is counted, once.
+        for packet in packets.iter().filter(|packet| packet.direction == Direction::Incoming) {
+            let seen = judge.classify(packet.protocol, &packet.bytes);
+            counts.take(seen, packet.protocol, &packet.bytes);
+        }
     }
-    true
 }
 
 #[cfg(test)]

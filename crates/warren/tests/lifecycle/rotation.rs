@@ -61,9 +61,9 @@ fn no_step_of_a_rotation_before_every_peer_is_seen_to_follow() {
     rotate(&[]).ok();
     rotate(&["append-ca", "--key", "p256"]).ok();
     follow("new-leaf");
-    rotate(&["new-leaf"]).ok();
+    rotate(&["new-leaf", "--hosts", "3"]).ok();
     follow("drop-ca");
-    rotate(&["drop-ca"]).ok();
+    rotate(&["drop-ca", "--hosts", "3"]).ok();
     follow("append-ca");
     for other in others {
         let row = hosts[0].until_up(other);

@@ -77,6 +77,18 @@ impl Tour<'_> {
         )))
     }
 
+    /// A host that nobody has seen since this daemon started is in no list: the number says that none is missing.
+    fn none_is_missing(&self, step: &str) -> Result<(), Failure> {
+        if self.args.force || self.args.hosts.is_some() {
+            return Ok(());
+        }
+        let known = self.fleet.len();
+        Err(Failure::No(format!(
+            "{known} hosts are known, and nothing says that these are all: write `warren pki rotate {step} --hosts N`, N \
+             the number of hosts in the fleet, this one among them; `--force` goes on whatever is known"
+        )))
+    }
+
     fn append_ca(&self, json: bool) -> Result<(), Failure> {
         let text = match self.folder.phase() {
             Phase::Appended => {
@@ -100,7 +112,8 @@ impl Tour<'_> {
             pki::load(dir, NEXT).map_err(Failure::no)?
         } else {
             let next = pki::make_ca(&self.request()?).map_err(Failure::no)?;
-            pki::store(dir, NEXT, &next, false).map_err(Failure::no)?;
+            // A key without its certificate is what an interrupted step left.
+            pki::store(dir, NEXT, &next, true).map_err(Failure::no)?;
             next
         };
         let path = self.folder.append(&next.certificate)?;
@@ -143,6 +156,7 @@ impl Tour<'_> {
             }
             _ => self.all_follow()?,
         }
+        self.none_is_missing("new-leaf")?;
         let hosts: Vec<_> = self.fleet.hosts().collect();
         refuse(&rejected(&self.folder, &hosts), self.args.force)?;
         let (leaf, note) = make(&self.folder, self.args.days, self.args.key)?;
@@ -164,6 +178,7 @@ impl Tour<'_> {
             return Err(Failure::No(text.into()));
         }
         self.all_follow()?;
+        self.none_is_missing("drop-ca")?;
         let paths = self.folder.drop_old()?;
         let next_step =
             "bring ca.pem to the hosts, one after the other, and there: warren reload --reauth";
@@ -190,11 +205,15 @@ impl Tour<'_> {
             (true, Phase::Before) if self.folder.next.is_some() => {
                 "warren pki rotate append-ca, once more: it did not come to its end"
             }
-            (true, Phase::Appended) => "warren pki rotate new-leaf",
-            (true, Phase::NewLeaf) => "warren pki rotate drop-ca",
+            (true, Phase::Appended) => {
+                "warren pki rotate new-leaf --hosts N, N the number of all hosts"
+            }
+            (true, Phase::NewLeaf) => {
+                "warren pki rotate drop-ca --hosts N, N the number of all hosts"
+            }
             (true, Phase::Dropped) => "nothing: the rotation is done",
             (true, _) => {
-                "warren pki rotate new-leaf for another certificate of this CA, append-ca for another CA"
+                "warren pki rotate new-leaf --hosts N for another certificate of this CA, append-ca for another CA"
             }
         }
     }
