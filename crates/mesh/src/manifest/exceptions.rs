@@ -105,6 +105,10 @@ fn exception(reader: &mut Reader<'_>, node: &Node) -> Option<Exception> {
         span: node.span,
     };
     together(reader, &new, protocol == Some(None));
+    if reader.found.len() == errors && passes_everything(&new) {
+        let remedy = "add `proto`, a port or `remote`, unless nothing below it is to be protected";
+        reader.found.note(new.span, "this policy lets everything pass in the clear", remedy);
+    }
     (reader.found.len() == errors || !reader.found.has_errors()).then_some(new)
 }
 
@@ -125,11 +129,11 @@ fn together(reader: &mut Reader<'_>, new: &Exception, protocol_is_wrong: bool) {
         let remedy = "add `remote: NETWORK`: packets to everybody cannot be protected";
         reader.error(new.span, "a policy that protects must say towards whom", remedy);
     }
-    let wide = new.protocol.is_none() && !protocol_is_wrong && !ports && new.remote.is_none();
-    if new.action == ExceptionAction::Pass && wide {
-        let remedy = "add `proto`, a port or `remote`, unless nothing below it is to be protected";
-        reader.found.note(new.span, "this policy lets everything pass in the clear", remedy);
-    }
+}
+
+fn passes_everything(new: &Exception) -> bool {
+    let ports = new.local_port.is_some() || new.remote_port.is_some() || new.port.is_some();
+    new.action == ExceptionAction::Pass && new.protocol.is_none() && !ports && new.remote.is_none()
 }
 
 fn action(reader: &mut Reader<'_>, p: Property<'_>) -> Option<ExceptionAction> {
