@@ -2,7 +2,7 @@
 # Coverage-guided fuzzing on the stable compiler.
 #   fuzz/run.sh TARGET SECONDS [libFuzzer options]   one target; new inputs are kept in fuzz/corpus/TARGET
 #   fuzz/run.sh --smoke SECONDS                      every target in turn, from the committed seeds alone
-#   fuzz/run.sh --list
+#   fuzz/run.sh --build | --list                     the targets: made, or named
 # Ends 1 on a crash; the input that caused it is left in fuzz/artifacts/TARGET.
 # To add a target: a file src/bin/NAME.rs, and a few inputs in seeds/NAME.
 set -euo pipefail
@@ -37,6 +37,7 @@ run() {
 
 case ${1-} in
   --list) targets ;;
+  --build) build --bins ;;
   --smoke)
     [[ ${2-} =~ ^[0-9]+$ ]] || usage
     build --bins
