@@ -81,8 +81,9 @@ record() { # LAB OPTIONS
     rm -rf "$profile" "$capture"
     mkdir -p "$profile"
     touch "$profile/ikev2_decryption_table" "$profile/esp_sa"
-    # One that is up already is somebody else's, and stays.
-    "$warren" lab up --hosts 2 "$@" >"$work/hosts"
+    # One that is up already is somebody else's, and stays. Offload would show many ESP packets as one datagram, which
+    # leaves the host as many.
+    WARREN_OFFLOAD=off "$warren" lab up --hosts 2 "$@" >"$work/hosts"
     lab=up
     one=$(awk '$1 == "h1" { print $2 }' "$work/hosts")
     two=$(awk '$1 == "h2" { print $2 }' "$work/hosts")

@@ -235,23 +235,28 @@ impl Peer {
         self.ikes.iter().filter(|i| i.established()).all(|i| i.initiated)
     }
 
-    /// Whether this host began every IKE SA that is not to be kept, long before that one: the peer wants its own new
-    /// one instead, or would have taken ours.
+    /// Whether the peer made the IKE SA that is to be kept instead of all others, and does not close them: they are
+    /// ours, or it is there because one was closed as redundant.
     pub fn replaced_by_peer(&self) -> bool {
         let keeper = self.keeper();
         let Some(kept) = self.ikes.iter().find(|i| Some(i.id) == keeper).and_then(|i| i.since)
         else {
             return false;
         };
-        let earlier = |at: Instant| at < kept && !self.at_once(at, kept);
+        let replaced = |i: &Ike, at: Instant| {
+            at < kept && (self.settled_between(at, kept) || (i.initiated && at + AT_ONCE < kept))
+        };
         let mut spare = self.ikes.iter().filter(|i| i.established() && Some(i.id) != keeper);
-        spare.all(|i| i.initiated && i.since.is_some_and(earlier))
+        spare.all(|i| i.since.is_some_and(|at| replaced(i, at)))
     }
 
     /// Whether two IKE SAs that came up at these times were begun at once, as far as can be told.
     fn at_once(&self, earlier: Instant, later: Instant) -> bool {
-        let settled_between = earlier <= self.settled_at && self.settled_at < later;
-        earlier + AT_ONCE >= later && !settled_between
+        earlier + AT_ONCE >= later && !self.settled_between(earlier, later)
+    }
+
+    fn settled_between(&self, earlier: Instant, later: Instant) -> bool {
+        earlier <= self.settled_at && self.settled_at < later
     }
 
     /// When the newest IKE SA was established.
@@ -517,7 +522,11 @@ mod tests {
         assert_eq!(peer.keeper(), Some(IkeSaId(2)), "begun because another was closed");
         assert!(peer.replaced_by_peer());
         peer.ikes = vec![ike(1, false, 1), ike(2, false, 9)];
+        peer.settled_at = Instant::ZERO;
         assert!(!peer.replaced_by_peer(), "both are the peer's to close");
+        peer.settled_at = at(8);
+        assert!(peer.replaced_by_peer(), "made anew because a third was closed");
+        peer.settled_at = Instant::ZERO;
         peer.ikes = vec![ike(1, false, 1), ike(2, true, 9)];
         assert!(!peer.replaced_by_peer(), "the old one is the peer's");
     }
