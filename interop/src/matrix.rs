@@ -330,7 +330,7 @@ fn kernel(peer: Peer, number: usize, cells: &mut Vec<Cell>) {
                         suite,
                         initiator,
                         play: Play::Whole,
-                        ci: index.is_multiple_of(9),
+                        ci: index.is_multiple_of(13),
                     });
                     turn += 1;
                     index += 1;

@@ -3,5 +3,5 @@
 . "$(dirname "$0")/../lib.sh"
 
 # Not `restart`: it asks for control within a second, which an emulated processor may not have; restart.sh does the rest.
-[ $# -gt 0 ] || set -- drift halfling rollout
+[ $# -gt 0 ] || set -- drift halfling
 exec "$WARREN" lab scenario "$@" --data-plane kernel --keep "$VM_OUT/logs"
