@@ -259,6 +259,7 @@ fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
         ike_proposals: vec![parse_ike("aes128-sha256-ecp256").unwrap()],
         child: Arc::new(child),
         force_encap: false,
+        prefer_encap: true,
         dpd_delay: Some(Duration::from_secs(20)),
         ike_rekey_after: Duration::from_secs(300),
         ike_hard_lifetime: Duration::from_secs(600),
