@@ -413,11 +413,14 @@ impl Endpoint {
     }
 
     /// Verified ESP of a peer behind a NAT came from another port: its IKE messages go there too (RFC 7296 2.23).
-    pub fn note_moved(&mut self, child: ChildId, remote: SocketAddr) {
-        let Some(ike) = self.cx.children.get(child).map(|c| c.ike) else { return };
-        if self.sas.get_mut(&ike).is_some_and(|sa| sa.seen_at(remote)) {
+    /// `false` if it is behind none: then its SAs stay where they are as well.
+    pub fn note_moved(&mut self, child: ChildId, remote: SocketAddr) -> bool {
+        let Some(ike) = self.cx.children.get(child).map(|c| c.ike) else { return false };
+        let moved = self.sas.get_mut(&ike).is_some_and(|sa| sa.seen_at(remote));
+        if moved {
             self.cx.unsaved.insert(ike);
         }
+        moved
     }
 
     /// The data plane saw the first packet on a new inbound SA: the peer sends through it, so may we.

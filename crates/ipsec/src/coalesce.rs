@@ -4,8 +4,8 @@
 //! packets again is put together, and only packets whose checksum is right.
 
 use crate::checksum;
-use crate::packet::{Headers, fill_ipv4_checksum, proto};
-use crate::segment::{MAX_HEADER, header_len};
+use crate::packet::{self, Headers, fill_ipv4_checksum, proto};
+use crate::segment::{Large, MAX_HEADER, header_len};
 
 /// Flows that are looked at for one that a packet continues.
 const LOOKED_AT: usize = 8;
@@ -129,6 +129,9 @@ impl<'a> Candidate<'a> {
         if !plain || headers.total_len != packet.len() {
             return None;
         }
+        if headers.src.is_ipv4() && !is_plain_ipv4(&packet[..headers.upper]) {
+            return None;
+        }
         let header_len = header_len(packet, headers)?;
         let upper = &packet[headers.upper..];
         let push = match headers.protocol {
@@ -148,6 +151,11 @@ impl<'a> Candidate<'a> {
             push,
         })
     }
+}
+
+/// Of the flags DF alone, so that its identification means nothing (RFC 6864 4.1), and the right checksum.
+fn is_plain_ipv4(header: &[u8]) -> bool {
+    header[6..8] == [0x40, 0] && checksum::finish(checksum::add(0, header)) == 0
 }
 
 fn udp_len(udp: &[u8]) -> usize {
@@ -213,6 +221,18 @@ impl<'a> Group<'a> {
         Some(Joined { header, offload })
     }
 
+    /// All parts, each by itself, if there are several: for a stack that does not take them as one.
+    pub fn apart(&self) -> Vec<Vec<u8>> {
+        let Some(joined) = self.joined() else { return Vec::new() };
+        let mut whole = joined.header().to_vec();
+        self.payloads().for_each(|payload| whole.extend_from_slice(payload));
+        let Ok(headers) = packet::parse(&whole) else { return Vec::new() };
+        let size = joined.offload.size as u16;
+        let large = Large::new(&whole, &headers, size);
+        let segments = large.iter().flat_map(Large::segments);
+        segments.map(|segment| [segment.header(), segment.payload].concat()).collect()
+    }
+
     fn same_flow(&self, packet: &'a [u8], headers: &Headers) -> bool {
         let ports = |packet: &'a [u8], at: usize| packet.get(at..at + 4);
         (self.headers.src, self.headers.dst) == (headers.src, headers.dst)
@@ -268,8 +288,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::packet;
-    use crate::segment::Large;
 
     fn joined_as_bytes(group: &Group<'_>) -> Vec<u8> {
         match group.joined() {
@@ -344,8 +362,15 @@ mod tests {
         // Damaged: its checksum is wrong, and the stack shall see that.
         assert_eq!(apart(&|p| p[2][100] ^= 1), 3);
         // Another TTL, congestion experienced, a FIN, another window.
-        assert_eq!(apart(&|p| p[4][8] -= 1), 2);
-        assert_eq!(apart(&|p| p[4][1] |= 3), 2);
+        let altered = |p: &mut Vec<u8>, at: usize, value: u8| {
+            p[at] = value;
+            packet::fill_ipv4_checksum(&mut p[..20]);
+        };
+        assert_eq!(apart(&|p| altered(&mut p[4], 8, 8)), 2);
+        assert_eq!(apart(&|p| altered(&mut p[4], 1, 3)), 2);
+        // Its identification has a meaning, or its header is damaged, which the stack shall see too.
+        assert_eq!(apart(&|p| p.iter_mut().for_each(|p| altered(p, 6, 0))), 5);
+        assert_eq!(apart(&|p| p[2][10] ^= 1), 3);
         let refreshed = |p: &mut Vec<u8>, at: usize, value: u8| {
             p[at] = value;
             let headers = packet::parse(p).unwrap();
@@ -379,13 +404,24 @@ mod tests {
         let mut packets = vec![udp(100), udp(100), udp(60), udp(100), udp(101)];
         for (id, packet) in packets.iter_mut().enumerate() {
             packet[5] = id as u8;
+            packet[6] = 0x40;
             packet::fill_ipv4_checksum(&mut packet[..20]);
         }
         let groups = coalesced(&packets);
         assert_eq!(groups.len(), 3);
         assert_eq!(cut(&groups[0], 100), packets[..3]);
+        let mut coalescer = Coalescer::new(true, true);
+        for packet in &packets {
+            coalescer.push(packet, packet::parse(packet).unwrap(), false);
+        }
+        assert_eq!(coalescer.groups()[0].apart(), packets[..3]);
+        assert!(coalescer.groups()[2].apart().is_empty());
         let mut unchecked = vec![udp(100), udp(100)];
-        unchecked.iter_mut().for_each(|packet| packet[26..28].fill(0));
+        unchecked.iter_mut().for_each(|packet| {
+            packet[6] = 0x40;
+            packet::fill_ipv4_checksum(&mut packet[..20]);
+            packet[26..28].fill(0);
+        });
         assert_eq!(coalesced(&unchecked).len(), 2);
     }
 }

@@ -301,6 +301,11 @@ impl Pipeline {
         }
     }
 
+    /// Packets to this address wait, and go first.
+    fn waits_for(&self, dst: IpAddr) -> bool {
+        !self.queue_is_empty() && locked(&self.queue).holds(dst)
+    }
+
     fn queue_is_empty(&self) -> bool {
         self.queued.load(Relaxed) == 0
     }

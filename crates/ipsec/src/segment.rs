@@ -126,9 +126,14 @@ impl<'a> Large<'a> {
 
 /// Completes a checksum that covers `packet[start..]` and stands `offset` bytes behind `start`, where the sum of the
 /// pseudo header is already. `false` if that is beyond the packet.
-pub fn complete_checksum(packet: &mut [u8], start: usize, offset: usize, protocol: u8) -> bool {
+///
+/// Never zero, whatever protocol it is of, as the kernel's `skb_checksum_help` has it.
+pub fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> bool {
     let Some(covered) = packet.get_mut(start..) else { return false };
-    let value = never_zero(protocol, checksum::finish(checksum::add(0, covered)));
+    let value = match checksum::finish(checksum::add(0, covered)) {
+        0 => 0xffff,
+        value => value,
+    };
     let Some(field) = covered.get_mut(offset..offset + 2) else { return false };
     field.copy_from_slice(&value.to_be_bytes());
     true
@@ -236,21 +241,24 @@ mod tests {
         let partial = checksum::pseudo_header(headers.src, headers.dst, proto::TCP, upper);
         let partial = !checksum::finish(partial);
         packet[36..38].copy_from_slice(&partial.to_be_bytes());
-        assert!(complete_checksum(&mut packet, headers.upper, 16, proto::TCP));
+        assert!(complete_checksum(&mut packet, headers.upper, 16));
         assert!(checksum::is_right(&packet, &headers));
-        assert!(!complete_checksum(&mut packet, 1000, 16, proto::TCP));
-        assert!(!complete_checksum(&mut packet, 20, 132, proto::TCP));
+        assert!(!complete_checksum(&mut packet, 1000, 16));
+        assert!(!complete_checksum(&mut packet, 20, 132));
+        let mut ones = [0xff; 4];
+        assert!(complete_checksum(&mut ones, 0, 0));
+        assert_eq!(ones, [0xff; 4]);
     }
 
     proptest! {
         /// Wherever a header of the device says that a checksum stands: within the packet, or refused.
         #[test]
         fn a_checksum_is_completed_within_the_packet_or_not(
-            length in 0usize..200, start in 0usize..300, offset: u16, protocol: u8
+            length in 0usize..200, start in 0usize..300, offset: u16
         ) {
             let (before, offset) = (bytes(length), usize::from(offset) % 300);
             let mut after = before.clone();
-            let done = complete_checksum(&mut after, start, offset, protocol);
+            let done = complete_checksum(&mut after, start, offset);
             prop_assert_eq!(done, start + offset + 2 <= length);
             prop_assert_eq!(&after[..start.min(length)], &before[..start.min(length)]);
             prop_assert!(done || after == before);

@@ -71,6 +71,24 @@ fn a_packet_does_not_overtake_those_that_wait() {
 }
 
 #[test]
+fn a_packet_that_waits_for_one_peer_does_not_slow_another() {
+    let setup = Setup::new(Mode::Transport);
+    let one = without_sas(&setup);
+    apply(&one, setup.policies(1, 3));
+    apply(&one, vec![add(setup.sa(Direction::Out, 1, 3, 0x1003))]);
+    send(&one, NOW, &setup.udp(1, 2, b"waits"));
+    apply(&one, vec![add(setup.sa(Direction::Out, 1, 2, 0x1002))]);
+    let has_lane = |to: u8| {
+        let packet = setup.udp(1, to, b"x");
+        let headers = packet::parse(&packet).unwrap();
+        one.lane(NOW, &packet, &headers, packet.len()).is_some()
+    };
+    assert_eq!((has_lane(2), has_lane(3)), (false, true));
+    assert_eq!(tick(&one, NOW).len(), 1);
+    assert!(has_lane(2), "nothing waits any more");
+}
+
+#[test]
 fn what_waits_is_bounded_in_number_and_time() {
     let setup = Setup::new(Mode::Transport);
     let one = without_sas(&setup);

@@ -92,13 +92,14 @@ impl Socket {
     ) -> usize {
         let mut sent = 0;
         let mut at = 0;
+        let mut patient = true;
         while at < items.len() {
             let run = items[at..]
                 .iter()
                 .take_while(|o| o.dont_fragment == items[at].dont_fragment)
                 .count()
                 .min(BATCH);
-            match self.send_run(&items[at..at + run]) {
+            match self.send_run(&items[at..at + run], &mut patient) {
                 Ok(count) if count > 0 => {
                     sent += count;
                     at += count;
@@ -121,7 +122,8 @@ impl Socket {
         batch.receive(self.fd.as_fd())
     }
 
-    fn send_run(&self, items: &[Outgoing<'_>]) -> Result<usize, Errno> {
+    /// `patient`: may wait for room; not again where that was in vain, for others wait for this socket.
+    fn send_run(&self, items: &[Outgoing<'_>], patient: &mut bool) -> Result<usize, Errno> {
         let mut state = self.dont_fragment.lock().unwrap_or_else(PoisonError::into_inner);
         if *state != items[0].dont_fragment {
             self.set_dont_fragment(items[0].dont_fragment)?;
@@ -129,13 +131,15 @@ impl Socket {
         }
         match send_some(self.fd.as_fd(), items) {
             // A full queue of the device: wait for room, once and shortly, then let the packet go.
-            Err(Errno::EAGAIN) => {
+            Err(Errno::EAGAIN) if *patient => {
                 let mut ready = [PollFd::new(&self.fd, PollFlags::OUT)];
                 let _ = rustix::event::poll(
                     &mut ready,
                     Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }),
                 );
-                send_some(self.fd.as_fd(), items)
+                let again = send_some(self.fd.as_fd(), items);
+                *patient = again != Err(Errno::EAGAIN);
+                again
             }
             // An interrupted call, or an old ICMP error that the socket reports instead of sending.
             Err(Errno::EINTR | Errno::ECONNREFUSED) => send_some(self.fd.as_fd(), items),

@@ -39,6 +39,20 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The device is not there any more; else it was about one packet.
+    pub fn is_gone(&self) -> bool {
+        // EFAULT: it went while it was read from; the buffer is always a good one.
+        let gone = [Errno::EBADFD, Errno::EBADF, Errno::ENODEV, Errno::EFAULT];
+        matches!(self, Self::Call { errno, .. } if gone.contains(errno))
+    }
+
+    /// The driver does not know such packets.
+    pub fn is_not_understood(&self) -> bool {
+        matches!(self, Self::Call { errno: Errno::EINVAL, .. })
+    }
+}
+
 /// An open TUN device (or one queue of it). Without [`Tun::set_persistent`] it is gone when it is dropped.
 #[derive(Debug)]
 pub struct Tun {
@@ -164,22 +178,25 @@ impl Tun {
     /// Hands one packet to the stack. `false` if the stack did not take it (queue full, device down, not an
     /// IP packet): it is lost, as on any device.
     pub fn write(&self, packet: &[u8]) -> Result<bool, Error> {
-        match self.offload {
+        let written = match self.offload {
             Offload::None => self.write_parts(&[IoSlice::new(packet)]),
             _ => self.write_parts(&[IoSlice::new(&vnet::PLAIN), IoSlice::new(packet)]),
+        };
+        match written {
+            Err(error) if error.is_not_understood() => Ok(false),
+            other => other,
         }
     }
 
-    /// The same with one packet in pieces; with offload the first of them is a [`vnet`] header.
+    /// The same with one packet in pieces; with offload the first of them is a [`vnet`] header. What the driver makes
+    /// no sense of is an error, which [`is_not_understood`](Error::is_not_understood).
     pub fn write_parts(&self, parts: &[IoSlice<'_>]) -> Result<bool, Error> {
         match rustix::io::writev(&self.fd, parts) {
             Ok(_) => Ok(true),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::NOBUFS) => {
                 Ok(false)
             }
-            Err(rustix::io::Errno::IO | rustix::io::Errno::INVAL | rustix::io::Errno::NOMEM) => {
-                Ok(false)
-            }
+            Err(rustix::io::Errno::IO | rustix::io::Errno::NOMEM) => Ok(false),
             Err(error) => Err(self.error("write", of(error))),
         }
     }
@@ -213,6 +230,14 @@ impl AsFd for Tun {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_packet_is_told_from_the_device() {
+        let error = |errno| Error::Call { name: "t".into(), call: "read", errno };
+        assert!(error(Errno::EBADFD).is_gone() && error(Errno::ENODEV).is_gone());
+        assert!(!error(Errno::EINVAL).is_gone() && error(Errno::EINVAL).is_not_understood());
+        assert!(!error(Errno::ENOMEM).is_gone() && !error(Errno::EBADFD).is_not_understood());
+    }
 
     #[test]
     fn bad_names_are_refused() {

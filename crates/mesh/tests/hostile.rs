@@ -108,3 +108,20 @@ fn a_member_does_not_take_over_anothers_address() {
     assert_eq!(world.hosts[1].got.len(), 2);
     world.assert_one_tunnel(0, 1);
 }
+
+/// Its ESP from another port is somebody's who captured it: no NAT is between us that could have done that.
+#[test]
+fn a_peer_behind_no_nat_does_not_move() {
+    for (settings, moves) in [("", 0), ("force_udp_encapsulation: true\n", 1)] {
+        let mut world = World::new(2, &manifest(settings));
+        world.send(0, 1, b"x");
+        world.seconds(5);
+        world.assert_one_tunnel(0, 1);
+        let sas = world.hosts[0].plane.snapshot(world.now).sas;
+        let inbound = sas.iter().map(|usage| usage.key).find(|key| key.dst == address(0)).unwrap();
+        let before = world.count(0, Kind::IkeUpdate);
+        let remote = SocketAddr::new(address(1), 61_000);
+        world.input(0, Input::Kernel(DataplaneEvent::Moved { key: inbound, remote }));
+        assert_eq!(world.count(0, Kind::IkeUpdate) - before, moves, "{settings:?}");
+    }
+}

@@ -59,7 +59,7 @@ impl Pipeline {
         longest: usize,
     ) -> Option<Lane> {
         let plain = headers.fragment.is_none() && headers.esp_at == headers.fixed_len();
-        if !plain || !self.queue_is_empty() || !packet::is_unicast(headers.dst) {
+        if !plain || self.waits_for(headers.dst) || !packet::is_unicast(headers.dst) {
             return None;
         }
         let info = headers.info(packet);

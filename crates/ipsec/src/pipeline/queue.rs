@@ -67,6 +67,11 @@ impl Queue {
         queue.packets
     }
 
+    /// Whether something waits for a peer.
+    pub fn holds(&self, peer: IpAddr) -> bool {
+        self.peers.get(&peer).is_some_and(|queue| !queue.packets.is_empty())
+    }
+
     /// All that waits.
     pub fn waiting(&self) -> impl Iterator<Item = &Waiting> {
         self.peers.values().flat_map(|queue| &queue.packets)

@@ -75,7 +75,8 @@ struct Rest<'a> {
 impl<'a> Arrivals<'a> {
     fn new(shared: &'a Shared, aside: &'a mut [u8]) -> Self {
         let offload = shared.wires.tun.offload();
-        let packets = Coalescer::new(offload >= Offload::Tcp, offload >= Offload::TcpAndUdp);
+        let joins = |kind| offload >= kind && shared.wires.joins.load(Relaxed);
+        let packets = Coalescer::new(joins(Offload::Tcp), joins(Offload::TcpAndUdp));
         Self { shared, time: now(), packets, aside, late: Vec::new() }
     }
 
@@ -183,23 +184,36 @@ impl<'a> Arrivals<'a> {
 
     fn deliver(mut self) {
         for group in self.packets.groups() {
-            if !self.hand_over(group) {
-                self.shared.wires.counts.stack_refused.fetch_add(group.len() as u64, Relaxed);
-            }
+            let refused = self.hand_over(group);
+            self.shared.wires.counts.stack_refused.fetch_add(refused as u64, Relaxed);
         }
         self.shared.wires.carry_out(&self.shared.pipeline, self.time, &mut self.late);
     }
 
-    fn hand_over(&self, group: &Group<'a>) -> bool {
-        let tun = &self.shared.wires.tun;
+    /// How many packets the stack did not take.
+    fn hand_over(&self, group: &Group<'a>) -> usize {
+        let wires = &self.shared.wires;
         let Some(joined) = group.joined() else {
-            return group.single().is_some_and(|packet| matches!(tun.write(packet), Ok(true)));
+            return group.single().map_or(0, |packet| self.refused(packet));
         };
         let header = vnet::large(&joined.offload);
         let mut parts = Vec::with_capacity(2 + group.len());
         parts.extend([IoSlice::new(&header), IoSlice::new(joined.header())]);
         parts.extend(group.payloads().map(IoSlice::new));
-        matches!(tun.write_parts(&parts), Ok(true))
+        match wires.tun.write_parts(&parts) {
+            Ok(true) => 0,
+            Err(error) if error.is_not_understood() => {
+                // It would make no sense of the next either.
+                wires.joins.store(false, Relaxed);
+                group.apart().iter().map(|packet| self.refused(packet)).sum()
+            }
+            Ok(false) | Err(_) => group.len(),
+        }
+    }
+
+    /// How many of this one packet the stack did not take.
+    fn refused(&self, packet: &[u8]) -> usize {
+        usize::from(!matches!(self.shared.wires.tun.write(packet), Ok(true)))
     }
 }
 

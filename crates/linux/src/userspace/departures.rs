@@ -21,17 +21,22 @@ const ROUND: usize = 64;
 const SPARE: usize = 128;
 /// Every packet fits.
 const LONGEST: usize = 65_536;
+/// Reads that fail one after the other before the device counts as gone.
+const MAX_FAILURES: u32 = 4096;
 
 /// What is under way from the stack to the wire.
 struct Departures<'a> {
     shared: &'a Shared,
     runs: Runs,
     emit: Vec<Emit>,
+    /// Reads that failed, one after the other.
+    failures: u32,
 }
 
 /// Until the end is wanted, or the device is gone.
 pub(super) fn run(shared: &Shared) {
-    let mut departures = Departures { shared, runs: Runs::default(), emit: Vec::new() };
+    let mut departures =
+        Departures { shared, runs: Runs::default(), emit: Vec::new(), failures: 0 };
     let mut buffer = vec![0; vnet::LEN + LONGEST];
     let mut ready = Vec::new();
     while wait(shared, &[shared.wires.tun.as_fd()], &mut ready, None) {
@@ -45,10 +50,24 @@ pub(super) fn run(shared: &Shared) {
 
 impl Departures<'_> {
     fn round(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
-        let (time, tun) = (now(), &self.shared.wires.tun);
+        let shared = self.shared;
+        let (time, tun) = (now(), &shared.wires.tun);
         let offload = tun.offload() != Offload::None;
         for _ in 0..ROUND {
-            let Some(length) = tun.read(buffer)? else { break };
+            let read = tun.read(buffer);
+            self.failures = if read.is_ok() { 0 } else { self.failures + 1 };
+            let length = match read {
+                Ok(Some(length)) => length,
+                Ok(None) => break,
+                Err(error) if error.is_gone() || self.failures >= MAX_FAILURES => {
+                    return Err(error);
+                }
+                // A packet that the driver cannot describe: this one is lost, and no other.
+                Err(_) => {
+                    self.malformed();
+                    continue;
+                }
+            };
             let read = &mut buffer[..length];
             match read.split_first_chunk_mut::<{ vnet::LEN }>() {
                 _ if !offload => self.packet(time, Some(Left::Nothing), read),
@@ -74,9 +93,7 @@ impl Departures<'_> {
         }
         match left {
             Some(Left::Nothing) => self.whole(time, &headers, packet),
-            Some(Left::Checksum { start, offset })
-                if complete_checksum(packet, start, offset, headers.protocol) =>
-            {
+            Some(Left::Checksum { start, offset }) if complete_checksum(packet, start, offset) => {
                 self.whole(time, &headers, packet);
             }
             Some(Left::Segments { size }) => match Large::new(packet, &headers, size) {

@@ -29,6 +29,8 @@ pub(super) struct Wires {
     mark: u32,
     /// The kernel cuts large UDP datagrams for us.
     segments: AtomicBool,
+    /// The stack takes large packets.
+    pub(super) joins: AtomicBool,
     pub(super) counts: Counts,
     broken: Mutex<Option<String>>,
 }
@@ -91,8 +93,8 @@ impl Wires {
         for socket in ports.sockets().iter().filter(|socket| socket.port() != 500) {
             socket.set_coalesced(offload);
         }
-        let segments = offload.into();
-        Ok(Self { tun, ports, esp, whole, rtnl, mark, segments, counts, broken })
+        let (segments, joins) = (offload.into(), offload.into());
+        Ok(Self { tun, ports, esp, whole, rtnl, mark, segments, joins, counts, broken })
     }
 
     /// Empties `emit`.
@@ -185,8 +187,11 @@ impl Wires {
         let mut too_long = BTreeSet::new();
         let mut again = Vec::new();
         for (socket, items) in runs.by_socket(large) {
-            let sent = self.send_to(socket, &items, |item, errno| match item.segment {
-                0 => self.refused(item.remote.ip(), errno, &mut too_long),
+            let sent = self.send_to(socket, &items, |item, errno| match (item.segment, errno) {
+                // For want of room, which its parts would not find either.
+                (0, _) | (_, Errno::EAGAIN | Errno::ENOBUFS) => {
+                    self.refused(item, errno, &mut too_long);
+                }
                 // Not as one; each for itself, and what is wrong with it will show.
                 _ => {
                     // EIO: the device computes no checksums.
@@ -203,7 +208,7 @@ impl Wires {
             let pieces: Vec<_> =
                 pieces.map(|bytes| Outgoing { segment: 0, bytes, ..item }).collect();
             let sent = self.send_to(socket, &pieces, |item, errno| {
-                self.refused(item.remote.ip(), errno, &mut too_long);
+                self.refused(item, errno, &mut too_long);
             });
             self.counts.sent.fetch_add(sent as u64, Relaxed);
         }
@@ -227,23 +232,33 @@ impl Wires {
         match socket {
             Out::Raw(ip) => match self.esp.iter().find(|socket| socket.ip() == ip) {
                 Some(socket) => drop(socket.send(items, |i, errno| lost += each(i, errno))),
-                None => lost = each(0, Errno::EAFNOSUPPORT),
+                None => lost = (0..items.len()).map(|i| each(i, Errno::EAFNOSUPPORT)).sum(),
             },
             Out::Udp(ip, port) => match self.ports.get(ip, port) {
                 Some(socket) => drop(socket.send(items, |i, errno| lost += each(i, errno))),
-                None => lost = each(0, Errno::EADDRNOTAVAIL),
+                None => lost = (0..items.len()).map(|i| each(i, Errno::EADDRNOTAVAIL)).sum(),
             },
         }
         all - lost
     }
 
-    fn refused(&self, dst: IpAddr, errno: Errno, too_long: &mut BTreeSet<IpAddr>) {
+    fn refused(&self, item: &Outgoing<'_>, errno: Errno, too_long: &mut BTreeSet<IpAddr>) {
+        self.count_refused(item.remote.ip(), pieces(item), errno, too_long);
+    }
+
+    fn count_refused(
+        &self,
+        dst: IpAddr,
+        packets: usize,
+        errno: Errno,
+        too_long: &mut BTreeSet<IpAddr>,
+    ) {
         match errno {
             Errno::EMSGSIZE => {
-                self.counts.send_too_long.fetch_add(1, Relaxed);
+                self.counts.send_too_long.fetch_add(packets as u64, Relaxed);
                 too_long.insert(dst);
             }
-            _ => drop(self.counts.send_failed.fetch_add(1, Relaxed)),
+            _ => drop(self.counts.send_failed.fetch_add(packets as u64, Relaxed)),
         }
     }
 
@@ -256,7 +271,8 @@ impl Wires {
     /// Sends; returns to whom packets were too long.
     fn send(&self, sorted: Sorted<'_>) -> BTreeSet<IpAddr> {
         let mut too_long = BTreeSet::new();
-        let mut failed = |dst: IpAddr, errno: Errno| self.refused(dst, errno, &mut too_long);
+        let mut failed =
+            |dst: IpAddr, errno: Errno| self.count_refused(dst, 1, errno, &mut too_long);
         let mut sent = 0;
         for (family, items) in sorted.esp.iter().enumerate().filter(|(_, items)| !items.is_empty())
         {
@@ -264,7 +280,7 @@ impl Wires {
                 Some(socket) => {
                     sent += socket.send(items, |i, errno| failed(items[i].remote.ip(), errno))
                 }
-                None => failed(items[0].remote.ip(), Errno::EAFNOSUPPORT),
+                None => items.iter().for_each(|item| failed(item.remote.ip(), Errno::EAFNOSUPPORT)),
             }
         }
         for (family, items) in
@@ -274,7 +290,7 @@ impl Wires {
                 Some((_, socket)) => {
                     sent += socket.send(items, |i, errno| failed(items[i].0, errno))
                 }
-                None => failed(items[0].0, Errno::EAFNOSUPPORT),
+                None => items.iter().for_each(|(dst, _)| failed(*dst, Errno::EAFNOSUPPORT)),
             }
         }
         sent += self.send_udp(sorted.udp, &mut failed);
@@ -300,7 +316,7 @@ impl Wires {
                 Some(socket) => {
                     sent += socket.send(&run, |i, errno| failed(run[i].remote.ip(), errno))
                 }
-                None => failed(first.remote.ip(), Errno::EADDRNOTAVAIL),
+                None => run.iter().for_each(|item| failed(item.remote.ip(), Errno::EADDRNOTAVAIL)),
             }
         }
         sent

@@ -209,8 +209,9 @@ impl Mesh {
         let child = peer.children.iter().find(|c| c.id == owner.child);
         let keys = child.into_iter().flat_map(|c| [c.inbound, c.outbound]).flatten();
         let keys: Vec<_> = keys.collect();
-        if remote.ip() == owner.peer {
-            self.endpoint.note_moved(owner.child, remote);
+        if remote.ip() == owner.peer && !self.endpoint.note_moved(owner.child, remote) {
+            // A captured packet, sent again from another port: only a NAT gives a peer a new one (RFC 7296 2.23).
+            return;
         }
         self.move_sas(now, owner.peer, &keys, remote);
     }
