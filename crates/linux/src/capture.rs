@@ -90,10 +90,20 @@ impl Capture {
         Ok(capture)
     }
 
-    /// The packets that have come by since the last call, a bounded number at once; does not wait.
+    /// All packets that have come by since the last call; does not wait. On a wire that never rests this takes memory
+    /// without bound: see [`read_some`](Self::read_some).
     pub fn read(&mut self) -> Result<Vec<Packet>, Error> {
+        self.read_batches(usize::MAX)
+    }
+
+    /// As [`read`](Self::read), a bounded number at once.
+    pub fn read_some(&mut self) -> Result<Vec<Packet>, Error> {
+        self.read_batches(MOST_BATCHES)
+    }
+
+    fn read_batches(&mut self, most: usize) -> Result<Vec<Packet>, Error> {
         let mut packets = Vec::new();
-        for _ in 0..MOST_BATCHES {
+        for _ in 0..most {
             let received = self.batch.receive(self.fd.as_fd());
             if received.map_err(|errno| call("recvmmsg", errno))? == 0 {
                 break;
@@ -115,7 +125,7 @@ impl Capture {
         let end = Instant::now() + limit;
         let mut all = Vec::new();
         loop {
-            all.extend(self.read()?);
+            all.extend(self.read_some()?);
             let left = end.saturating_duration_since(Instant::now());
             if until(&all) || left.is_zero() {
                 return Ok(all);

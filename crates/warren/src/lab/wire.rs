@@ -192,7 +192,7 @@ fn look_on(
 
 fn look(capture: &mut Capture, judge: &mut Judge<'_>, counts: &mut Counts) -> bool {
     loop {
-        let Ok(packets) = capture.read() else { return false };
+        let Ok(packets) = capture.read_some() else { return false };
         if packets.is_empty() {
             return true;
         }
