@@ -235,8 +235,8 @@ impl Peer {
         self.ikes.iter().filter(|i| i.established()).all(|i| i.initiated)
     }
 
-    /// Whether the peer made the IKE SA that is to be kept instead of all others, and does not close them: they are
-    /// ours, or it is there because one was closed as redundant.
+    /// Whether the IKE SA that is to be kept came long after all others and these are this host's, or it came after
+    /// one was closed as redundant: nobody else closes them. True as well where there are no others.
     pub fn replaced_by_peer(&self) -> bool {
         let keeper = self.keeper();
         let Some(kept) = self.ikes.iter().find(|i| Some(i.id) == keeper).and_then(|i| i.since)
