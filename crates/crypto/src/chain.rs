@@ -2,6 +2,7 @@
 
 mod crl;
 mod name;
+mod seen;
 mod time;
 mod verify;
 
@@ -19,6 +20,8 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, SubjectAltName};
 
 pub use self::crl::Crl;
 pub use self::name::names_equal;
+pub use self::seen::Proven;
+pub(crate) use self::seen::Seen;
 pub use self::time::rfc3339;
 pub(crate) use self::verify::{check_issuer, check_leaf, unknown_issuer};
 use crate::Provider;

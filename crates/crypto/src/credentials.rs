@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wire::identity::Identity;
 
-use crate::chain::{Certificate, ChainError, Crl, TrustStore, names_equal, rfc3339};
+use crate::chain::{Certificate, ChainError, Crl, Proven, Seen, TrustStore, names_equal, rfc3339};
 use crate::provider::Provider;
 use crate::sign::{self, SignError, SigningKey};
 
@@ -22,8 +22,8 @@ pub struct Credentials {
     pub chain: Vec<Certificate>,
     /// The leaf's private key.
     pub key: Arc<dyn SigningKey>,
-    /// The CAs that peers are checked against.
-    pub trust: TrustStore,
+    trust: TrustStore,
+    seen: Arc<Seen>,
 }
 
 impl fmt::Debug for Credentials {
@@ -64,6 +64,33 @@ pub enum LoadError {
 }
 
 impl Credentials {
+    /// A certificate, what stood after it, its key, and the CAs that peers are checked against.
+    pub fn new(
+        leaf: Certificate,
+        chain: Vec<Certificate>,
+        key: Arc<dyn SigningKey>,
+        trust: TrustStore,
+    ) -> Self {
+        Self { leaf, chain, key, trust, seen: Arc::default() }
+    }
+
+    /// The CAs that peers are checked against.
+    pub fn trust(&self) -> &TrustStore {
+        &self.trust
+    }
+
+    /// Checks that a peer's certificate, with the others that it sent (all DER), leads to one of the CAs at `unix_now`,
+    /// and may sign. What was found good is remembered for as long as it is valid.
+    pub fn verify_chain(
+        &self,
+        provider: &dyn Provider,
+        leaf: &[u8],
+        others: &[&[u8]],
+        unix_now: u64,
+    ) -> Result<Arc<Proven>, ChainError> {
+        self.seen.verify(provider, &self.trust, leaf, others, unix_now)
+    }
+
     /// Reads PEM texts: the leaf (with intermediates after it, if any), its key, and the CA items (root first in each).
     ///
     /// Only parses; [`Self::check`] says what is wrong with what was read.
@@ -81,7 +108,7 @@ impl Credentials {
             let parsed = Certificate::from_pem_all(item);
             items.push(parsed.map_err(|error| LoadError::Ca { number: index + 1, error })?);
         }
-        Ok(Self { leaf, chain, key: key.into(), trust: TrustStore::from_ca_items(&items) })
+        Ok(Self::new(leaf, chain, key.into(), TrustStore::from_ca_items(&items)))
     }
 
     /// Adds PEM texts with revocation lists.
@@ -91,6 +118,8 @@ impl Credentials {
             let crls = parsed.map_err(|error| LoadError::Crl { number: index + 1, error })?;
             self.trust.add_crls(crls);
         }
+        // What was good without these lists need not be so with them.
+        self.seen = Arc::default();
         Ok(self)
     }
 

@@ -533,12 +533,12 @@ fn toy_certificates_behave_like_real_ones() {
     let (host, stranger) = (toy::credentials("host"), toy::Authority::new("stranger"));
     assert_eq!(host.check(&Toy, NOW), []);
     assert_eq!(host.leaf.subject_text, "CN=host");
-    let verified = Toy.verify_chain(&host.trust, &host.leaf.der, &[], NOW).unwrap();
+    let verified = Toy.verify_chain(host.trust(), &host.leaf.der, &[], NOW).unwrap();
     assert!(verified == host.leaf && verified.carries(&host.identity()));
 
     let (foreign, _) = stranger.issue("host", &[], (0, u64::MAX));
     assert!(matches!(
-        Toy.verify_chain(&host.trust, &foreign.der, &[], NOW),
+        Toy.verify_chain(host.trust(), &foreign.der, &[], NOW),
         Err(ChainError::UnknownIssuer { .. })
     ));
     let middle = stranger.intermediate("middle");

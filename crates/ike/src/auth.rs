@@ -10,7 +10,7 @@ use wire::registry::{AuthMethod, CertEncoding, HashAlg, NotifyType, Prf, Protoco
 
 use crate::error::AuthError;
 use crate::event::{KeyId, PeerProof};
-use crate::job::Proven;
+use crypto::chain::Proven;
 
 /// What an AUTH payload claims, not yet verified.
 #[derive(Clone, PartialEq, Eq, Debug)]

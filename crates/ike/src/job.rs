@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crypto::chain::{Certificate, ChainError, TrustStore};
+use crypto::chain::{ChainError, Proven};
 use crypto::kx::{KxError, PrivateKx};
 use crypto::sign::{Scheme, SignError, SigningKey};
 use crypto::{Credentials, Provider, Secret};
@@ -79,15 +79,7 @@ pub enum Done {
     /// Of `Sign`.
     Sign(Result<Vec<u8>, SignError>),
     /// Of `Verify`.
-    Verify(Result<Box<Proven>, AuthError>),
-}
-
-/// By what a peer proved who it is.
-pub struct Proven {
-    /// Its certificate.
-    pub leaf: Certificate,
-    /// The trusted CA that the certificate leads to; the first, where there are several.
-    pub root: Option<Certificate>,
+    Verify(Result<Arc<Proven>, AuthError>),
 }
 
 /// A private value with its public one.
@@ -119,7 +111,7 @@ impl Work {
                 unix_now,
             } => {
                 let claim = Claim { identity, scheme, octets, signature };
-                Done::Verify(verify(provider, &credentials.trust, &certificates, &claim, unix_now))
+                Done::Verify(verify(provider, &credentials, &certificates, &claim, unix_now))
             }
         }
     }
@@ -150,34 +142,23 @@ struct Claim {
 
 fn verify(
     provider: &dyn Provider,
-    trust: &TrustStore,
+    credentials: &Credentials,
     certificates: &[Vec<u8>],
     claim: &Claim,
     unix_now: u64,
-) -> Result<Box<Proven>, AuthError> {
+) -> Result<Arc<Proven>, AuthError> {
     let (der, others) = certificates.split_first().ok_or(AuthError::NoCertificate)?;
-    let intermediates: Vec<_> = others.iter().map(Vec::as_slice).collect();
-    let verified = |trust: &TrustStore| provider.verify_chain(trust, der, &intermediates, unix_now);
-    let leaf = verified(trust)?;
+    let others: Vec<_> = others.iter().map(Vec::as_slice).collect();
+    let proven = credentials.verify_chain(provider, der, &others, unix_now)?;
+    let leaf = &proven.leaf;
     if !leaf.carries(&claim.identity) {
         return Err(AuthError::Chain(ChainError::IdentityNotInCertificate {
-            subject: leaf.subject_text,
+            subject: leaf.subject_text.clone(),
             identity: claim.identity.to_string(),
         }));
     }
     provider
         .verify(claim.scheme, &leaf.spki, &claim.octets, &claim.signature)
         .map_err(|e| AuthError::BadProof(e.to_string()))?;
-    let root = root(trust, |one| verified(one).is_ok());
-    Ok(Box::new(Proven { leaf, root }))
-}
-
-/// Which of the roots it is. Where there is but one, that is no question.
-fn root(trust: &TrustStore, leads_there: impl Fn(&TrustStore) -> bool) -> Option<Certificate> {
-    let alone = |root: &Certificate| TrustStore { roots: vec![root.clone()], ..trust.clone() };
-    let mut roots = trust.roots.iter();
-    match &trust.roots[..] {
-        [only] => Some(only.clone()),
-        _ => roots.find(|root| leads_there(&alone(root))).cloned(),
-    }
+    Ok(proven)
 }

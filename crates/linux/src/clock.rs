@@ -26,6 +26,13 @@ pub fn unix_nanos() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// CPU time that this thread has used.
+pub fn thread_cpu() -> std::time::Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    std::time::Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Whether the kernel holds the clock of [`unix_now`] for right: something (NTP, a hypervisor) has set it lately.
 /// `None` where it may not be asked.
 pub fn is_synchronised() -> Option<bool> {

@@ -14,6 +14,7 @@ pub mod errno;
 pub mod guard;
 pub mod listener;
 pub mod lock;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod parcel;

@@ -54,6 +54,19 @@ pub(crate) fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// `mallinfo2(3)`: bytes in use, in the arenas and mapped.
+#[cfg(target_env = "gnu")]
+pub(crate) fn heap_in_use() -> Option<usize> {
+    // SAFETY: takes nothing and returns a plain structure by value; the C library locks its arenas itself.
+    let info = unsafe { libc::mallinfo2() };
+    Some(info.uordblks + info.hblkhd)
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn heap_in_use() -> Option<usize> {
+    None
+}
+
 /// Size of `struct ifreq`.
 pub(crate) const IFREQ_LEN: usize = std::mem::size_of::<libc::ifreq>();
 

@@ -165,7 +165,7 @@ impl Fleet {
         match (&self.loaded.auth, &other.loaded.auth) {
             (Auth::Certificate(a), Auth::Certificate(b)) => {
                 let trusts =
-                    |c: &Credentials| c.trust.all().map(|ca| ca.der.clone()).collect::<Vec<_>>();
+                    |c: &Credentials| c.trust().all().map(|ca| ca.der.clone()).collect::<Vec<_>>();
                 a.leaf == b.leaf && trusts(a) == trusts(b)
             }
             (Auth::Psk(a), Auth::Psk(b)) => a == b,

@@ -309,7 +309,7 @@ impl Trust {
         let (leaf, key) = issuer.issue(name, names, (0, self.until));
         let roots = self.roots.iter().map(|root| toy::Authority::new(root).certificate);
         let trust = TrustStore { roots: roots.collect(), ..TrustStore::default() };
-        Credentials { leaf, chain: Vec::new(), key: Arc::new(key), trust }
+        Credentials::new(leaf, Vec::new(), Arc::new(key), trust)
     }
 }
 

@@ -14,7 +14,7 @@ use ipsec::pipeline::{Emit, Verdict};
 use ipsec::sad::Entry;
 use mesh::journal::Record;
 use mesh::loaded::Loaded;
-use mesh::status::{DataPlane, PeerStatus};
+use mesh::status::{DataPlane, PeerStatus, Status};
 use mesh::{Event, Identity, Input, Mesh, Output, Target};
 
 use crate::dice::Dice;
@@ -55,6 +55,8 @@ pub struct Host {
     tamper: Option<Tamper>,
     /// Its data plane does not tell of unknown SPIs, as the kernel's does not.
     deaf: bool,
+    /// What its data plane is told is not judged.
+    unwatched: bool,
     /// It has no IPsec, and no daemon: everything passes in the clear.
     plain: bool,
     plane: Option<Plane>,
@@ -128,7 +130,8 @@ impl Host {
     ) -> Self {
         let boot = dice.between(Duration::from_secs(1), Duration::from_secs(1_000_000));
         let (tamper, plane, process, journal) = Default::default();
-        let (deaf, plain, idle_at, boots, lives) = (false, false, Instant::ZERO, 0, 0);
+        let (deaf, unwatched, plain, idle_at, boots, lives) =
+            (false, false, false, Instant::ZERO, 0, 0);
         Self {
             address,
             name,
@@ -139,6 +142,7 @@ impl Host {
             provider,
             tamper,
             deaf,
+            unwatched,
             plain,
             plane,
             process,
@@ -177,6 +181,11 @@ impl Host {
     /// Whether its data plane keeps unknown SPIs to itself.
     pub fn set_deaf(&mut self, deaf: bool) {
         self.deaf = deaf;
+    }
+
+    /// What its data plane is told is not judged: for measurements.
+    pub fn set_unwatched(&mut self) {
+        self.unwatched = true;
     }
 
     /// What its wall clock shows when the world's shows zero; [`UNIX_BEGIN`] at first.
@@ -245,7 +254,10 @@ impl Host {
         let now = self.now(at);
         if self.plane.is_none() {
             self.boots += 1;
-            let memory = Memory::new(self.provider.clone());
+            let mut memory = Memory::new(self.provider.clone());
+            if self.unwatched {
+                memory.set_unwatched();
+            }
             self.plane = Some(Plane { memory, last_kernel: at, violations_told: 0 });
         }
         self.plain = false;
@@ -381,6 +393,11 @@ impl Host {
     pub fn peers(&self, at: Instant) -> Vec<PeerStatus> {
         let process = self.process.as_ref();
         process.map_or_else(Vec::new, |process| process.mesh.status(self.now(at)).peers)
+    }
+
+    /// All that its daemon says.
+    pub fn status(&self, at: Instant) -> Option<Status> {
+        self.process.as_ref().map(|process| process.mesh.status(self.now(at)))
     }
 
     /// What its daemon says of one peer.

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod bench;
+
+pub use bench::*;
+
 const EXIT_CODES: &str = "Exit codes: 0 yes or done; 1 no: a check failed, a peer is not up, a file is refused; \
     2 wrong usage; 3 the daemon cannot be reached.";
 
@@ -685,66 +689,6 @@ pub struct LabShape {
     /// Keep captures, logs and manifests in this folder.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
-}
-
-/// `warren bench`
-#[derive(Args, Debug)]
-pub struct Bench {
-    /// What to measure.
-    #[command(subcommand)]
-    pub command: BenchCommand,
-}
-
-/// `warren bench …`
-#[derive(Subcommand, Debug)]
-pub enum BenchCommand {
-    /// Two daemons on this machine: streams, packets a second, round trip, CPU; beside the bare wire and cipher
-    Esp(BenchEsp),
-    /// The same measurements between two namespaces that are there already
-    #[command(hide = true)]
-    Path(BenchPath),
-    /// Figures of one run beside each other: those of `esp`, and those of `path` for each peer
-    #[command(hide = true)]
-    Compare {
-        /// What `warren bench esp --json` has printed.
-        ours: PathBuf,
-        /// What `warren bench path --json` has printed; the files are named after the peers.
-        peers: Vec<PathBuf>,
-    },
-}
-
-/// `warren bench esp`
-#[derive(Args, Debug)]
-pub struct BenchEsp {
-    /// How long each measurement lasts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=60))]
-    pub seconds: u16,
-    /// Who carries the packets.
-    #[arg(long, value_enum, default_value = "userspace")]
-    pub data_plane: DataPlane,
-    /// ESP in UDP, whatever the hosts would agree on.
-    #[arg(long)]
-    pub udp: bool,
-}
-
-/// `warren bench path`
-#[derive(Args, Debug)]
-pub struct BenchPath {
-    /// Network namespace of the sender.
-    #[arg(long, value_name = "NETNS")]
-    pub from: String,
-    /// Network namespace of the receiver.
-    #[arg(long, value_name = "NETNS")]
-    pub to: String,
-    /// An address of the receiver.
-    #[arg(long, value_name = "IP")]
-    pub target: IpAddr,
-    /// Processes whose CPU time is measured.
-    #[arg(long, value_name = "PID")]
-    pub process: Vec<u32>,
-    /// How long each measurement lasts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=60))]
-    pub seconds: u16,
 }
 
 /// `warren sim`

@@ -217,7 +217,7 @@ impl Accepted {
         let cas = credentials
             .chain
             .iter()
-            .chain(credentials.trust.all())
+            .chain(credentials.trust().all())
             .map(|ca| (CertificateRole::Ca, ca));
         let issuer = credentials.root(&Native, linux::clock::unix_now());
         leaf.chain(cas)

@@ -147,7 +147,7 @@ pub fn credentials(name: &str) -> Credentials {
     let authority = Authority::new("toy CA");
     let (leaf, key) = authority.issue(name, &[], (0, u64::MAX));
     let trust = TrustStore { roots: vec![authority.certificate], ..TrustStore::default() };
-    Credentials { leaf, chain: Vec::new(), key: Arc::new(key), trust }
+    Credentials::new(leaf, Vec::new(), Arc::new(key), trust)
 }
 
 fn build(

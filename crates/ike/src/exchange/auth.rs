@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crypto::chain::Proven;
 use wire::identity::Identity;
 use wire::payload::{AuthPayload, Notify, Payload};
 use wire::registry::{ExchangeType, HashAlg, NotifyType};
@@ -17,7 +18,7 @@ use crate::event::{Event, KeyId};
 use crate::exchange::child::{self, Answer, Keying, Offer, find_sa};
 use crate::exchange::proof::{Claim, Own, Whose, certificates, check, find_auth, find_id, prove};
 use crate::ike_sa::{IkeSa, State, error_notify, find_error, find_notify};
-use crate::job::{Done, JobId, Proven};
+use crate::job::{Done, JobId};
 use crate::negotiate::ChildExchange;
 use crate::ppk::{self, PpkKeys};
 use crate::record::Origin;
@@ -39,7 +40,7 @@ pub(crate) struct Handshake {
     /// CAs that the peer accepts, of its CERTREQ.
     pub(crate) authorities: Option<Vec<KeyId>>,
     /// What the peer proved itself with.
-    pub(crate) proven: Option<Box<Proven>>,
+    pub(crate) proven: Option<Arc<Proven>>,
 }
 
 /// Initiator: waits for its own signature.
@@ -177,7 +178,7 @@ fn send(
     let mut payloads = vec![Payload::IdI(local_id.clone())];
     if let Auth::Certificate(credentials) = &sa.config.auth {
         payloads.extend(certificates(credentials));
-        match auth::certreq(&*cx.provider, &credentials.trust) {
+        match auth::certreq(&*cx.provider, credentials.trust()) {
             Ok(request) => payloads.push(Payload::CertReq(request)),
             Err(error) => return sa.end(cx, now, Failure::Local(error.to_string())),
         }

@@ -29,7 +29,7 @@ fn long_certificate(name: &str) -> Auth {
         (0..50).map(|n| Identity::Fqdn(format!("{n}.{}.example", "long".repeat(20)))).collect();
     let (leaf, key) = authority.issue(name, &names, (0, u64::MAX));
     let trust = TrustStore { roots: vec![authority.certificate], ..TrustStore::default() };
-    Auth::Certificate(Arc::new(Credentials { leaf, chain: Vec::new(), key: Arc::new(key), trust }))
+    Auth::Certificate(Arc::new(Credentials::new(leaf, Vec::new(), Arc::new(key), trust)))
 }
 
 fn narrow(a: PeerConfig, b: PeerConfig) -> World {

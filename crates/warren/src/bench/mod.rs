@@ -1,7 +1,9 @@
-//! `warren bench`: what the data plane does on this machine, measured so that anybody can measure it again.
+//! `warren bench`: what control plane and data plane cost on this machine, measured so that anybody can measure it again.
 //!
 //! Absolute figures are those of the machine and of what else runs on it. Every run has the bare wire and the bare
 //! cipher beside the data plane: compare with those.
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -10,25 +12,41 @@ use crate::exit::Failure;
 use crate::lab::stop::Stop;
 use crate::print::println;
 
+mod bare;
 mod cipher;
 mod compare;
 mod cpu;
+mod ike;
 mod load;
+mod manifest;
+mod mesh;
 mod place;
+mod settings;
+mod star;
 
 use load::Measured;
 
 /// Runs it.
 pub fn run(command: &BenchCommand, json: bool) -> Result<(), Failure> {
+    match command {
+        BenchCommand::Ike(wanted) => ike::run(wanted, json),
+        BenchCommand::Mesh(wanted) => mesh::run(wanted, json),
+        BenchCommand::Manifest(wanted) => manifest::run(wanted, json),
+        BenchCommand::Esp(wanted) => esp(wanted, &with_namespaces()?, json),
+        BenchCommand::Path(wanted) => path(wanted, &with_namespaces()?, json),
+        BenchCommand::Compare { ours, peers } => compare::run(ours, peers, json),
+    }
+}
+
+fn with_namespaces() -> Result<Stop, Failure> {
     linux::sandbox::privileges().map_err(|missing| {
         Failure::No(format!("the benchmark makes network namespaces: {missing}"))
     })?;
-    let stop = Stop::on_signals().map_err(Failure::no)?;
-    match command {
-        BenchCommand::Esp(wanted) => esp(wanted, &stop, json),
-        BenchCommand::Path(wanted) => path(wanted, &stop, json),
-        BenchCommand::Compare { ours, peers } => compare::run(ours, peers, json),
-    }
+    Stop::on_signals().map_err(Failure::no)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 /// The bare wire, two daemons on it, the bare cipher.

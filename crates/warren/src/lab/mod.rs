@@ -20,7 +20,7 @@ use crate::load;
 use crate::pki;
 
 mod attacker;
-mod authority;
+pub mod authority;
 mod crowd;
 pub mod daemons;
 mod demo;
@@ -29,7 +29,7 @@ mod line;
 pub mod net;
 mod path;
 mod probe;
-mod recipe;
+pub mod recipe;
 mod report;
 mod rotation;
 mod scenario;

@@ -188,7 +188,7 @@ impl Answering {
             payloads.extend(encap::payload(&sa.config));
         }
         if let Auth::Certificate(credentials) = &sa.config.auth {
-            let request = crate::auth::certreq(&*cx.provider, &credentials.trust)
+            let request = crate::auth::certreq(&*cx.provider, credentials.trust())
                 .map_err(|e| Failure::Local(e.to_string()))?;
             payloads.push(Payload::CertReq(request));
         }
