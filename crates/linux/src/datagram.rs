@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::RecvFlags;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
 use crate::errno::{Errno, of};
@@ -13,6 +14,9 @@ use crate::sys;
 
 /// Most datagrams that one system call carries.
 pub const BATCH: usize = 32;
+
+/// Most errors of a socket that are forgotten before packets have their turn again.
+const MAX_ERRORS: usize = 256;
 
 /// A datagram to be sent.
 #[derive(Debug, Clone, Copy)]
@@ -85,14 +89,27 @@ impl Socket {
     }
 
     /// Sends in order. What cannot be sent is reported with its index and skipped. Returns how many went out.
-    pub(crate) fn send(
+    pub(crate) fn send(&self, items: &[Outgoing<'_>], failed: impl FnMut(usize, Errno)) -> usize {
+        self.send_all(items, true, failed)
+    }
+
+    /// The same, but what finds no room is not sent: `EAGAIN`.
+    pub(crate) fn send_now(
         &self,
         items: &[Outgoing<'_>],
+        failed: impl FnMut(usize, Errno),
+    ) -> usize {
+        self.send_all(items, false, failed)
+    }
+
+    fn send_all(
+        &self,
+        items: &[Outgoing<'_>],
+        mut patient: bool,
         mut failed: impl FnMut(usize, Errno),
     ) -> usize {
         let mut sent = 0;
         let mut at = 0;
-        let mut patient = true;
         while at < items.len() {
             let run = items[at..]
                 .iter()
@@ -122,6 +139,17 @@ impl Socket {
         batch.receive(self.fd.as_fd())
     }
 
+    /// Forgets what ICMP has said of packets that were sent; the kernel has taken note of it.
+    pub(crate) fn drain_errors(&self) {
+        let mut quoted = [0u8; 1];
+        let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
+        for _ in 0..MAX_ERRORS {
+            if rustix::net::recv(&self.fd, &mut quoted, flags).is_err() {
+                return;
+            }
+        }
+    }
+
     /// `patient`: may wait for room; not again where that was in vain, for others wait for this socket.
     fn send_run(&self, items: &[Outgoing<'_>], patient: &mut bool) -> Result<usize, Errno> {
         let mut state = self.dont_fragment.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,9 +169,10 @@ impl Socket {
                 *patient = again != Err(Errno::EAGAIN);
                 again
             }
-            // An interrupted call, or an old ICMP error that the socket reports instead of sending.
-            Err(Errno::EINTR | Errno::ECONNREFUSED) => send_some(self.fd.as_fd(), items),
-            other => other,
+            Ok(sent) => Ok(sent),
+            Err(errno @ (Errno::EAGAIN | Errno::ENOBUFS)) => Err(errno),
+            // Perhaps an interrupted call, or what ICMP said of an earlier packet, which a socket reports once.
+            Err(_) => send_some(self.fd.as_fd(), items),
         }
     }
 

@@ -72,6 +72,7 @@ impl RawEsp {
                     sys::set_option_int(fd.as_fd(), libc::IPPROTO_IPV6, option, 1)
                         .map_err(|errno| Error { ip, call: "setsockopt", errno })?;
                 }
+                hear_errors(&fd).map_err(|errno| Error { ip, call: "IPV6_RECVERR", errno })?;
             }
         }
         large_buffers(&fd);
@@ -93,6 +94,9 @@ impl RawEsp {
         };
         let raw = sockopt::socket_type(&fd).ok()? == SocketType::RAW;
         let esp = sockopt::socket_protocol(&fd).ok()? == Some(ipproto::ESP);
+        if ip == Ip::V6 {
+            hear_errors(&fd).ok()?;
+        }
         let socket = Socket::new(fd, ip == Ip::V6).ok()?;
         (raw && esp).then_some(Self { socket, ip })
     }
@@ -110,7 +114,12 @@ impl RawEsp {
 
     /// Receives what is there; 0 if nothing is. Read it with [`RawEsp::packets`].
     pub fn receive(&self, batch: &mut RecvBatch) -> Result<usize, Error> {
-        self.socket.receive(batch).map_err(|errno| Error { ip: self.ip, call: "recvmmsg", errno })
+        let outcome = self.socket.receive(batch);
+        // Woken for something else than a packet.
+        if self.ip == Ip::V6 && !matches!(outcome, Ok(1..)) {
+            self.socket.drain_errors();
+        }
+        outcome.map_err(|errno| Error { ip: self.ip, call: "recvmmsg", errno })
     }
 
     /// The ESP packets of a batch that this socket received, to be worked on where they are: each in a buffer, and where
@@ -174,12 +183,17 @@ impl RawIp {
     /// Sends packets of this socket's IP version, each with its destination. What cannot be sent is reported
     /// with its index and skipped: `EMSGSIZE` if it is too long for the device; it is never fragmented here.
     pub fn send(&self, packets: &[(IpAddr, &[u8])], failed: impl FnMut(usize, Errno)) -> usize {
-        let items: Vec<_> = packets
-            .iter()
-            .map(|(dst, bytes)| Outgoing::new(SocketAddr::new(*dst, 0), bytes))
-            .collect();
-        self.socket.send(&items, failed)
+        self.socket.send(&whole(packets), failed)
     }
+
+    /// The same, but what finds no room is not sent: `EAGAIN`.
+    pub fn send_now(&self, packets: &[(IpAddr, &[u8])], failed: impl FnMut(usize, Errno)) -> usize {
+        self.socket.send_now(&whole(packets), failed)
+    }
+}
+
+fn whole<'a>(packets: &[(IpAddr, &'a [u8])]) -> Vec<Outgoing<'a>> {
+    packets.iter().map(|(dst, bytes)| Outgoing::new(SocketAddr::new(*dst, 0), bytes)).collect()
 }
 
 const BUFFER: usize = 4 << 20;
@@ -194,6 +208,12 @@ fn raw_socket(ip: Ip, protocol: Protocol, mark: u32) -> Result<OwnedFd, Error> {
         Ok(()) | Err(xfrm::Error::Unsupported) => Ok(fd),
         Err(error) => Err(fail("XFRM policy")(error.errno().unwrap_or(Errno::EIO))),
     }
+}
+
+/// Without it the kernel ignores "packet too big" for a raw IPv6 socket that is not connected, and learns no path MTU.
+/// With it the errors also wait in a queue of the socket, which [`RawEsp::receive`] empties.
+fn hear_errors(fd: &OwnedFd) -> Result<(), Errno> {
+    sys::set_option_int(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
 }
 
 pub(crate) fn set_mark(fd: &OwnedFd, mark: u32) -> Result<(), Errno> {

@@ -227,7 +227,8 @@ impl Ports {
         self.sockets.iter().find(|s| s.ip == ip && s.port == port)
     }
 
-    /// Sends a UDP payload as it is from `local` (address and port) to `remote`. It may be fragmented.
+    /// Sends a UDP payload as it is from `local` (address and port) to `remote`. It may be fragmented. Where there is no room
+    /// for it, it is not sent: whoever speaks IKE says it again, and others shall not wait meanwhile.
     pub fn send(
         &self,
         local: SocketAddr,
@@ -238,9 +239,8 @@ impl Ports {
         let socket = self.get(ip, local.port()).ok_or(SendError::NoSocket(ip, local.port()))?;
         let from = Some(local.ip()).filter(|address| !address.is_unspecified());
         let mut outcome = Ok(());
-        socket.send(&[Outgoing { local: from, ..Outgoing::new(remote, bytes) }], |_, errno| {
-            outcome = Err(SendError::Errno(errno))
-        });
+        let item = Outgoing { local: from, ..Outgoing::new(remote, bytes) };
+        socket.socket.send_now(&[item], |_, errno| outcome = Err(SendError::Errno(errno)));
         outcome
     }
 }

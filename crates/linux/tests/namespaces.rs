@@ -9,6 +9,8 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ipsec::checksum;
+use ipsec::packet::{HeaderFields, proto};
 use linux::capture::{Capture, Direction};
 use linux::datagram::{Outgoing, RecvBatch};
 use linux::errno::Errno;
@@ -314,6 +316,103 @@ fn too_long_is_fragmented_or_refused() {
         let lengths: Vec<_> = receiver.packets(&batch).map(|p| p.bytes.len()).collect();
         assert_eq!(lengths, [4000], "put together again by the receiver");
     }
+}
+
+/// "Packet too big" or "fragmentation needed" of a router, about an ESP packet from `src` to `dst`.
+fn too_big(src: IpAddr, dst: IpAddr, mtu: u32, esp: &[u8]) -> Vec<u8> {
+    let header = |src, dst, protocol, length| {
+        let fields = HeaderFields { src, dst, protocol, tos: 0, ttl: 64, dont_fragment: true };
+        fields.build(length).unwrap()
+    };
+    let (protocol, kind, code) =
+        if src.is_ipv4() { (proto::ICMP, 3, 4) } else { (proto::ICMPV6, 2, 0) };
+    let quoted = [&header(src, dst, proto::ESP, esp.len())[..], &esp[..64]].concat();
+    let mut message = [&[kind, code, 0, 0], &mtu.to_be_bytes()[..], &quoted].concat();
+    let pseudo = match src {
+        IpAddr::V4(_) => 0,
+        IpAddr::V6(_) => checksum::pseudo_header(dst, src, protocol, message.len()),
+    };
+    let sum = checksum::finish(checksum::add(pseudo, &message));
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    [&header(dst, src, protocol, message.len())[..], &message].concat()
+}
+
+#[test]
+fn routers_are_believed_about_the_path() {
+    if !root() {
+        return;
+    }
+    let pair = Pair::new();
+    for (family, from, to) in [(Ip::V4, "10.9.0.1", "10.9.0.2"), (Ip::V6, "fd09::1", "fd09::2")] {
+        let sender = pair.a.run(|| RawEsp::open(family, MARK).unwrap());
+        let receiver = pair.b.run(|| RawEsp::open(family, MARK).unwrap());
+        let router = pair.b.run(|| RawIp::open(family, MARK).unwrap());
+        let whole = vec![7; 1420];
+        let mut item = Outgoing {
+            local: Some(ip(from)),
+            dont_fragment: true,
+            ..Outgoing::new(SocketAddr::new(ip(to), 0), &whole)
+        };
+        assert_eq!(sender.send(&[item], |_, errno| panic!("{errno}")), 1);
+        let told = too_big(ip(from), ip(to), 1300, &whole);
+        assert_eq!(router.send(&[(ip(from), &told)], |_, errno| panic!("{errno}")), 1);
+        let mtu = || pair.a.run(|| Rtnl::open().unwrap().get_route(ip(to), MARK).unwrap().mtu);
+        let limit = Instant::now() + Duration::from_secs(3);
+        while mtu() != 1300 {
+            assert!(Instant::now() < limit, "{family:?}: {}", mtu());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // What the router said concerns no packet that fits.
+        let short = Outgoing { bytes: &whole[..1000], ..item };
+        assert_eq!(sender.send(&[short], |_, errno| panic!("{family:?}: {errno}")), 1);
+        let mut errors = Vec::new();
+        sender.send(&[item], |_, errno| errors.push(errno));
+        assert_eq!(errors, [Errno::EMSGSIZE]);
+        item.dont_fragment = false;
+        assert_eq!(sender.send(&[item], |_, errno| panic!("{errno}")), 1);
+        let (mut batch, mut lengths) = (RecvBatch::new(65_536), Vec::new());
+        while lengths.len() < 3 {
+            wait(&receiver);
+            receiver.receive(&mut batch).unwrap();
+            lengths.extend(receiver.packets(&batch).map(|p| p.bytes.len()));
+        }
+        assert_eq!(lengths, [1420, 1000, 1420], "the last one in pieces");
+        // And the sender has nothing left to hear.
+        for _ in 0..2 {
+            let _ = sender.receive(&mut batch);
+        }
+        let mut idle = [PollFd::new(&sender, PollFlags::IN)];
+        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut idle, Some(&none)), Ok(0), "{family:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_delivered_takes_no_room_from_other_sockets() {
+    if !root() {
+        return;
+    }
+    let pair = Pair::new();
+    let (ports, raw) = pair
+        .a
+        .run(|| (udp::Ports::open(&[500], MARK).unwrap(), RawIp::open(Ip::V4, MARK).unwrap()));
+    let local: SocketAddr = "10.9.0.1:500".parse().unwrap();
+    let payload = [7; 1400];
+    let absent = |n: u32| SocketAddr::new(IpAddr::from([10, 9, 0, 10 + (n % 200) as u8]), 500);
+    let full = (0..100_000).any(|n| {
+        let packet = ipsec::packet::udp(local, absent(n), &payload).unwrap();
+        let mut full = false;
+        raw.send_now(&[(absent(n).ip(), &packet)], |_, errno| full = errno == Errno::EAGAIN);
+        full
+    });
+    assert!(full, "the kernel keeps what nobody is there for");
+    let peer = pair.b.run(|| StdUdp::bind("10.9.0.2:500").unwrap());
+    peer.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    ports.send(local, "10.9.0.2:500".parse().unwrap(), b"heard").unwrap();
+    assert_eq!(peer.recv_from(&mut [0; 16]).unwrap().0, 5);
+    // And what finds no room itself is not waited for.
+    let refused = (0..100_000).find_map(|n| ports.send(local, absent(n), &payload).err());
+    assert_eq!(refused, Some(udp::SendError::Errno(Errno::EAGAIN)));
 }
 
 #[test]
