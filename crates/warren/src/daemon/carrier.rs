@@ -18,6 +18,7 @@ use linux::xfrm::{self, Kernel, Missing};
 use mesh::plan::Plan;
 use tokio::sync::Notify;
 
+use super::aside::Aside;
 use super::handover;
 use super::intake::{self, Intake, ToLoop};
 use super::site::{Site, own_addresses};
@@ -53,6 +54,7 @@ pub struct Carrier {
     /// IKE datagrams from the wire.
     pub intake: Intake,
     ports: Arc<Ports>,
+    aside: Aside,
     /// Warnings that hold and were given.
     said: BTreeSet<String>,
     refused_before: u64,
@@ -86,7 +88,8 @@ impl Carrier {
             userspace(site, provider, upcalls, state_dir)?
         };
         let said = BTreeSet::new();
-        let mut carrier = Self { plane, wake, intake, ports, said, refused_before: 0 };
+        let aside = Aside::open();
+        let mut carrier = Self { plane, wake, intake, ports, aside, said, refused_before: 0 };
         // What may pass in the clear does so until there are policies.
         if !site.current().optional() {
             carrier.follow(site.current());
@@ -138,6 +141,9 @@ impl Carrier {
 
     /// Sends an IKE datagram. One that the kernel refuses is sent again by IKE.
     pub fn transmit(&self, datagram: &Datagram) {
+        if self.aside.takes(datagram) {
+            return;
+        }
         if let Err(error) = self.ports.send(datagram.local, datagram.remote, &datagram.bytes) {
             tracing::debug!("sending IKE from {} to {}: {error}", datagram.local, datagram.remote);
         }

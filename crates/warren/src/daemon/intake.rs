@@ -117,13 +117,18 @@ impl Upcalls for ToLoop {
 }
 
 fn is_first_request(port: u16, bytes: &[u8]) -> bool {
-    let message = match port {
-        IKE => Some(bytes),
-        _ => bytes.strip_prefix(&wire::datagram::NON_ESP_MARKER),
-    };
-    message.and_then(|message| Header::parse(message).ok()).is_some_and(|header| {
+    header(port, bytes).is_some_and(|header| {
         header.exchange == ExchangeType::IKE_SA_INIT && !header.flags.response
     })
+}
+
+/// The header of an IKE message as a datagram from or to this port of ours carries it.
+pub fn header(port: u16, bytes: &[u8]) -> Option<Header> {
+    let message = match port {
+        IKE => bytes,
+        _ => bytes.strip_prefix(&wire::datagram::NON_ESP_MARKER)?,
+    };
+    Header::parse(message).ok()
 }
 
 #[cfg(test)]

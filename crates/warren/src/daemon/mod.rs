@@ -1,5 +1,6 @@
 //! `warren run`: the daemon.
 
+mod aside;
 pub mod boot;
 pub mod carrier;
 pub mod control;
