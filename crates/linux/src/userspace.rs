@@ -236,6 +236,11 @@ impl Userspace {
         Ok(())
     }
 
+    /// These are the host's addresses in the mesh from now on; they take effect with [`Userspace::route`].
+    pub fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        locked(&self.shared.steering).set_addresses(addresses);
+    }
+
     /// Routes these networks into the device, instead of those of the last call.
     pub fn route(&mut self, networks: Networks) {
         let mut steering = locked(&self.shared.steering);

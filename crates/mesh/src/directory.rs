@@ -25,7 +25,7 @@ impl Directory for View<'_> {
         let peer = self.peers.get(address);
         let refused = peer.is_some_and(|p| p.wanted == Wanted::Down);
         let room = peer.is_some() || self.peers.has_room();
-        if local != self.fleet.local() || refused || !room {
+        if !self.fleet.plan().is_me(local) || refused || !room {
             return None;
         }
         self.fleet.config(address, self.salt, false)

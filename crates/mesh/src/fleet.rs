@@ -55,11 +55,6 @@ impl Fleet {
         Self { loaded, by_name }
     }
 
-    /// This host's address.
-    pub fn local(&self) -> IpAddr {
-        self.plan().me()
-    }
-
     /// What was loaded.
     pub fn loaded(&self) -> &Loaded {
         &self.loaded
@@ -117,7 +112,7 @@ impl Fleet {
     ) -> Option<Arc<PeerConfig>> {
         let peer = self.plan().peer(remote)?;
         let manifest = self.manifest();
-        let local = self.local();
+        let local = self.plan().own(remote)?;
         let times = Times { local, remote, salt, percent: manifest.lifetimes.jitter_percent };
         let ike = manifest.lifetimes.ike;
         let dpd = (manifest.dpdaction != DpdAction::None).then_some(manifest.dpddelay);
@@ -129,7 +124,7 @@ impl Fleet {
             remote_id: peer.id,
             auth: psk.unwrap_or_else(|| self.loaded.auth.clone()),
             ike_proposals: peer.ike_proposals.proposals,
-            child: Arc::new(self.child(remote, peer.esp_proposals.proposals, &times)),
+            child: Arc::new(self.child(peer.esp_proposals.proposals, &times)),
             force_encap: manifest.force_udp_encapsulation,
             prefer_encap: self.loaded.prefer_encap,
             dpd_delay: dpd.map(|delay| times.about(delay)),
@@ -155,7 +150,7 @@ impl Fleet {
             let peer = fleet.plan().peer(remote)?;
             let encap = fleet.manifest().force_udp_encapsulation;
             let suites = (peer.ike_proposals.proposals, peer.esp_proposals.proposals);
-            Some((suites, fleet.plan().mode(), encap))
+            Some((fleet.plan().own(remote), suites, fleet.plan().mode(), encap))
         };
         essence(self) == essence(other)
     }
@@ -173,7 +168,7 @@ impl Fleet {
         }
     }
 
-    fn child(&self, remote: IpAddr, esp_proposals: Vec<Proposal>, times: &Times) -> ChildConfig {
+    fn child(&self, esp_proposals: Vec<Proposal>, times: &Times) -> ChildConfig {
         let lifetimes = &self.manifest().lifetimes;
         let soft_packets = lifetimes.child_packets.unwrap_or(PACKETS / 2).min(PACKETS / 2);
         let hard_packets = soft_packets.saturating_mul(2).min(PACKETS);
@@ -181,8 +176,8 @@ impl Fleet {
             reqid: FLEET,
             mode: self.plan().mode(),
             esp_proposals,
-            local_ts: vec![TrafficSelector::host(self.local())],
-            remote_ts: vec![TrafficSelector::host(remote)],
+            local_ts: vec![TrafficSelector::host(times.local)],
+            remote_ts: vec![TrafficSelector::host(times.remote)],
             replay_window: REPLAY_WINDOW,
             rekey_after: times.rekey_after(lifetimes.child),
             limits: Limits {

@@ -53,7 +53,8 @@ const LOOK_SOONEST: Duration = Duration::from_millis(100);
 /// Who this host is.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Its address in the mesh: the source of its ESP packets and its side of every pair.
+    /// Its address in the mesh: the source of its ESP packets and its side of every pair, but for those of the other
+    /// family, see [`crate::plan::Plan::own`].
     pub address: IpAddr,
     /// Its name, for people.
     pub name: String,
@@ -282,6 +283,11 @@ impl Mesh {
             self.reconciler.begin_look();
             self.push(Output::Inspect);
         }
+    }
+
+    /// This host's side of a pair.
+    fn own(&self, remote: IpAddr) -> IpAddr {
+        self.fleet.as_ref().and_then(|f| f.plan().own(remote)).unwrap_or(self.identity.address)
     }
 
     /// Something is not as it should be in the data plane, it seems.

@@ -41,17 +41,24 @@ pub const MOST_POLICIES: usize = 100_000;
 /// The plan of one host.
 #[derive(Clone)]
 pub struct Plan {
-    me: IpAddr,
-    place: Place,
+    /// The first names this host; a second one is of the other family.
+    sides: Vec<Side>,
     policies: Vec<Planned>,
     peers: BTreeMap<IpAddr, PeerPlan>,
     protected: Vec<IpNet>,
     clear: Vec<IpNet>,
-    /// Whether there may be SAs with the hosts of `ipsec_subnets`.
-    meets_fleet: bool,
     /// Remote sides of exceptions that protect: there may be SAs with these hosts too.
     protected_by_exception: Vec<IpNet>,
     manifest: Arc<Manifest>,
+}
+
+/// This host in the mesh of one family of addresses. IPv4 and IPv6 have SAs of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Side {
+    address: IpAddr,
+    place: Place,
+    /// Whether there may be SAs with the hosts of `ipsec_subnets`.
+    meets_fleet: bool,
 }
 
 /// A policy and where it comes from.
@@ -159,8 +166,9 @@ impl Plan {
         Self::for_host_with(manifest, me, &[])
     }
 
-    /// The plan of a host with further addresses: nothing leaves from those to a protected network,
-    /// for no SA covers it.
+    /// The plan of a host with further addresses. One of the other family that lies in a list takes part as well, with
+    /// SAs of its own: chosen as by [`Plan::choose_address`], and of equals the first. Nothing leaves from the
+    /// rest to a protected network, for no SA covers it.
     ///
     /// # Errors
     /// As [`Plan::for_host`].
@@ -179,34 +187,47 @@ impl Plan {
     /// If none of the addresses is in a list.
     pub fn choose_address(manifest: &Manifest, own: &[IpAddr]) -> Result<IpAddr, PlanError> {
         let usable: Vec<IpAddr> = own.iter().copied().filter(is_usable).collect();
-        let rank = |address: &IpAddr| match manifest.place_of(*address) {
-            Place::Protected(net) => {
-                let left = net.max_prefix_len() - net.prefix_len();
-                Some((0, manifest.peer(*address).is_none(), left, *address))
-            }
-            Place::Excluded(_) => Some((1, false, 0, *address)),
-            Place::Nowhere => None,
-        };
-        match usable.iter().filter_map(rank).min() {
-            Some((.., address)) => Ok(address),
+        let ranked =
+            usable.iter().filter_map(|address| Some((rank(manifest, *address)?, *address)));
+        match ranked.min() {
+            Some((_, address)) => Ok(address),
             None if usable.is_empty() => Err(PlanError::NoAddress),
             None => Err(PlanError::Nowhere(usable)),
         }
     }
 
-    /// This host's address in the mesh.
+    /// This host's address in the mesh, by which it is known.
     pub fn me(&self) -> IpAddr {
-        self.me
+        self.sides[0].address
     }
 
-    /// Where it lies. An excluded host protects nothing but what an exception says.
+    /// Its addresses in the mesh: that one, and one of the other family if it has one there.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.sides.iter().map(|side| side.address).collect()
+    }
+
+    /// Its address in the mesh of this one's family: its side of a pair with it.
+    pub fn own(&self, remote: IpAddr) -> Option<IpAddr> {
+        self.side(remote).map(|side| side.address)
+    }
+
+    fn side(&self, remote: IpAddr) -> Option<&Side> {
+        self.sides.iter().find(|side| side.address.is_ipv4() == remote.is_ipv4())
+    }
+
+    /// Whether it is one of [`Plan::addresses`].
+    pub fn is_me(&self, address: IpAddr) -> bool {
+        self.own(address) == Some(address)
+    }
+
+    /// Where [`Plan::me`] lies. An excluded host protects nothing but what an exception says.
     pub fn place(&self) -> Place {
-        self.place
+        self.sides[0].place
     }
 
     /// This host's name, if `peers` gives it one.
     pub fn name(&self) -> Option<&str> {
-        self.manifest.peer(self.me)?.name.as_deref()
+        self.sides.iter().find_map(|side| self.manifest.peer(side.address)?.name.as_deref())
     }
 
     /// Encrypt if possible, else clear.
@@ -246,11 +267,10 @@ impl Plan {
 
     /// Whether some of the traffic with this host is protected.
     pub fn protects(&self, address: IpAddr) -> bool {
-        let family = address.is_ipv4() == self.me.is_ipv4();
-        address != self.me
-            && family
+        let Some(side) = self.side(address) else { return false };
+        address != side.address
             && is_usable(&address)
-            && ((self.meets_fleet
+            && ((side.meets_fleet
                 && matches!(self.manifest.place_of(address), Place::Protected(_)))
                 || self.protected_by_exception.iter().any(|net| net.contains(&address)))
     }
@@ -303,6 +323,18 @@ impl PeerPlan {
             ),
             start: own.and_then(|peer| peer.start).unwrap_or(manifest.start),
         }
+    }
+}
+
+/// How well an address stands for a host, lower is better; `None` if it is in no list.
+fn rank(manifest: &Manifest, address: IpAddr) -> Option<(u8, bool, u8)> {
+    match manifest.place_of(address) {
+        Place::Protected(net) => {
+            let left = net.max_prefix_len() - net.prefix_len();
+            Some((0, manifest.peer(address).is_none(), left))
+        }
+        Place::Excluded(_) => Some((1, false, 0)),
+        Place::Nowhere => None,
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Status {
 pub struct NodeStatus {
     /// Its address.
     pub address: IpAddr,
+    /// All its addresses in the mesh: that one, and one of the other family if it has one there.
+    pub addresses: Vec<IpAddr>,
     /// Its name.
     pub name: String,
     /// Of this program.

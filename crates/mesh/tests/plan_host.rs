@@ -251,6 +251,44 @@ fn other_addresses_and_families_stay_silent() {
 }
 
 #[test]
+fn both_families_have_sas_of_their_own() {
+    let m = manifest(
+        "ipsec_subnets: [10.0.0.0/16, '2001:db8::/32']\nno_ipsec_subnets: [10.0.3.0/24, '2001:db8:3::/48']\n\
+         policies: [{action: pass, proto: tcp, port: 22}, {action: drop, remote: '2001:db8::d/128'}]",
+    );
+    let own = ["10.0.0.1", "fe80::1", "2001:db8::9", "2001:db8::1", "2001:db8:3::1"].map(ip);
+    let p = Plan::for_host_with(&m, own[0], &own).unwrap();
+    // Of two that are as good the first: the daemon names that which takes part already first.
+    assert_eq!((p.me(), p.addresses()), (own[0], vec![own[0], own[2]]));
+    let from = |src: &str, dst: &str| verdict(&p, &packet(src, dst, TCP, (5000, 80)));
+    for (me, peer, clear) in
+        [("10.0.0.1", "10.0.0.2", "10.0.3.2"), ("2001:db8::9", "2001:db8::2", "2001:db8:3::2")]
+    {
+        assert_eq!((from(me, peer), from(peer, me)), ("protect", "protect"));
+        assert_eq!((from(me, clear), from(clear, me)), ("pass", "pass"));
+        assert_eq!(verdict(&p, &packet(me, peer, TCP, (5000, 22))), "pass");
+        assert_eq!(p.own(ip(peer)), Some(ip(me)));
+        assert!(p.peer(ip(peer)).is_some() && p.peer(ip(clear)).is_none());
+    }
+    assert_eq!(from("2001:db8::9", "2001:db8::d"), "drop");
+    assert_eq!(from("2001:db8::1", "2001:db8::2"), "drop");
+    assert_eq!(from("2001:db8:3::1", "2001:db8::2"), "none");
+    // What one family has changes nothing for the other.
+    let alone = Plan::for_host(&m, own[0]).unwrap();
+    let v4 = |p: &Plan| {
+        let all = p.policies().iter().filter(|p| p.policy.selector.local.addr().is_ipv4());
+        all.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(v4(&p), v4(&alone));
+    let v6 = alone.policies().iter().find(|p| p.policy.selector.remote == m.ipsec_subnets[1]);
+    assert_eq!(v6.map(|p| p.policy.action), Some(Action::Discard));
+    let excluded = Plan::for_host_with(&m, own[0], &own[4..]).unwrap();
+    let out = verdict(&excluded, &packet("2001:db8:3::1", "2001:db8::2", TCP, (5000, 80)));
+    assert_eq!((out, excluded.peer(ip("2001:db8::2"))), ("pass", None));
+    assert_eq!(excluded.protected(), ["10.0.0.0/16".parse().unwrap()]);
+}
+
+#[test]
 fn routes_for_a_userspace_data_plane() {
     let p = plan(
         "ipsec_subnets: [10.0.0.0/16, 10.5.0.0/16]\nno_ipsec_subnets: [10.0.0.9/32, 10.5.0.0/16, 192.168.0.0/16]\n\

@@ -54,7 +54,7 @@ fn status_keeps_its_shape() {
         seen,
         json!({
             "node": {
-                "address": "10.0.0.1", "name": "host-0", "version": "0.1.0",
+                "address": "10.0.0.1", "addresses": ["10.0.0.1"], "name": "host-0", "version": "0.1.0",
                 "started_at": "2027-01-15T08:00:00Z", "data_plane": "userspace", "optional": false,
                 "cluster": "west",
                 "manifest": {

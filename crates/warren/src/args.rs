@@ -671,6 +671,40 @@ pub enum Family {
     V6,
 }
 
+/// Families of addresses that hosts of a lab have.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Families {
+    /// IPv4.
+    #[default]
+    #[value(name = "4")]
+    V4,
+    /// IPv6.
+    #[value(name = "6")]
+    V6,
+    /// An IPv4 and an IPv6 address on each host; each pair of addresses of a family has SAs of its own.
+    Both,
+}
+
+impl Families {
+    /// One by one.
+    pub fn list(self) -> &'static [Family] {
+        match self {
+            Self::V4 => &[Family::V4],
+            Self::V6 => &[Family::V6],
+            Self::Both => &[Family::V4, Family::V6],
+        }
+    }
+}
+
+impl From<Family> for Families {
+    fn from(one: Family) -> Self {
+        match one {
+            Family::V4 => Self::V4,
+            Family::V6 => Self::V6,
+        }
+    }
+}
+
 /// What the lab looks like.
 #[derive(Args, Debug, Clone)]
 pub struct LabShape {
@@ -685,7 +719,7 @@ pub struct LabShape {
     pub data_plane: DataPlane,
     /// Addresses of the hosts, where no manifest says it.
     #[arg(long, value_enum, default_value_t)]
-    pub family: Family,
+    pub family: Families,
     /// Keep captures, logs and manifests in this folder.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,

@@ -298,6 +298,11 @@ fn stand_ins(folder: &Path, provider: &dyn Provider) -> Result<Credentials, Reje
         .map_err(|error| Rejected(format!("{}: {error}", folder.display())))
 }
 
+/// The SHA-256 of a manifest's file, as [`Accepted::sha256`] has it.
+pub fn digest(path: &Path) -> std::io::Result<String> {
+    Ok(sha256(&Native, read(path)?.as_bytes()))
+}
+
 fn sha256(provider: &dyn Provider, bytes: &[u8]) -> String {
     hex(&provider.hash(HashAlg::SHA2_256, &[bytes]).unwrap_or_default())
 }

@@ -98,6 +98,14 @@ impl Steering {
         Arc::clone(&self.tun)
     }
 
+    /// What the device has of the former ones goes.
+    pub(super) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        for gone in self.config.addresses.iter().filter(|a| a.is_ipv6() && !addresses.contains(a)) {
+            let _ = self.rtnl.delete_address(self.tun.name(), IpNet::from(*gone));
+        }
+        self.config.addresses = addresses;
+    }
+
     /// Which networks are wanted from now on.
     pub(super) fn route(&mut self, networks: Networks) {
         self.networks = Some(networks);

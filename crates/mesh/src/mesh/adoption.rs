@@ -129,7 +129,8 @@ impl Mesh {
         }
         self.ikes.insert(restored.id, address);
         self.journal.unproven.insert(address, (restored.id, false));
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         let (id, since, child_due, closing) = (restored.id, Some(since), None, false);
         peer.ikes.push(Ike { id, initiated, since, child_due, stale: !fits, closing });
         let mut goes_on = 0;

@@ -59,7 +59,8 @@ impl Mesh {
             if !is_peer || self.room_for(address).is_err() {
                 continue;
             }
-            let peer = self.peers.entry(self.identity.address, address, now.at);
+            let local = self.own(address);
+            let peer = self.peers.entry(local, address, now.at);
             let text = match order {
                 Order::Up => {
                     peer.wanted = Wanted::Up;
@@ -115,7 +116,8 @@ impl Mesh {
 
     fn up(&mut self, now: Now, address: IpAddr) -> Result<&'static str, CommandError> {
         self.room_for(address)?;
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         if peer.wanted != Wanted::Up {
             peer.settle();
         }
@@ -129,7 +131,8 @@ impl Mesh {
 
     fn down(&mut self, now: Now, address: IpAddr) -> Result<&'static str, CommandError> {
         self.room_for(address)?;
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         peer.settle();
         peer.trouble = None;
         peer.wanted = Wanted::Down;

@@ -146,7 +146,7 @@ impl Mesh {
     /// A packet waits for an SA.
     fn acquire(&mut self, now: Now, packet: &PacketInfo) {
         self.counters.acquires += 1;
-        let address = if packet.src == self.identity.address { packet.dst } else { packet.src };
+        let address = if packet.src == self.own(packet.src) { packet.dst } else { packet.src };
         if !self.fleet.as_ref().is_some_and(|f| f.is_peer(address)) {
             return;
         }

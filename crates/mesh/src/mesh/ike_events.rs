@@ -81,7 +81,8 @@ impl Mesh {
     fn ike_up(&mut self, now: Now, info: &IkeInfo) {
         let address = info.remote.ip();
         let wanted = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         self.ikes.insert(info.id, address);
         let ike = Ike {
             id: info.id,
@@ -98,7 +99,8 @@ impl Mesh {
             None => peer.ikes.push(ike),
         }
         self.supplant(now, address, info.id);
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         if !wanted || peer.wanted == Wanted::Down {
             self.close_all(now, address);
             return;
@@ -128,7 +130,8 @@ impl Mesh {
         self.ikes.insert(new.id, address);
         self.journal.unsaved.insert(new.id);
         self.counters.ike_rekeyed += 1;
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         let (mut initiated, mut since, mut child_due) = (new.initiator, Some(now.at), None);
         let mut stale = false;
         if let Some(ike) = peer.ikes.iter_mut().find(|i| i.id == old) {
@@ -252,7 +255,8 @@ impl Mesh {
         let flowing = self.peers.get(address).is_some_and(Peer::flowing);
         let peer_here = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
         if !flowing && peer_here && self.peers.has_room_for_stranger(address) {
-            self.peers.entry(self.identity.address, address, now.at);
+            let local = self.own(address);
+            self.peers.entry(local, address, now.at);
             self.note_trouble(now, address, verdict, &reason.to_string());
         }
         let text = format!("a handshake that the peer began failed: {reason}");
@@ -262,7 +266,8 @@ impl Mesh {
     fn install(&mut self, now: Now, child: ChildId, sa: Box<Sa>) {
         let address = if sa.direction == Direction::In { sa.src } else { sa.dst };
         let (key, direction) = (sa.key(), sa.direction);
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         let entry = match peer.children.iter().position(|c| c.id == child) {
             Some(at) => &mut peer.children[at],
             None => peer.children.push_mut(Child::new(child)),
@@ -292,7 +297,8 @@ impl Mesh {
     fn child_up(&mut self, now: Now, info: &ChildInfo) {
         let address = info.remote;
         self.budget.release(address);
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         if !peer.children.iter().any(|c| c.id == info.id) {
             peer.children.push(Child::new(info.id));
         }

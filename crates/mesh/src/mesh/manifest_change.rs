@@ -9,6 +9,7 @@ use super::{LOOK_EVERY, Mesh};
 use crate::event::{Kind, Level};
 use crate::fleet::Fleet;
 use crate::loaded::Loaded;
+use crate::pair;
 use crate::peer::Wanted;
 
 impl Mesh {
@@ -37,10 +38,12 @@ impl Mesh {
     fn revise(&mut self, now: Now, address: IpAddr, old: Option<&Fleet>) {
         let Some(fleet) = &self.fleet else { return };
         let wanted = fleet.is_peer(address);
+        let owner = fleet.plan().own(address).map(|own| pair::owns(own, address));
         let same = old.is_none_or(|old| fleet.same_tunnel(old, address));
         let same_proof = old.is_none_or(|old| fleet.same_proof(old));
         let Some(peer) = self.peers.get_mut(address) else { return };
         (peer.listed, peer.eager) = (false, false);
+        peer.owner = owner.unwrap_or(peer.owner);
         if !wanted {
             peer.wanted = Wanted::OnDemand;
             peer.settle();
@@ -63,7 +66,8 @@ impl Mesh {
         let known: Vec<_> = fleet.known().collect();
         for (address, _) in &known {
             if self.peers.get(*address).is_some() || self.peers.has_room() {
-                self.peers.entry(self.identity.address, *address, now.at).listed = true;
+                let local = self.own(*address);
+                self.peers.entry(local, *address, now.at).listed = true;
             }
         }
         for (address, _) in known.into_iter().filter(|(_, eager)| *eager) {

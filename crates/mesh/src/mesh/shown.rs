@@ -80,7 +80,7 @@ impl Mesh {
                 (format!("{} ({})", policy(&p.policy), p.origin), decided(&p.policy.action))
             }
         };
-        let remote = if packet.src == fleet.local() { packet.dst } else { packet.src };
+        let remote = if fleet.plan().is_me(packet.src) { packet.dst } else { packet.src };
         let protected = matches!(action, Some(Action::Protect { .. }));
         Ok(Explanation {
             packet: packet_shown(&packet),
@@ -190,7 +190,7 @@ impl Mesh {
     }
 
     fn one_peer(&self, now: Now, address: IpAddr) -> PeerStatus {
-        let unknown = Peer::new(crate::pair::owns(self.identity.address, address), now.at);
+        let unknown = Peer::new(crate::pair::owns(self.own(address), address), now.at);
         self.peer_shown(now, address, self.peers.get(address).unwrap_or(&unknown), &self.known())
     }
 
@@ -203,6 +203,7 @@ impl Mesh {
         };
         NodeStatus {
             address: self.identity.address,
+            addresses: fleet.map_or_else(|| vec![self.identity.address], |f| f.plan().addresses()),
             name: self.identity.name.clone(),
             version: self.identity.version.clone(),
             started_at: rfc3339(self.started),

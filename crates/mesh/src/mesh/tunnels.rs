@@ -65,7 +65,8 @@ impl Mesh {
         }
         let spread = self.spread(address);
         let jitter = Duration::from_micros(self.rng.below(200_000));
-        let peer = self.peers.entry(self.identity.address, address, now.at);
+        let local = self.own(address);
+        let peer = self.peers.entry(local, address, now.at);
         peer.last_active = now.at;
         if peer.wanted == Wanted::Down {
             return true;
@@ -349,7 +350,7 @@ impl Mesh {
     /// Where in the spread of starts this pair has its place.
     fn spread(&self, address: IpAddr) -> Duration {
         let whole = SPREAD_PER_PEER.saturating_mul(self.peers.len() as u32).min(SPREAD_MAX);
-        whole * pair::slot(self.identity.address, address) as u32 / pair::MILLION as u32
+        whole * pair::slot(self.own(address), address) as u32 / pair::MILLION as u32
     }
 
     /// What a failure says, of the protocol and of the network.

@@ -9,7 +9,9 @@ use ipsec::packet::proto;
 use ipsec::spd::{Action, Flow, Policy, PolicySelector};
 
 use super::order::{Kind, Priorities};
-use super::{FLEET, MOST_POLICIES, Origin, PeerPlan, Plan, PlanError, Planned, is_usable};
+use super::{
+    FLEET, MOST_POLICIES, Origin, PeerPlan, Plan, PlanError, Planned, Side, is_usable, rank,
+};
 use crate::manifest::{Exception, ExceptionAction, ExceptionDirection, Manifest, Place};
 
 pub(super) fn plan(
@@ -17,37 +19,32 @@ pub(super) fn plan(
     me: IpAddr,
     others: &[IpAddr],
 ) -> Result<Plan, PlanError> {
-    let place = manifest.place_of(me);
-    if place == Place::Nowhere {
-        return Err(PlanError::Nowhere(vec![me]));
-    }
+    let side = Side::new(&manifest, me).ok_or_else(|| PlanError::Nowhere(vec![me]))?;
     let mut builder = Builder {
         manifest: &manifest,
-        me,
-        here: matches!(place, Place::Protected(_)),
+        sides: [Some(side), other_side(&manifest, me, others)].into_iter().flatten().collect(),
         priorities: Priorities::new(),
         policies: Vec::new(),
         taken: BTreeSet::new(),
         by_exception: Vec::new(),
-        meets_fleet: matches!(place, Place::Protected(_)),
     };
-    builder.implicit();
-    builder.exceptions()?;
+    for side in 0..builder.sides.len() {
+        builder.implicit(builder.sides[side].address);
+        builder.exceptions(side)?;
+    }
     builder.networks();
     builder.others(others);
-    let Builder { mut policies, by_exception, meets_fleet, .. } = builder;
+    let Builder { mut policies, by_exception, sides, .. } = builder;
     if policies.len() > MOST_POLICIES {
         return Err(PlanError::TooManyPolicies);
     }
     policies.sort_by_key(|planned| (planned.policy.priority, planned.policy.flow));
     let mut plan = Plan {
-        me,
-        place,
+        sides,
         policies,
         peers: BTreeMap::new(),
         protected: Vec::new(),
         clear: Vec::new(),
-        meets_fleet,
         protected_by_exception: IpNet::aggregate(&by_exception),
         manifest,
     };
@@ -56,18 +53,35 @@ pub(super) fn plan(
     Ok(plan)
 }
 
+impl Side {
+    fn new(manifest: &Manifest, address: IpAddr) -> Option<Self> {
+        let place = manifest.place_of(address);
+        let side = Self { address, place, meets_fleet: matches!(place, Place::Protected(_)) };
+        (place != Place::Nowhere).then_some(side)
+    }
+
+    /// Whether this host takes part, being in a protected network.
+    fn is_here(&self) -> bool {
+        matches!(self.place, Place::Protected(_))
+    }
+}
+
+/// Of the family that `me` is not of.
+fn other_side(manifest: &Manifest, me: IpAddr, others: &[IpAddr]) -> Option<Side> {
+    let others = others.iter().filter(|a| a.is_ipv4() != me.is_ipv4() && is_usable(a));
+    let ranked = others.filter_map(|address| Some((rank(manifest, *address)?, *address)));
+    Side::new(manifest, ranked.min_by_key(|(rank, _)| *rank)?.1)
+}
+
 struct Builder<'a> {
     manifest: &'a Manifest,
-    me: IpAddr,
-    /// Whether this host takes part, being in a protected network.
-    here: bool,
+    sides: Vec<Side>,
     priorities: Priorities,
     policies: Vec<Planned>,
     /// What names a policy in a kernel: a second one of the same selector is never reached, and
     /// would replace the first there.
     taken: BTreeSet<(Flow, PolicySelector)>,
     by_exception: Vec<IpNet>,
-    meets_fleet: bool,
 }
 
 const BOTH: &[Flow] = &[Flow::In, Flow::Out];
@@ -91,9 +105,9 @@ impl Builder<'_> {
 
     /// Without these there would be no IKE, no ESP, no neighbours and no lease: they are what
     /// protection is made with, or come before it.
-    fn implicit(&mut self) {
-        let all = everything(self.me);
-        let me = IpNet::from(self.me);
+    fn implicit(&mut self, address: IpAddr) {
+        let all = everything(address);
+        let me = IpNet::from(address);
         let any = PolicySelector {
             local: me,
             remote: all,
@@ -109,7 +123,7 @@ impl Builder<'_> {
             ("ESP", PolicySelector { protocol: Some(proto::ESP), ..any }),
             ("this host itself", PolicySelector { remote: me, ..any }),
         ];
-        if self.me.is_ipv4() {
+        if address.is_ipv4() {
             list.push((
                 "DHCP",
                 PolicySelector { local_ports: port(68), remote_ports: port(67), ..udp },
@@ -134,26 +148,28 @@ impl Builder<'_> {
         }
     }
 
-    fn exceptions(&mut self) -> Result<(), PlanError> {
+    fn exceptions(&mut self, side: usize) -> Result<(), PlanError> {
         let manifest = self.manifest;
-        let everybody = [everything(self.me)];
+        let Side { address: me, .. } = self.sides[side];
+        let here = self.sides[side].is_here();
+        let everybody = [everything(me)];
         for (index, exception) in manifest.policies.iter().enumerate() {
             let action = exception.action;
-            if self.here || action != ExceptionAction::Protect {
+            if here || action != ExceptionAction::Protect {
                 let origin = Origin::Exception(index, exception.label());
                 let remotes = exception.remote.map_or(everybody, |remote| [remote]);
-                self.exception(exception, action, &remotes, false, &origin);
+                self.exception(me, exception, action, &remotes, false, &origin);
                 if action == ExceptionAction::Protect {
-                    self.by_exception
-                        .extend(exception.remote.filter(|net| same_family(net, self.me)));
+                    self.by_exception.extend(exception.remote.filter(|net| same_family(net, me)));
                 }
             }
-            if self.is_remote_of(exception) {
+            if is_remote_of(me, exception) {
                 let origin = Origin::Mirrored(index, exception.label());
                 if action == ExceptionAction::Protect {
-                    self.protect_mirrored(exception, &origin);
+                    self.protect_mirrored(me, exception, &origin);
+                    self.sides[side].meets_fleet = true;
                 } else {
-                    self.exception(exception, action, &everybody, true, &origin);
+                    self.exception(me, exception, action, &everybody, true, &origin);
                 }
             }
             if self.policies.len() > MOST_POLICIES {
@@ -164,25 +180,18 @@ impl Builder<'_> {
     }
 
     /// What others protect towards this host is protected here, but for those who are excluded.
-    fn protect_mirrored(&mut self, exception: &Exception, origin: &Origin) {
-        let fleet = IpNet::aggregate(&self.of_my_family(&self.manifest.ipsec_subnets));
+    fn protect_mirrored(&mut self, me: IpAddr, exception: &Exception, origin: &Origin) {
+        let fleet = IpNet::aggregate(&of_family(me, &self.manifest.ipsec_subnets));
         let within = |net: &IpNet| fleet.iter().any(|wider| wider.contains(net));
-        let mut excluded = self.of_my_family(&self.manifest.no_ipsec_subnets);
+        let mut excluded = of_family(me, &self.manifest.no_ipsec_subnets);
         excluded.retain(within);
-        self.exception(exception, ExceptionAction::Pass, &excluded, true, origin);
-        self.exception(exception, ExceptionAction::Protect, &fleet, true, origin);
-        self.meets_fleet = true;
-    }
-
-    /// Whether this host may be the one that the exception calls remote. All hosts read one list:
-    /// what one end passes, the other must pass too. To drop, one end is enough.
-    fn is_remote_of(&self, exception: &Exception) -> bool {
-        exception.action != ExceptionAction::Drop
-            && exception.remote.is_none_or(|remote| remote.contains(&self.me))
+        self.exception(me, exception, ExceptionAction::Pass, &excluded, true, origin);
+        self.exception(me, exception, ExceptionAction::Protect, &fleet, true, origin);
     }
 
     fn exception(
         &mut self,
+        me: IpAddr,
         exception: &Exception,
         what: ExceptionAction,
         remotes: &[IpNet],
@@ -204,11 +213,10 @@ impl Builder<'_> {
             (None, false) => vec![(exception.local_port, exception.remote_port)],
             (None, true) => vec![(exception.remote_port, exception.local_port)],
         };
-        let me = self.me;
         for remote in remotes.iter().filter(|remote| same_family(remote, me)) {
             for (local_ports, remote_ports) in &ports {
                 let selector = PolicySelector {
-                    local: IpNet::from(self.me),
+                    local: IpNet::from(me),
                     remote: *remote,
                     protocol: exception.protocol,
                     local_ports: *local_ports,
@@ -228,16 +236,17 @@ impl Builder<'_> {
         let clear: BTreeSet<IpNet> = manifest.no_ipsec_subnets.iter().copied().collect();
         for net in manifest.ipsec_subnets.iter().filter(|net| !clear.contains(net)) {
             let origin = Origin::IpsecSubnet(*net);
-            if !self.here {
-                self.clear(*net, &origin);
-            } else if same_family(net, self.me) {
-                let priority = self.priorities.network(Kind::Protected, *net);
-                let selector = between(IpNet::from(self.me), *net);
-                let action = self.protect();
-                self.add(priority, BOTH, selector, action, &origin);
-            } else {
+            let side = self.sides.iter().find(|side| same_family(net, side.address)).copied();
+            match side {
+                Some(side) if side.is_here() => {
+                    let priority = self.priorities.network(Kind::Protected, *net);
+                    let selector = between(IpNet::from(side.address), *net);
+                    let action = self.protect();
+                    self.add(priority, BOTH, selector, action, &origin);
+                }
                 // No SA of this host has addresses of that family: fail closed.
-                self.silent(BOTH, everything(net.addr()), *net);
+                None if self.is_anywhere() => self.silent(BOTH, everything(net.addr()), *net),
+                _ => self.clear(*net, &origin),
             }
         }
         let remotes = IpNet::aggregate(&self.by_exception);
@@ -262,14 +271,14 @@ impl Builder<'_> {
     fn others(&mut self, others: &[IpAddr]) {
         let manifest = self.manifest;
         let mut list: BTreeSet<IpAddr> = others.iter().copied().filter(is_usable).collect();
-        list.remove(&self.me);
+        list.retain(|other| self.sides.iter().all(|side| side.address != *other));
         for other in list {
             let flows = match manifest.place_of(other) {
                 Place::Excluded(_) => continue,
                 Place::Protected(_) => BOTH,
                 Place::Nowhere => &[Flow::Out][..],
             };
-            if !self.here {
+            if !self.is_anywhere() {
                 continue;
             }
             for net in manifest.ipsec_subnets.iter().filter(|net| same_family(net, other)) {
@@ -282,18 +291,30 @@ impl Builder<'_> {
         Action::Protect { mode: self.manifest.mode, reqid: FLEET, optional: self.manifest.optional }
     }
 
-    fn of_my_family(&self, nets: &[IpNet]) -> Vec<IpNet> {
-        nets.iter().copied().filter(|net| same_family(net, self.me)).collect()
+    fn is_anywhere(&self) -> bool {
+        self.sides.iter().any(Side::is_here)
     }
+}
+
+/// Whether this host may be the one that the exception calls remote. All hosts read one list:
+/// what one end passes, the other must pass too. To drop, one end is enough.
+fn is_remote_of(me: IpAddr, exception: &Exception) -> bool {
+    exception.action != ExceptionAction::Drop
+        && exception.remote.is_none_or(|remote| remote.contains(&me))
+}
+
+fn of_family(me: IpAddr, nets: &[IpNet]) -> Vec<IpNet> {
+    nets.iter().copied().filter(|net| same_family(net, me)).collect()
 }
 
 fn routes(plan: &Plan) -> (Vec<IpNet>, Vec<IpNet>) {
     let manifest = &plan.manifest;
     let clear: BTreeSet<IpNet> = manifest.no_ipsec_subnets.iter().copied().collect();
     let mut protected: BTreeSet<IpNet> = plan.protected_by_exception.iter().copied().collect();
-    if plan.meets_fleet {
-        protected.extend(manifest.ipsec_subnets.iter().filter(|net| !clear.contains(net)));
-    }
+    let anywhere = plan.sides.iter().any(|side| side.meets_fleet);
+    let led = |net: &IpNet| plan.side(net.addr()).map_or(anywhere, |side| side.meets_fleet);
+    let fleet = manifest.ipsec_subnets.iter().filter(|net| !clear.contains(net));
+    protected.extend(fleet.filter(|net| led(net)));
     let has_wider = |net: &IpNet| {
         std::iter::successors(net.supernet(), IpNet::supernet)
             .any(|wider| protected.contains(&wider))

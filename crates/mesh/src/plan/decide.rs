@@ -45,7 +45,7 @@ impl Plan {
     /// Policies may be for other addresses of this host too.
     fn flow_of(&self, packet: &PacketInfo) -> Option<Flow> {
         let own = |address| {
-            address == self.me
+            self.is_me(address)
                 || self
                     .policies
                     .iter()

@@ -3,6 +3,7 @@
 use crypto::native::Native;
 use ipsec::sa::Mode;
 use mesh::Loaded;
+use mesh::manifest::Manifest;
 use mesh::plan::Plan;
 use mesh::status::CertificateLevel;
 use serde_json::{Value, json};
@@ -62,6 +63,7 @@ fn describe(accepted: &Accepted, loaded: &Loaded, now: u64) -> Value {
     json!({
         "ok": true,
         "address": plan.me(),
+        "addresses": plan.addresses(),
         "name": plan.name(),
         "optional": plan.optional(),
         "mode": mode(plan),
@@ -69,9 +71,15 @@ fn describe(accepted: &Accepted, loaded: &Loaded, now: u64) -> Value {
         "esp_proposals": accepted.manifest.esp_proposals.text,
         "policies": policies,
         "certificates": certificates,
-        "mtu": super::mtu::inside(1500, &accepted.manifest, plan.me()),
+        "mtu": inside(&accepted.manifest, plan),
         "notes": accepted.notes,
     })
+}
+
+/// What packets of both families have room for.
+fn inside(manifest: &Manifest, plan: &Plan) -> Option<usize> {
+    let addresses = plan.addresses().into_iter();
+    addresses.filter_map(|address| super::mtu::inside(1500, manifest, address)).min()
 }
 
 fn mode(plan: &Plan) -> &'static str {
@@ -89,7 +97,7 @@ fn print(shown: &Value) {
     for note in shown["notes"].as_array().into_iter().flatten() {
         println!("{}", text(note));
     }
-    hanging("this host     ", &format!("{} {}", text(&shown["address"]), text(&shown["name"])));
+    hanging("this host     ", &format!("{} {}", list(&shown["addresses"]), text(&shown["name"])));
     println!(
         "mode          {}{}",
         text(&shown["mode"]),

@@ -146,9 +146,11 @@ fn for_peer(control: &Path, row: &Value) -> Result<Value, Failure> {
             text(&row["state"])
         )));
     }
-    let local: IpAddr = text(&client::get(control, "/v1/status")?["node"]["address"])
-        .parse()
-        .map_err(Failure::no)?;
+    let node = &client::get(control, "/v1/status")?["node"];
+    let own = node["addresses"].as_array().into_iter().flatten().chain([&node["address"]]);
+    let mut own = own.filter_map(|address| address.as_str()?.parse::<IpAddr>().ok());
+    let local = own.find(|address| address.is_ipv4() == peer.is_ipv4());
+    let local = local.ok_or_else(|| Failure::no("this host has no address of that family"))?;
     let mode = if child["mode"] == "tunnel" { Mode::Tunnel } else { Mode::Transport };
     let (suite, encap) = (text(&child["suite"]), child["encap"] == true);
     let shape = shape(&suite).map_err(Failure::No)?;

@@ -55,11 +55,17 @@ fn all(control: &Path, as_of: Option<u64>, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// All of them, or the one that a daemon before this told.
+fn addresses(node: &Value) -> String {
+    let all: Vec<&str> = list(&node["addresses"]).iter().map(text).collect();
+    if all.is_empty() { text(&node["address"]).to_owned() } else { all.join(", ") }
+}
+
 fn print_node(node: &Value) {
     println!(
         "{} ({})  warren {}  data plane: {}",
         short(text(&node["name"]), 20),
-        text(&node["address"]),
+        addresses(node),
         text(&node["version"]),
         text(&node["data_plane"])
     );

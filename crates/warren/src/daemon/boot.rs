@@ -148,6 +148,8 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         leaving: None,
         again: Default::default(),
         traces: Default::default(),
+        look_around: false,
+        seen: None,
         tape,
     };
     find_journal(&mut driver, &args.state_dir);

@@ -160,6 +160,7 @@ impl Carrier {
     /// The networks of this plan are routed into the device; a kernel needs only the policies.
     pub fn follow(&mut self, plan: &Plan) {
         let Plane::Userspace(userspace) = &mut self.plane else { return };
+        userspace.set_addresses(plan.addresses());
         userspace.route(Networks {
             protected: plan.protected().to_vec(),
             clear: plan.clear().to_vec(),
@@ -284,7 +285,7 @@ fn userspace(
     upcalls: ToLoop,
     state_dir: &Path,
 ) -> Result<(Plane, Arc<Ports>), CarrierError> {
-    let mut config = Config::new(vec![site.address()]);
+    let mut config = Config::new(site.current().addresses());
     config.overhead = overhead(site.current());
     config.offload = std::env::var_os(OFFLOAD).is_none_or(|value| value != "off");
     let former = Box::new(upcalls.clone());
@@ -304,10 +305,10 @@ fn overhead(plan: &Plan) -> u32 {
     let peers = plan.known_peers().values().map(|peer| &peer.esp_proposals);
     let suites = peers.chain([&plan.manifest().esp_proposals]);
     let ciphers = suites.flat_map(|suites| &suites.proposals).flat_map(ike::negotiate::esp_ciphers);
-    let family = Family::of(plan.me());
+    let families: Vec<Family> = plan.addresses().into_iter().map(Family::of).collect();
     let most = ciphers
         .filter_map(Shape::of_spec)
-        .map(|shape| esp::overhead(plan.mode(), shape, true, family))
+        .flat_map(|shape| families.iter().map(move |f| esp::overhead(plan.mode(), shape, true, *f)))
         .max();
     most.and_then(|most| u32::try_from(most).ok())
         .unwrap_or_else(|| userspace::overhead(plan.mode()))

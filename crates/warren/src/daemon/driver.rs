@@ -58,6 +58,10 @@ pub struct Driver {
     pub tape: Option<Tape>,
     /// What passed lately, and who wants to see what passes.
     pub traces: Traces,
+    /// The data plane was looked at: the host's addresses are next.
+    pub look_around: bool,
+    /// The newcomer among them that was dealt with.
+    pub seen: Option<std::net::IpAddr>,
 }
 
 /// A flush: the peers are told first, so that nothing is lost that they have sent already.
@@ -96,6 +100,9 @@ impl Driver {
             if self.carrier.broken().is_some() {
                 return Ok(Ended::Broken);
             }
+            if std::mem::take(&mut self.look_around) {
+                self.welcome();
+            }
             if let Some(leaving) = &mut self.leaving {
                 if !self.mesh.has_tunnels() {
                     leaving.alone.get_or_insert(now().at);
@@ -110,6 +117,24 @@ impl Driver {
             {
                 return Ok(ended);
             }
+        }
+    }
+
+    /// Takes a new address of this host into the mesh: that of IPv6 may come long after that of IPv4. A manifest that was
+    /// edited since waits for its reload.
+    fn welcome(&mut self) {
+        let newcomer = self.site.newcomer().filter(|address| self.seen != Some(*address));
+        let Some(address) = newcomer else { return };
+        self.seen = Some(address);
+        if !self.site.is_current() {
+            tracing::warn!(
+                "{address} lies in ipsec_subnets: its packets are dropped until `warren reload`"
+            );
+            return;
+        }
+        tracing::info!("{address} takes part in the mesh from now on");
+        if let Err(refused) = self.reload(false) {
+            tracing::error!("{}", refused.error);
         }
     }
 
@@ -177,6 +202,7 @@ impl Driver {
                 }
                 Output::Job(job) => self.jobs.submit(job),
                 Output::Inspect => {
+                    self.look_around = true;
                     self.carrier.look_after();
                     let snapshot = self.carrier.dataplane().snapshot(now().at);
                     self.again.push_back(Input::Snapshot(snapshot));

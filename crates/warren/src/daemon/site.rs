@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crypto::Provider;
 use ipsec::sa::Sa;
+use mesh::manifest::Place;
 use mesh::plan::Plan;
 use mesh::recording::Bundle;
 use mesh::{Loaded, Mesh};
@@ -23,6 +24,8 @@ pub struct Site {
     provider: Arc<dyn Provider>,
     address: IpAddr,
     plan: Plan,
+    /// Of the manifest's file in force.
+    sha256: String,
     /// This host's certificate in force, DER; empty if there is none.
     leaf: Vec<u8>,
     /// What the manifest in force was read from, until it is asked for.
@@ -44,8 +47,9 @@ impl Site {
         let loaded = accepted.for_host(address, &own)?;
         let (path, rehearsal) = (path.to_owned(), rehearsal.map(Path::to_owned));
         let (plan, leaf) = (loaded.plan.clone(), accepted.leaf().to_vec());
+        let sha256 = loaded.sha256.clone();
         let bundle = Some(Bundle { own, ..accepted.bundle });
-        let site = Self { path, rehearsal, provider, address, plan, leaf, bundle };
+        let site = Self { path, rehearsal, provider, address, plan, sha256, leaf, bundle };
         Ok((site, loaded, accepted.notes))
     }
 
@@ -69,10 +73,40 @@ impl Site {
         &self.plan
     }
 
+    /// All addresses of this host; of equals that which takes part already comes first.
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        let there = own_addresses();
+        let (mut own, rest): (Vec<_>, Vec<_>) =
+            there.into_iter().partition(|address| self.plan.is_me(*address));
+        own.extend(rest);
+        own
+    }
+
+    /// An address that takes part from the next reload on: it has come since the last one, of the family that this host
+    /// had none of in the mesh.
+    pub fn newcomer(&self) -> Option<IpAddr> {
+        let manifest = self.plan.manifest();
+        let wanted = |net: &ipnet::IpNet| self.plan.own(net.addr()).is_none();
+        if !manifest.ipsec_subnets.iter().any(wanted) {
+            return None;
+        }
+        let may_be = |address: &IpAddr| {
+            self.plan.own(*address).is_none()
+                && matches!(manifest.place_of(*address), Place::Protected(_))
+        };
+        own_addresses().into_iter().find(may_be)
+    }
+
+    /// Whether the manifest's file says what is in force.
+    pub fn is_current(&self) -> bool {
+        self.sha256 == crate::load::digest(&self.path).unwrap_or_default()
+    }
+
     /// Reads the manifest again. A refused one changes nothing; an accepted one is in force from here on.
     pub fn reload(&mut self, unix_now: u64) -> Result<(Loaded, Vec<String>), Rejected> {
         let (loaded, accepted) = self.read(&self.path, self.rehearsal.as_deref(), unix_now)?;
         self.plan = loaded.plan.clone();
+        self.sha256.clone_from(&loaded.sha256);
         self.leaf = accepted.leaf().to_vec();
         self.bundle = Some(accepted.bundle);
         Ok((loaded, accepted.notes))
@@ -95,7 +129,7 @@ impl Site {
         let ended = Ended::InForce(&self.leaf);
         let mut accepted = load_with(file, &*self.provider, unix_now, rehearsal, ended)?;
         let address = accepted.choose_address(Some(self.address), &[])?;
-        accepted.bundle.own = own_addresses();
+        accepted.bundle.own = self.own_addresses();
         Ok((accepted.for_host(address, &accepted.bundle.own)?, accepted))
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::report::{Cell, Report};
 use super::stop::Stop;
-use super::traffic::Traffic;
+use super::traffic::{End, Traffic};
 use super::wire::{Counts, Watch};
 use super::{Lab, daemons};
 use crate::args::LabShape;
@@ -45,7 +45,8 @@ fn play(lab: &Lab, json: bool, stop: &Stop) -> Result<(Report, Counts), Failure>
 fn measure(lab: &Lab, json: bool, stop: &Stop) -> Result<(Report, Counts), Failure> {
     let stopped = || stop.wanted();
     let watch = Watch::start(&lab.hosts).map_err(Failure::No)?;
-    let mut traffic = Traffic::open(&lab.hosts).map_err(Failure::No)?;
+    let ends = End::all(&lab.hosts);
+    let mut traffic = Traffic::open(&ends).map_err(Failure::No)?;
     let kernel = daemons::status(&lab.dir, &lab.hosts[0])["node"]["data_plane"] == "kernel";
     let open = if kernel { knock } else { first_packets };
     let all_up = open(json, &mut traffic, &stopped);
@@ -54,12 +55,12 @@ fn measure(lab: &Lab, json: bool, stop: &Stop) -> Result<(Report, Counts), Failu
         traffic.rounds(ROUNDS, &stopped);
         traffic.drain(Duration::from_secs(5), &stopped);
     }
-    let statuses = settled(lab, &stopped);
+    let statuses = settled(lab, &ends, &stopped);
     let counts = watch.finish().map_err(Failure::No)?;
     if stop.wanted() {
         return Err(Failure::No("interrupted; the hosts are taken away".into()));
     }
-    Ok((report(lab, &traffic, &statuses, &counts, all_up), counts))
+    Ok((report(lab, &ends, &traffic, &statuses, &counts, all_up), counts))
 }
 
 /// The first packet of each pair brings up its tunnel and must arrive all the same.
@@ -83,8 +84,8 @@ fn knock(json: bool, traffic: &mut Traffic, stopped: &dyn Fn() -> bool) -> Optio
     traffic.knock(ALL_UP, stopped).map(|took| took.as_secs_f64())
 }
 
-/// Every host's status once nobody has more than one SA of a kind with anybody, or after a while.
-fn settled(lab: &Lab, stop: &dyn Fn() -> bool) -> Vec<Value> {
+/// At every end, its host's status once nobody has more than one SA of a kind with anybody, or after a while.
+fn settled(lab: &Lab, ends: &[End<'_>], stop: &dyn Fn() -> bool) -> Vec<Value> {
     let end = Instant::now() + Duration::from_secs(15);
     loop {
         let statuses: Vec<Value> =
@@ -94,7 +95,8 @@ fn settled(lab: &Lab, stop: &dyn Fn() -> bool) -> Vec<Value> {
             .iter()
             .all(|status| status["peers"].as_array().is_some_and(|peers| peers.iter().all(one)));
         if calm || Instant::now() > end || stop() {
-            return statuses;
+            let of = |end: &End<'_>| lab.hosts.iter().position(|host| host.name == end.host.name);
+            return ends.iter().filter_map(|end| statuses.get(of(end)?).cloned()).collect();
         }
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -102,6 +104,7 @@ fn settled(lab: &Lab, stop: &dyn Fn() -> bool) -> Vec<Value> {
 
 fn report(
     lab: &Lab,
+    ends: &[End<'_>],
     traffic: &Traffic,
     statuses: &[Value],
     counts: &Counts,
@@ -109,7 +112,7 @@ fn report(
 ) -> Report {
     let cell = |from: usize, to: usize| {
         let peers = statuses[from]["peers"].as_array();
-        let address = lab.hosts[to].address.to_string();
+        let address = ends[to].address.to_string();
         let peer =
             peers.and_then(|peers| peers.iter().find(|peer| peer["address"] == address.as_str()));
         let peer = peer.cloned().unwrap_or(Value::Null);
@@ -123,18 +126,19 @@ fn report(
                 .then(|| peer["reason"].as_str().unwrap_or_default().to_owned()),
         }
     };
-    let all = 0..lab.hosts.len();
+    let all = 0..ends.len();
     let matrix = all
         .clone()
         .map(|from| {
             all.clone()
-                .map(|to| if from == to { Cell::default() } else { cell(from, to) })
+                .map(|to| if traffic.is_pair(from, to) { cell(from, to) } else { Cell::default() })
                 .collect()
         })
         .collect();
-    let names = lab.hosts.iter().map(|host| host.name.clone()).collect();
-    let addresses = lab.hosts.iter().map(|host| host.address.to_string()).collect();
+    let names = ends.iter().map(End::name).collect();
+    let addresses = ends.iter().map(|end| end.address.to_string()).collect();
     let mut report = Report::new(names, addresses, matrix);
+    report.hosts = lab.hosts.len();
     report.cleartext_packets = counts.clear;
     report.esp_packets = counts.esp;
     report.ike_packets = counts.ike;

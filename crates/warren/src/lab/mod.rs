@@ -14,7 +14,7 @@ use linux::netns::Netns;
 use mesh::manifest::{Manifest, Place};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{DataPlane, Family, KeyType, LabCommand, LabShape};
+use crate::args::{DataPlane, Families, Family, KeyType, LabCommand, LabShape};
 use crate::exit::Failure;
 use crate::load;
 use crate::pki;
@@ -41,7 +41,7 @@ mod watch;
 mod wire;
 
 use authority::Authority;
-use net::Host;
+use net::{Host, INTERFACE, Nic};
 
 /// Name of the lab that `up` makes; there is one on a machine.
 const UP: &str = "warren-lab";
@@ -122,11 +122,11 @@ impl Lab {
         lock: Lock,
         furnish_hosts: impl FnOnce(&mut Vec<Host>),
     ) -> Result<Self, Failure> {
-        let (manifest, credentials, subnet, excluded) = match &shape.manifest {
+        let (manifest, credentials, subnets, given) = match &shape.manifest {
             Some(file) => given(dir, file)?,
-            None => (write_own(dir, shape.family)?, None, own_subnet(shape.family), None),
+            None => (write_own(dir, shape.family)?, None, own_subnets(shape.family), None),
         };
-        let mut hosts = addresses(name, subnet, shape.hosts, excluded.as_ref())?;
+        let mut hosts = hosts(name, &subnets, shape.hosts, given.as_ref())?;
         furnish_hosts(&mut hosts);
         net::build(&hosts).map_err(Failure::No)?;
         let (dir, data_plane) = (dir.to_owned(), shape.data_plane);
@@ -195,7 +195,8 @@ fn up(shape: &LabShape, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     for host in &lab.hosts {
-        println!("{:<4} {}", host.name, host.address);
+        let addresses: Vec<String> = host.addresses().iter().map(IpAddr::to_string).collect();
+        println!("{:<4} {}", host.name, addresses.join(" "));
     }
     println!(
         "\ntry: warren lab exec h1 ping -c 3 {}\n     warren lab exec h1 warren status\n     warren lab down",
@@ -272,13 +273,18 @@ fn own_subnet(family: Family) -> IpNet {
     }
 }
 
+fn own_subnets(families: Families) -> Vec<IpNet> {
+    families.list().iter().map(|family| own_subnet(*family)).collect()
+}
+
 /// A CA, one certificate for all hosts as fleets have it, and a manifest with the defaults.
-fn write_own(dir: &Path, family: Family) -> Result<PathBuf, Failure> {
+fn write_own(dir: &Path, families: Families) -> Result<PathBuf, Failure> {
     write_credentials(dir, "lab CA")?;
     let file = dir.join("manifest.yml");
+    let subnets: String =
+        own_subnets(families).iter().map(|subnet| format!("  - {subnet}\n")).collect();
     let text = format!(
-        "ipsec:\n  ipsec_subnets:\n  - {}\n  instance_certificate: file:instance.pem\n  instance_private_key: file:instance.key\n  ca_certificates:\n  - file:ca.pem\n",
-        own_subnet(family)
+        "ipsec:\n  ipsec_subnets:\n{subnets}  instance_certificate: file:instance.pem\n  instance_private_key: file:instance.key\n  ca_certificates:\n  - file:ca.pem\n"
     );
     fs::write(&file, text).map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
     Ok(file)
@@ -291,7 +297,7 @@ pub fn write_credentials(dir: &Path, ca_name: &str) -> Result<(), Failure> {
     authority.issue("instance", "lab instance", 30 * pki::DAY).map_err(Failure::No)
 }
 
-type Given = (PathBuf, Option<PathBuf>, IpNet, Option<Manifest>);
+type Given = (PathBuf, Option<PathBuf>, Vec<IpNet>, Option<Manifest>);
 
 /// The operator's own manifest. Where its certificates are a guide's placeholders, the rehearsal brings its own.
 fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
@@ -311,40 +317,52 @@ fn given(dir: &Path, file: &Path) -> Result<Given, Failure> {
             (accepted.manifest, Some(dir.to_owned()))
         }
     };
-    let subnet = manifest.ipsec_subnets.first().copied().unwrap_or(own_subnet(Family::V4));
-    Ok((file, credentials, subnet, Some(manifest)))
+    let first = manifest.ipsec_subnets.first().copied().unwrap_or(own_subnet(Family::V4));
+    // Hosts have addresses of both families where it has subnets of both.
+    let of_other = |net: &&IpNet| net.addr().is_ipv4() != first.addr().is_ipv4();
+    let subnets = [Some(first), manifest.ipsec_subnets.iter().find(of_other).copied()];
+    Ok((file, credentials, subnets.into_iter().flatten().collect(), Some(manifest)))
+}
+
+/// Hosts with an address in each of the subnets; the first names them.
+fn hosts(
+    lab: &str,
+    subnets: &[IpNet],
+    count: u16,
+    manifest: Option<&Manifest>,
+) -> Result<Vec<Host>, Failure> {
+    let mut hosts = Vec::new();
+    for subnet in subnets {
+        let prefix = subnet.prefix_len();
+        for (index, address) in addresses(*subnet, count, manifest)?.into_iter().enumerate() {
+            if subnet == &subnets[0] {
+                let (lab, name) = (lab.to_owned(), format!("h{}", index + 1));
+                hosts.push(Host { lab, name, address, prefix, more: Vec::new() });
+            } else {
+                hosts[index].more.push(Nic { interface: INTERFACE.to_owned(), address, prefix });
+            }
+        }
+    }
+    Ok(hosts)
 }
 
 /// The first `count` addresses of the subnet that are protected.
 fn addresses(
-    lab: &str,
     subnet: IpNet,
     count: u16,
     manifest: Option<&Manifest>,
-) -> Result<Vec<Host>, Failure> {
+) -> Result<Vec<IpAddr>, Failure> {
     let protected = |address: &IpAddr| {
         manifest.is_none_or(|manifest| matches!(manifest.place_of(*address), Place::Protected(_)))
     };
-    let hosts: Vec<Host> = subnet
-        .hosts()
-        .take(LOOKED_AT)
-        .filter(protected)
-        .take(usize::from(count))
-        .enumerate()
-        .map(|(index, address)| Host {
-            lab: lab.to_owned(),
-            name: format!("h{}", index + 1),
-            address,
-            prefix: subnet.prefix_len(),
-            more: Vec::new(),
-        })
-        .collect();
-    if hosts.len() == usize::from(count) {
-        return Ok(hosts);
+    let found = subnet.hosts().take(LOOKED_AT).filter(protected).take(usize::from(count));
+    let found: Vec<IpAddr> = found.collect();
+    if found.len() == usize::from(count) {
+        return Ok(found);
     }
     Err(Failure::No(format!(
         "{subnet} has room for {} protected hosts, {count} are asked for",
-        hosts.len()
+        found.len()
     )))
 }
 

@@ -9,7 +9,7 @@ pub struct Report {
     pub verdict: String,
     /// Hosts in the mesh.
     pub hosts: usize,
-    /// Pairs of hosts.
+    /// Pairs of hosts; where they have IPv4 and IPv6 addresses, of addresses of one family.
     pub pairs: usize,
     /// Pairs that both ends call up and that carried packets in both directions.
     pub pairs_up: usize,
@@ -35,7 +35,7 @@ pub struct Report {
     pub data_plane: String,
     /// The manifest's suites.
     pub suites: String,
-    /// The hosts, in the order of the matrix.
+    /// The hosts, in the order of the matrix; the addresses of a second family after all of the first.
     pub names: Vec<String>,
     /// Their addresses.
     pub addresses: Vec<String>,
@@ -65,22 +65,23 @@ impl Report {
     /// Sums up, and judges: every check that fails is named.
     pub fn new(names: Vec<String>, addresses: Vec<String>, matrix: Vec<Vec<Cell>>) -> Self {
         let hosts = names.len();
+        let is_pair = |i: usize, j: usize| i != j && !matrix[i][j].state.is_empty();
         let others = || {
             matrix.iter().enumerate().flat_map(|(i, row)| {
-                row.iter().enumerate().filter(move |(j, _)| i != *j).map(|(_, cell)| cell)
+                row.iter().enumerate().filter(move |(j, _)| is_pair(i, *j)).map(|(_, cell)| cell)
             })
         };
         let up = |cell: &Cell| cell.state == "up" && cell.received > 0;
-        let pairs_up = (0..hosts)
-            .flat_map(|i| (i + 1..hosts).map(move |j| (i, j)))
-            .filter(|(i, j)| up(&matrix[*i][*j]) && up(&matrix[*j][*i]))
-            .count();
+        let pairs = (0..hosts).flat_map(|i| (i + 1..hosts).map(move |j| (i, j)));
+        let pairs: Vec<_> = pairs.filter(|(i, j)| is_pair(*i, *j)).collect();
+        let pairs_up =
+            pairs.iter().filter(|(i, j)| up(&matrix[*i][*j]) && up(&matrix[*j][*i])).count();
         let sent = others().map(|cell| cell.sent).sum();
         let received: u64 = others().map(|cell| cell.received.min(cell.sent)).sum();
         Self {
             verdict: String::new(),
             hosts,
-            pairs: hosts * hosts.saturating_sub(1) / 2,
+            pairs: pairs.len(),
             pairs_up,
             ike_sas_per_pair_max: others().map(|cell| cell.ike_sas).max().unwrap_or(0),
             child_sas_per_pair_max: others().map(|cell| cell.child_sas).max().unwrap_or(0),
@@ -147,7 +148,7 @@ impl Report {
     /// For people.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        if self.hosts <= 24 {
+        if self.names.len() <= 24 {
             self.write_matrix(&mut out)
         } else {
             self.write_failures(&mut out)
@@ -207,8 +208,11 @@ impl Report {
 
     fn write_failures(&self, out: &mut String) {
         for (i, row) in self.matrix.iter().enumerate() {
-            for (j, cell) in
-                row.iter().enumerate().filter(|(j, cell)| i != *j && mark(cell) != "ok").take(10)
+            for (j, cell) in row
+                .iter()
+                .enumerate()
+                .filter(|(j, cell)| i != *j && !["ok", ""].contains(&mark(cell)))
+                .take(10)
             {
                 let reason = cell.reason.as_deref().unwrap_or("");
                 out.push_str(&format!(
@@ -222,6 +226,7 @@ impl Report {
 
 fn mark(cell: &Cell) -> &'static str {
     match cell.state.as_str() {
+        "" => "",
         "up" if cell.received >= cell.sent => "ok",
         "up" if cell.received > 0 => "loss",
         "up" => "mute",

@@ -103,7 +103,7 @@ impl<'a> Stage<'a> {
             hosts: scenario.real_hosts(hosts),
             manifest: wanted.manifest.clone(),
             data_plane: wanted.data_plane,
-            family: wanted.family,
+            family: wanted.family.into(),
             keep: wanted.keep.clone(),
         };
         let program = std::env::current_exe().map_err(Failure::no)?;

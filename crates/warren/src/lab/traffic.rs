@@ -1,19 +1,48 @@
 //! Numbered UDP packets between all hosts: what was sent, and what of it arrived.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use linux::netns::Netns;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::net::Host;
+use super::net::{Host, INTERFACE};
 
 const PORT: u16 = 5151;
 const MAGIC: &[u8; 8] = b"warren-1";
 /// What two busy cores carry through 20 userspace data planes with room to spare.
 const MAX_RATE: f64 = 4000.0;
+
+/// An address of a host at which packets are sent and received.
+#[derive(Clone, Copy)]
+pub struct End<'a> {
+    /// The host.
+    pub host: &'a Host,
+    /// One of its addresses.
+    pub address: IpAddr,
+}
+
+impl<'a> End<'a> {
+    /// Those of the hosts' first interfaces, one family after the other.
+    pub fn all(hosts: &'a [Host]) -> Vec<Self> {
+        let first = hosts.iter().map(|host| End { host, address: host.address });
+        let more = hosts.iter().flat_map(|host| {
+            let here = host.more.iter().filter(|nic| nic.interface == INTERFACE);
+            here.map(move |nic| End { host, address: nic.address })
+        });
+        first.chain(more).collect()
+    }
+
+    /// What it is called: by its host, and by its family where that has two.
+    pub fn name(&self) -> String {
+        match self.address == self.host.address {
+            true => self.host.name.clone(),
+            false => format!("{}/{}", self.host.name, if self.address.is_ipv4() { 4 } else { 6 }),
+        }
+    }
+}
 
 /// Sockets on every host, and the counts.
 pub struct Traffic {
@@ -29,16 +58,15 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Opens a socket on each host.
-    pub fn open(hosts: &[Host]) -> Result<Self, String> {
-        let addresses: Vec<_> =
-            hosts.iter().map(|host| SocketAddr::new(host.address, PORT)).collect();
-        let sockets = hosts
+    /// Opens a socket at each end.
+    pub fn open(ends: &[End<'_>]) -> Result<Self, String> {
+        let addresses: Vec<_> = ends.iter().map(|end| SocketAddr::new(end.address, PORT)).collect();
+        let sockets = ends
             .iter()
             .zip(&addresses)
-            .map(|(host, address)| socket(host, *address))
+            .map(|(end, address)| socket(end.host, *address))
             .collect::<Result<_, _>>()?;
-        let (n, zero) = (hosts.len(), vec![vec![0; hosts.len()]; hosts.len()]);
+        let (n, zero) = (ends.len(), vec![vec![0; ends.len()]; ends.len()]);
         Ok(Self {
             sockets,
             addresses,
@@ -49,14 +77,28 @@ impl Traffic {
         })
     }
 
-    /// One packet from every host to every other.
+    /// Whether one sends to the other: of one family, and not the same.
+    pub fn is_pair(&self, from: usize, to: usize) -> bool {
+        from != to && self.addresses[from].is_ipv4() == self.addresses[to].is_ipv4()
+    }
+
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let all = 0..self.sockets.len();
+        let every = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
+        every.filter(|(from, to)| self.is_pair(*from, *to)).collect()
+    }
+
+    /// One packet from every end to every other.
     pub fn round(&mut self) {
-        for from in 0..self.sockets.len() {
-            for to in (0..self.sockets.len()).filter(|to| *to != from) {
-                self.send(from, to);
+        let mut before = 0;
+        for (from, to) in self.pairs() {
+            if from != before {
+                self.receive();
             }
-            self.receive();
+            self.send(from, to);
+            before = from;
         }
+        self.receive();
     }
 
     /// Rounds, a second apart, until every host has heard from every other; then counting begins anew.
@@ -86,13 +128,12 @@ impl Traffic {
     }
 
     fn all_heard(&self) -> bool {
-        let all = 0..self.sockets.len();
-        all.clone().all(|from| all.clone().all(|to| from == to || self.received[from][to] > 0))
+        self.pairs().iter().all(|(from, to)| self.received[*from][*to] > 0)
     }
 
     /// `count` rounds, spread over time so that the machine keeps up.
     pub fn rounds(&mut self, count: u32, stop: &dyn Fn() -> bool) {
-        let directions = self.sockets.len() * (self.sockets.len() - 1);
+        let directions = self.pairs().len();
         let pause = Duration::from_secs_f64((directions as f64 / MAX_RATE).max(0.02));
         for _ in 0..count {
             if stop() {

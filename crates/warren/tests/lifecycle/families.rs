@@ -65,6 +65,33 @@ fn psk_over_ipv6() {
     assert_eq!(count(&seen, |p| protocol(p) == 6), 0);
 }
 
+/// The second family's addresses come when the daemons run: nothing leaks before, nothing is lost of the first.
+#[test]
+fn ipv4_and_ipv6_at_once() {
+    if !root() {
+        return;
+    }
+    let mut mesh = pair(V4, 24, BASE);
+    mesh.connect(0, 1);
+    let before = mesh.daemons[0].spis(mesh.address(1));
+    let mut wire = mesh.net.watch(0);
+    for (host, address) in mesh.net.hosts.iter().zip(V6) {
+        let net = ipnet::IpNet::new(address.parse().unwrap(), 64).unwrap();
+        host.run(|| linux::route::Rtnl::open().unwrap().add_address("eth0", net, true).unwrap());
+    }
+    let v4 = mesh.net.addresses.clone();
+    mesh.net.addresses = V6.iter().map(|address| address.parse().unwrap()).collect();
+    mesh.passes(0, 1, TEXT);
+    assert!(in_clear(&wire.seen(), TEXT).is_empty(), "leaked");
+    talk(&mesh);
+    let node = mesh.daemons[0].json(&["status"])["node"].clone();
+    assert_eq!(node["addresses"], serde_json::json!([V4[0], V6[0]]));
+    mesh.net.addresses = v4;
+    assert_eq!(mesh.daemons[0].spis(mesh.address(1)), before);
+    talk(&mesh);
+    mesh.daemons[0].warren(&["explain", V6[0], V6[1], "tcp", "80"]).ok();
+}
+
 #[test]
 fn tunnel_mode() {
     if !root() {
