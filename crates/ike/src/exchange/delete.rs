@@ -112,17 +112,21 @@ pub(crate) fn informational(
         })
     };
     if deletes_ike(payloads) {
+        let rival = rekey::rival_successor(up);
+        // What serves instead is sent through before the peer hears that it may take the old one away.
+        let reason = match end_reason(up) {
+            EndReason::PeerDeleted if rival.is_none() && outlived(cx, sa) => {
+                EndReason::Reauthenticated
+            }
+            reason => reason,
+        };
         sa.respond(cx, Vec::new());
-        if let Some(new) = rekey::rival_successor(up) {
+        if let Some(new) = rival {
             // The peer's own rekey is through and it knows nothing of this host's, or has won (RFC 7296 2.25.2).
             established::replaced(up, cx, sa, now, new, false);
             cx.after.push_back(After::Ended(sa.id));
             return Flow::Stay;
         }
-        let reason = match end_reason(up) {
-            EndReason::PeerDeleted if outlived(cx, sa) => EndReason::Reauthenticated,
-            reason => reason,
-        };
         return Flow::End(Failure::Ended(reason));
     }
     if find_notify(payloads, NotifyType::AUTHENTICATION_FAILED).is_some() {

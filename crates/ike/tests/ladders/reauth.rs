@@ -7,6 +7,7 @@ use ike::error::{EndReason, Failure};
 use ike::{Event, IkeSaId};
 use ipsec::sa::Reqid;
 use wire::message::Header;
+use wire::registry::ExchangeType;
 
 use crate::setup::*;
 use crate::world::World;
@@ -36,6 +37,33 @@ fn either_side_makes_before_it_breaks() {
         }
         assert!(!world.story().contains("INITIAL_CONTACT"), "nothing was lost");
     }
+}
+
+/// A peer that gives no sign of life through the new SA before it takes the old one away.
+#[test]
+fn a_delete_is_answered_once_the_new_one_is_sent_through() {
+    let mut world = up(8, |_| {});
+    world.traffic = false;
+    let (old, spi) = (ike(&world, 0), world.hosts[0].endpoint.ike_sas()[0].spi_i);
+    world.tamper = Some(Box::new(move |_, datagram| {
+        let sign = Header::parse(&datagram.bytes).is_ok_and(|header| {
+            let informational = header.exchange == ExchangeType::INFORMATIONAL;
+            informational && header.spi_i != spi && !header.flags.response
+        });
+        if sign {
+            datagram.bytes = vec![0; 4];
+        }
+    }));
+    world.initiate(0);
+    while world.hosts[0].endpoint.ike_sas().len() < 2 {
+        world.run(Duration::from_millis(1));
+    }
+    world.command(0, |e, now| e.delete_ike(now, old)).unwrap();
+    world.run(Duration::from_millis(100));
+    let outbound = |e: &Event| matches!(e, Event::InstallOutbound { .. });
+    assert_eq!(world.hosts[1].count(outbound), 2, "{}", world.story());
+    let last = |what: &str| world.ladder.iter().rposition(|line| line.contains(what));
+    assert!(last("B: install outbound") < last("A <- B"), "{}", world.story());
 }
 
 #[test]
