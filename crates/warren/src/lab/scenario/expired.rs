@@ -23,6 +23,8 @@ const SHORTEST: u64 = 15;
 const SLOWER: f64 = 6.0;
 /// How long is looked at tunnels after the end.
 const TIME: Duration = Duration::from_secs(3);
+/// What stands in the last seconds before the end is to live on.
+const LAST: u64 = 3;
 /// The reason shows within this.
 const REASON: Duration = Duration::from_secs(30);
 /// Between two hosts.
@@ -84,10 +86,10 @@ fn expire(stage: &mut Stage<'_>, pairs: &[Pair], took: Duration) -> Result<AllSa
     let old = stage.all_sas();
     stage.put_manifests(&of("instance-short", &["ca", "ca-short"]))?;
     (0..stage.len()).try_for_each(|host| stage.reload_and_reauth(host))?;
-    let anew = stage.must(ALL_UP, "all tunnels made anew", |stage| {
+    stage.must(ALL_UP, "all tunnels made anew", |stage| {
         let all = stage.all_sas();
         let other = old.iter().all(|(pair, sas)| all.get(pair).is_some_and(|a| a.ike != sas.ike));
-        (other && calm(&all, pairs)).then_some(all)
+        (other && calm(&all, pairs)).then_some(())
     })?;
     each(stage, &of("instance-short", &["ca-short"]), Duration::ZERO)?;
     if linux::clock::unix_now() >= end {
@@ -95,10 +97,16 @@ fn expire(stage: &mut Stage<'_>, pairs: &[Pair], took: Duration) -> Result<AllSa
         return Err(Stopped::Failed(text));
     }
     stage.step("waiting for their end");
+    // Both ends make each tunnel anew: which one stays is settled long before.
+    let shortly = Duration::from_secs(seconds);
+    stage.must(shortly, "the last seconds of all certificates", |stage| {
+        (linux::clock::unix_now() + LAST >= end && calm(&stage.all_sas(), pairs)).then_some(())
+    })?;
+    let before = stage.all_sas();
     stage.must(Duration::from_secs(seconds + 5), "the end of all certificates", |stage| {
         (linux::clock::unix_now() > end && expired(stage) == 2 * stage.len()).then_some(())
     })?;
-    Ok(anew)
+    Ok(before)
 }
 
 /// Certificates that the hosts' own status calls expired.
