@@ -56,6 +56,12 @@ pub enum DataplaneEvent {
         /// The offending packet.
         packet: PacketInfo,
     },
+    /// Cleartext passed that a policy wants protected if possible: it came in, or went out. At most one a second for each
+    /// pair of addresses.
+    Passed {
+        /// One of the packets.
+        packet: PacketInfo,
+    },
 }
 
 /// A packet's headers, as far as policies look at them.

@@ -140,13 +140,18 @@ impl Capture {
 
     /// Packets that passed and were not read, since the beginning: too many at once, or too long.
     pub fn lost(&mut self) -> Result<u64, Error> {
-        // struct tpacket_stats: packets, drops; reading it sets both to zero.
-        let mut stats = [0; 8];
-        sys::get_option(self.fd.as_fd(), SOL_PACKET, PACKET_STATISTICS, &mut stats)
-            .map_err(|errno| call("PACKET_STATISTICS", errno))?;
-        self.lost += u64::from(u32::from_ne_bytes([stats[4], stats[5], stats[6], stats[7]]));
+        self.lost += lost(self.fd.as_fd())?;
         Ok(self.lost)
     }
+}
+
+/// Packets that did not fit a packet socket since this was last asked.
+pub(crate) fn lost(fd: BorrowedFd<'_>) -> Result<u64, Error> {
+    // struct tpacket_stats: packets, drops; reading it sets both to zero.
+    let mut stats = [0; 8];
+    sys::get_option(fd, SOL_PACKET, PACKET_STATISTICS, &mut stats)
+        .map_err(|errno| call("PACKET_STATISTICS", errno))?;
+    Ok(u32::from_ne_bytes([stats[4], stats[5], stats[6], stats[7]]).into())
 }
 
 impl AsFd for Capture {
@@ -160,7 +165,8 @@ fn call(call: &'static str, errno: Errno) -> Error {
 }
 
 /// `struct sockaddr_ll` for every protocol of one interface.
-fn link_address(index: u32) -> [u8; 20] {
+/// `struct sockaddr_ll` of all protocols on that interface; 0: on all.
+pub(crate) fn link_address(index: u32) -> [u8; 20] {
     let mut address = [0; 20];
     address[..2].copy_from_slice(&(libc::AF_PACKET as u16).to_ne_bytes());
     address[2..4].copy_from_slice(&ETH_P_ALL.to_be_bytes());

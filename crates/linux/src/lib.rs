@@ -18,6 +18,7 @@ pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod parcel;
+pub mod passing;
 pub mod random;
 pub mod raw;
 pub mod route;
@@ -27,6 +28,7 @@ pub mod udp;
 pub mod userspace;
 pub mod xfrm;
 
+mod filter;
 mod sys;
 
 pub use errno::Errno;

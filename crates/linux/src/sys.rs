@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::libc;
 
 use crate::errno::Errno;
+use crate::filter::Step;
 
 /// `setsockopt(2)` with a value of plain bytes.
 pub(crate) fn set_option(
@@ -51,6 +52,28 @@ pub(crate) fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
     let len = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the pointer and the length are those of one live slice, which the kernel copies byte by byte.
     let result = unsafe { libc::bind(fd.as_raw_fd(), address.as_ptr().cast(), len) };
+    Errno::result(result).map(drop)
+}
+
+/// `SO_ATTACH_FILTER`: the socket gets only what the program takes.
+pub(crate) fn attach_filter(fd: BorrowedFd<'_>, steps: &[Step]) -> Result<(), Errno> {
+    let mut steps: Vec<libc::sock_filter> = steps
+        .iter()
+        .map(|s| libc::sock_filter { code: s.code, jt: s.yes, jf: s.no, k: s.k })
+        .collect();
+    let len = u16::try_from(steps.len()).map_err(|_| Errno::EINVAL)?;
+    let program = libc::sock_fprog { len, filter: steps.as_mut_ptr() };
+    // SAFETY: `program` and the steps that it points to live until the call returns; the kernel copies both, checks
+    // every step, and writes to neither.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
     Errno::result(result).map(drop)
 }
 

@@ -6,6 +6,7 @@
 
 mod bucket;
 pub mod budget;
+pub mod cleartext;
 pub mod command;
 pub mod directory;
 pub mod event;
@@ -20,6 +21,7 @@ pub mod pair;
 pub mod peer;
 pub mod peers;
 pub mod plan;
+pub mod readiness;
 pub mod reconcile;
 pub mod recording;
 pub mod status;

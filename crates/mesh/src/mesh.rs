@@ -8,6 +8,7 @@ mod adoption;
 mod certificates;
 mod commands;
 mod data_plane;
+mod enforce;
 mod hearing;
 mod ike_events;
 mod manifest_change;
@@ -172,6 +173,8 @@ pub struct Mesh {
     questions: Bucket,
     /// Which peer last gave a sign of life that could not be forged.
     last_heard: Option<(Instant, IpAddr)>,
+    /// What passed in the clear although it would be protected if that were possible.
+    cleartext: crate::cleartext::Book,
     /// What a peer showed last: the next one shows the same, as a rule.
     last_proof: Option<Arc<ike::event::PeerProof>>,
 }
@@ -214,6 +217,7 @@ impl Mesh {
             questions: Bucket::new(64, 64),
             last_heard: None,
             last_proof: None,
+            cleartext: crate::cleartext::Book::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use ike::{ChildId, IkeSaId};
 use ipsec::Instant;
 use ipsec::sa::SaKey;
 
+use crate::cleartext::BothWays;
 use crate::status::{State, Verdict};
 
 /// First wait after a failure.
@@ -79,6 +80,8 @@ pub struct Peer {
     pub up_since: Option<Instant>,
     /// Last sign of life that could not be forged.
     pub last_heard: Option<Instant>,
+    /// When child SAs last carried something, as far as looks at the data plane have shown.
+    pub carried: BothWays,
     /// Last time that anything concerned it.
     pub last_active: Instant,
     /// When it was last asked what it holds.
@@ -180,6 +183,7 @@ impl Peer {
             rekey_again: false,
             up_since: None,
             last_heard: None,
+            carried: BothWays::default(),
             last_active: now,
             asked_at: None,
             replaced_at: None,

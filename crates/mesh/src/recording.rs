@@ -422,6 +422,10 @@ fn put_event(out: &mut Vec<u8>, event: &DataplaneEvent) {
             out.put_u8(7);
             put_packet(out, packet);
         }
+        DataplaneEvent::Passed { packet } => {
+            out.put_u8(8);
+            put_packet(out, packet);
+        }
     }
 }
 
@@ -435,6 +439,7 @@ fn event(r: &mut Reader<'_>) -> Kept<DataplaneEvent> {
         5 => DataplaneEvent::Moved { key: key(r)?, remote: end(r)? },
         6 => DataplaneEvent::UnknownSpi { src: ip(r)?, key: key(r)? },
         7 => DataplaneEvent::ClearIn { packet: packet(r)? },
+        8 => DataplaneEvent::Passed { packet: packet(r)? },
         _ => return Err(KeptError::Value("kind of event")),
     })
 }

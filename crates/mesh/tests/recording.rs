@@ -58,6 +58,7 @@ fn steps() -> Vec<Step> {
         DataplaneEvent::Moved { key, remote: (v4, 4500).into() },
         DataplaneEvent::UnknownSpi { src: v4, key },
         DataplaneEvent::ClearIn { packet },
+        DataplaneEvent::Passed { packet },
     ];
     let name = || Target::Name("ø".into());
     let commands = [

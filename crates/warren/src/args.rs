@@ -373,7 +373,19 @@ pub struct Mtu {
 #[derive(Args, Debug)]
 pub struct Plan {
     /// The new manifest.
-    pub file: PathBuf,
+    #[arg(required_unless_present = "enforce")]
+    pub file: Option<PathBuf>,
+    /// Whether `optional: true` can go: every pair that is known has carried ESP both ways, and nothing in the clear
+    #[arg(long, conflicts_with_all = ["file", "against", "address"])]
+    pub enforce: bool,
+    /// … for so long.
+    #[arg(long, value_name = "T", default_value_t = 10, requires = "enforce",
+        value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    pub minutes: u32,
+    /// The same in seconds, for rehearsals.
+    #[arg(long, value_name = "T", hide = true, requires = "enforce", conflicts_with = "minutes",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: Option<u32>,
     /// Compare with this manifest instead of the running daemon's.
     #[arg(long, value_name = "FILE")]
     pub against: Option<PathBuf>,

@@ -52,6 +52,7 @@ impl Mesh {
             DataplaneEvent::Moved { key, remote } => self.sa_moved(now, key, remote),
             DataplaneEvent::UnknownSpi { src, key } => self.unknown_spi(now, src, key),
             DataplaneEvent::ClearIn { packet } => self.clear_in(now, &packet),
+            DataplaneEvent::Passed { packet } => self.passed(now, &packet),
         }
     }
 
@@ -98,11 +99,15 @@ impl Mesh {
                 Direction::Out => {
                     if usage.packets > *packets_out {
                         sent.insert(owner.peer);
+                        peer.carried.out = Some(now.at);
                     }
                     (*bytes_out, *packets_out) = (usage.bytes, usage.packets);
                 }
                 Direction::In => {
                     let fresh = usage.packets > *packets_in;
+                    if fresh {
+                        peer.carried.into = Some(now.at);
+                    }
                     (*bytes_in, *packets_in) = (usage.bytes, usage.packets);
                     if fresh {
                         heard.insert(owner.peer);

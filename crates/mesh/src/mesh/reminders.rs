@@ -46,6 +46,7 @@ impl Mesh {
         }
         if self.reminders.certificates_at <= now.at {
             self.speak_of_certificates(now);
+            self.forget_cleartext(now);
             self.reminders.certificates_at = now.at + self.next_level_in(now);
         }
         if self.reminders.optional_at <= now.at {

@@ -6,6 +6,8 @@ use crypto::native::Native;
 use mesh::plan::Plan;
 use serde_json::{Value, json};
 
+mod enforce;
+
 use super::layout::hanging;
 use crate::args;
 use crate::client;
@@ -16,11 +18,12 @@ use crate::print::println;
 
 /// Compares with the running daemon's manifest, or with a file.
 pub fn run(control: &Path, args: &args::Plan, json: bool) -> Result<(), Failure> {
+    let Some(file) = &args.file else { return enforce::run(control, args, json) };
     let answer = match &args.against {
-        Some(old) => offline(old, args)?,
+        Some(old) => offline(old, file, args)?,
         None => {
-            let file = std::fs::canonicalize(&args.file)
-                .map_err(|error| Failure::No(format!("{}: {error}", args.file.display())))?;
+            let file = std::fs::canonicalize(file)
+                .map_err(|error| Failure::No(format!("{}: {error}", file.display())))?;
             client::post(control, "/v1/plan", &json!({ "file": file }))?
         }
     };
@@ -32,12 +35,12 @@ pub fn run(control: &Path, args: &args::Plan, json: bool) -> Result<(), Failure>
     Ok(())
 }
 
-fn offline(old: &Path, args: &args::Plan) -> Result<Value, Failure> {
+fn offline(old: &Path, file: &Path, args: &args::Plan) -> Result<Value, Failure> {
     let now = linux::clock::unix_now();
     let own = site::own_addresses();
     let (old, new) = (
         load(old, &Native, now, None).map_err(Failure::no)?,
-        load(&args.file, &Native, now, None).map_err(Failure::no)?,
+        load(file, &Native, now, None).map_err(Failure::no)?,
     );
     let me = old.choose_address(args.address, &own).map_err(Failure::no)?;
     let (before, after) = (

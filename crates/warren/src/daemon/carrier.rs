@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crypto::Provider;
 use ike::endpoint::Datagram;
-use ipsec::dataplane::Dataplane;
+use ipsec::dataplane::{Dataplane, PacketInfo};
 use ipsec::esp::{self, Family, Shape};
 use ipsec::pipeline::Pipeline;
 use ipsec::sa::Sa;
@@ -16,9 +16,11 @@ use linux::udp::Ports;
 use linux::userspace::{self, Config, MARK, Networks, PORTS, Userspace};
 use linux::xfrm::{self, Kernel, Missing};
 use mesh::plan::Plan;
+use mesh::readiness::Watched;
 use tokio::sync::Notify;
 
 use super::aside::Aside;
+use super::cleartext::Cleartext;
 use super::handover;
 use super::intake::{self, Intake, ToLoop};
 use super::site::{Site, own_addresses};
@@ -55,6 +57,7 @@ pub struct Carrier {
     pub intake: Intake,
     ports: Arc<Ports>,
     aside: Aside,
+    cleartext: Cleartext,
     /// Warnings that hold and were given.
     said: BTreeSet<String>,
     refused_before: u64,
@@ -88,8 +91,9 @@ impl Carrier {
             userspace(site, provider, upcalls, state_dir)?
         };
         let said = BTreeSet::new();
-        let aside = Aside::open();
-        let mut carrier = Self { plane, wake, intake, ports, aside, said, refused_before: 0 };
+        let (aside, cleartext) = (Aside::open(), Cleartext::default());
+        let mut carrier =
+            Self { plane, wake, intake, ports, aside, cleartext, said, refused_before: 0 };
         // What may pass in the clear does so until there are policies.
         if !site.current().optional() {
             carrier.follow(site.current());
@@ -154,11 +158,15 @@ impl Carrier {
         tokio::select! {
             Some(datagram) = self.intake.next() => Arrival::Datagram(datagram),
             () = self.wake.notified() => Arrival::Events,
+            packet = self.cleartext.next() => Arrival::Passed(packet),
         }
     }
 
-    /// The networks of this plan are routed into the device; a kernel needs only the policies.
+    /// The networks of this plan are routed into the device; a kernel needs only the policies. What the plan lets pass in
+    /// the clear is watched.
     pub fn follow(&mut self, plan: &Plan) {
+        let device = matches!(self.plane, Plane::Userspace(_)).then_some(userspace::INTERFACE);
+        self.cleartext.follow(plan, device);
         let Plane::Userspace(userspace) = &mut self.plane else { return };
         userspace.set_addresses(plan.addresses());
         userspace.route(Networks {
@@ -180,12 +188,18 @@ impl Carrier {
         }
     }
 
+    /// How well what passes in the clear was watched.
+    pub fn watched(&mut self) -> Watched {
+        self.cleartext.watched()
+    }
+
     /// Says what is not as it should be: once, and again when it has come back.
     pub fn look_after(&mut self) {
         let holds = match &self.plane {
             Plane::Userspace(userspace) => BTreeSet::from_iter(userspace.status().warnings),
             Plane::Kernel { .. } => BTreeSet::new(),
         };
+        self.cleartext.look();
         for warning in holds.difference(&self.said) {
             tracing::warn!("{warning}");
         }
@@ -257,6 +271,8 @@ pub enum Arrival {
     Datagram(Datagram),
     /// The data plane has some.
     Events,
+    /// Something passed in the clear.
+    Passed(PacketInfo),
 }
 
 fn is_there(probed: Result<(), Missing>) -> bool {

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
@@ -48,6 +49,8 @@ pub enum Call {
     Explain(ExplainQuery),
     /// What would change with this manifest.
     Plan(PathBuf),
+    /// Whether nothing passed in the clear for so long, and everybody spoke ESP.
+    Enforce(Duration),
     /// Keys for Wireshark.
     Keys,
     /// Everything of one peer from now on: where it comes goes to the sender.
@@ -155,6 +158,7 @@ pub async fn serve(
         .route("/v1/stop", post(stop))
         .route("/v1/explain", get(explain))
         .route("/v1/plan", post(plan))
+        .route("/v1/enforce", get(enforce))
         .route("/v1/keys", get(keys))
         .route("/v1/metrics", get(metrics))
         .route("/v1/events", get(monitor))
@@ -277,6 +281,15 @@ async fn explain(State(shared): State<Shared>, Query(query): Query<ExplainQuery>
 
 async fn plan(State(shared): State<Shared>, Json(body): Json<PlanBody>) -> Response {
     ask(&shared, Call::Plan(body.file)).await
+}
+
+#[derive(Deserialize)]
+struct EnforceQuery {
+    seconds: u64,
+}
+
+async fn enforce(State(shared): State<Shared>, Query(query): Query<EnforceQuery>) -> Response {
+    ask(&shared, Call::Enforce(Duration::from_secs(query.seconds))).await
 }
 
 async fn keys(State(shared): State<Shared>) -> Response {

@@ -8,7 +8,7 @@ use ike::endpoint::Datagram;
 use ike::{Done, JobId, Now};
 use ipsec::Instant;
 use ipsec::change::{Batch, Change};
-use ipsec::dataplane::PacketInfo;
+use ipsec::dataplane::{DataplaneEvent, PacketInfo};
 use mesh::recording::{Bundle, Given};
 use mesh::{CommandError, Event, Input, Mesh, Output, Reply, Target};
 use serde_json::{Value, json};
@@ -228,6 +228,9 @@ impl Driver {
                     tokio::task::yield_now().await;
                 }
                 Arrival::Events => self.take_dataplane_events(),
+                Arrival::Passed(packet) => {
+                    self.give(Input::Kernel(DataplaneEvent::Passed { packet }), None);
+                }
             },
             Some((id, done)) = self.done.recv() => self.take_done(id, done),
             Some(request) = self.calls.recv() => return self.take_call(request),
@@ -296,6 +299,11 @@ impl Driver {
                 to_json(&self.mesh.explain(now(), packet(&query)).map_err(Refused::because)?)
             }
             Call::Plan(file) => self.site.plan(&file, now().unix).map_err(Refused::because),
+            Call::Enforce(within) => {
+                let watched = self.carrier.watched();
+                let readiness = self.mesh.readiness(now(), within, watched);
+                to_json(&readiness.map_err(Refused::because)?)
+            }
             Call::Keys => {
                 tracing::warn!("the keys of all SAs are given out on the control socket");
                 self.site.keys(&self.mesh, self.carrier.sas())

@@ -3,6 +3,7 @@
 mod aside;
 pub mod boot;
 pub mod carrier;
+pub mod cleartext;
 pub mod control;
 pub mod driver;
 pub mod flight;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Scenario;
 use crate::lab::findings::Required;
@@ -11,6 +11,9 @@ use crate::lab::stage::{ALL_UP, Stage, Stopped};
 /// `rollout`
 pub struct Rollout;
 
+const FIRST: usize = 0;
+/// Nothing has passed in the clear for so long: enough for a rehearsal.
+const WITHIN_S: u8 = 3;
 /// Between two hosts, and after the last one.
 const PAUSE: Duration = Duration::from_millis(1500);
 
@@ -37,7 +40,26 @@ impl Scenario for Rollout {
 
         stage.step("turning on, host by host, with `optional: true`");
         stage.put_manifests(&optional)?;
-        each(stage, |stage, host| stage.start(host).map(drop))?;
+        stage.start(FIRST)?;
+        stage.wait(PAUSE)?;
+        let early = ask(stage)?;
+        let missing = early["pairs"].as_array().map_or(0, |pairs| {
+            let clear = |pair: &&Value| pair["clear_in_s"].is_u64() && pair["clear_out_s"].is_u64();
+            pairs.iter().filter(clear).count()
+        });
+        let others = stage.len() as u64 - 1;
+        stage.exactly(
+            "the first alone: pairs that `plan --enforce` sees in the clear",
+            missing as u64,
+            others,
+        );
+        let named = stage.name(FIRST).to_owned();
+        stage.step(format!("  {named}"));
+        for host in FIRST + 1..stage.len() {
+            stage.step(format!("  {}", stage.name(host)));
+            stage.start(host)?;
+            stage.wait(PAUSE)?;
+        }
         let settled = stage.settle(&pairs, ALL_UP)?;
         let up = settled.as_ref().map_or(0, |_| pairs.len() / 2);
         stage.exactly(
@@ -51,6 +73,12 @@ impl Scenario for Rollout {
         let seen = stage.wire().since(&on);
         let talking = seen.esp_between.len() as u64;
         stage.exactly("turned on: directions with ESP on the wire", talking, pairs.len() as u64);
+
+        let patience = Duration::from_secs(10 * u64::from(WITHIN_S));
+        let ready = stage.until(patience, |stage| {
+            ask(stage).ok().filter(|answer| answer["ready"] == true).map(drop)
+        })?;
+        stage.exactly("turned on: `plan --enforce` says so", ready.map_or(0, |()| 1), 1);
 
         stage.step("enforcing, host by host");
         stage.put_manifests(&enforced)?;
@@ -79,6 +107,19 @@ impl Scenario for Rollout {
         stage.exactly("uninstalled: ESP and IKE on the wire", seen.esp + seen.ike, 0);
         Ok(())
     }
+}
+
+/// What the first host's daemon says of its readiness.
+fn ask(stage: &Stage<'_>) -> Result<Value, Stopped> {
+    let args = ["plan", "--enforce", "--seconds", &WITHIN_S.to_string(), "--json"];
+    let asked = stage.warren(FIRST, &args)?;
+    let answer: Value = serde_json::from_slice(&asked.stdout)
+        .map_err(|_| String::from_utf8_lossy(&asked.stderr).into_owned())?;
+    let says = answer["ready"] == true;
+    if says != asked.status.success() {
+        return Err(Stopped::Failed(format!("{} and `ready` {says}", asked.status)));
+    }
+    Ok(answer)
 }
 
 fn each(
