@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use wire::identity::Identity;
+use wire::registry::Prf;
 
+use crate::Secret;
 use crate::chain::{Certificate, ChainError, Crl, Proven, Seen, TrustStore, names_equal, rfc3339};
 use crate::provider::Provider;
 use crate::sign::{self, SignError, SigningKey};
@@ -24,6 +26,7 @@ pub struct Credentials {
     pub key: Arc<dyn SigningKey>,
     trust: TrustStore,
     seen: Arc<Seen>,
+    own_secret: Secret,
 }
 
 impl fmt::Debug for Credentials {
@@ -71,7 +74,7 @@ impl Credentials {
         key: Arc<dyn SigningKey>,
         trust: TrustStore,
     ) -> Self {
-        Self { leaf, chain, key, trust, seen: Arc::default() }
+        Self { leaf, chain, key, trust, seen: Arc::default(), own_secret: Secret::default() }
     }
 
     /// The CAs that peers are checked against.
@@ -91,6 +94,21 @@ impl Credentials {
         self.seen.verify(provider, &self.trust, leaf, others, unix_now)
     }
 
+    /// Makes the secret of [`Self::own_secret`] of the private key (DER).
+    pub fn with_own_secret(mut self, provider: &dyn Provider, key: &[u8]) -> Self {
+        // As in HKDF-Extract (RFC 5869 2.2), the label in place of the salt. Every provider has this prf; without it
+        // there would be no secret.
+        let label = b"warren: secret of a host's key";
+        self.own_secret = provider.prf(Prf::HMAC_SHA2_256, label, &[key]).unwrap_or_default();
+        self
+    }
+
+    /// A secret that whoever has the private key has as well, and nobody else; the same after every start. It says
+    /// nothing of the key. `None` where only the key's user is known, not the key.
+    pub fn own_secret(&self) -> Option<&Secret> {
+        (!self.own_secret.is_empty()).then_some(&self.own_secret)
+    }
+
     /// Reads PEM texts: the leaf (with intermediates after it, if any), its key, and the CA items (root first in each).
     ///
     /// Only parses; [`Self::check`] says what is wrong with what was read.
@@ -102,13 +120,15 @@ impl Credentials {
     ) -> Result<Self, LoadError> {
         let mut chain = Certificate::from_pem_all(certificate).map_err(LoadError::Certificate)?;
         let leaf = chain.remove(0);
-        let key = provider.signing_key(sign::load_pem(private_key)?.expose())?;
+        let der = sign::load_pem(private_key)?;
+        let key = provider.signing_key(der.expose())?;
         let mut items = Vec::with_capacity(ca_items.len());
         for (index, item) in ca_items.iter().enumerate() {
             let parsed = Certificate::from_pem_all(item);
             items.push(parsed.map_err(|error| LoadError::Ca { number: index + 1, error })?);
         }
-        Ok(Self::new(leaf, chain, key.into(), TrustStore::from_ca_items(&items)))
+        let trust = TrustStore::from_ca_items(&items);
+        Ok(Self::new(leaf, chain, key.into(), trust).with_own_secret(provider, der.expose()))
     }
 
     /// Adds PEM texts with revocation lists.

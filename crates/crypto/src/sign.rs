@@ -136,6 +136,33 @@ pub fn choose(kind: KeyKind, peer_hashes: &[HashAlg]) -> Option<Scheme> {
     }
 }
 
+/// All schemes in which a key of `kind` signs, in the order of preference of [`choose`]: each with its modern form
+/// first, those of RSA with PKCS #1 v1.5 behind those with PSS, the older methods last.
+pub fn schemes(kind: KeyKind) -> Vec<Scheme> {
+    use HashAlg as H;
+    let order = match kind {
+        KeyKind::Ec(384) => [H::SHA2_384, H::SHA2_512, H::SHA2_256],
+        KeyKind::Ec(521) => [H::SHA2_512, H::SHA2_384, H::SHA2_256],
+        _ => sha2(),
+    };
+    let mut all: Vec<_> = match kind {
+        KeyKind::Rsa(_) => {
+            order.map(Scheme::RsaPss).into_iter().chain(order.map(Scheme::RsaPkcs1)).collect()
+        }
+        KeyKind::Ec(_) | KeyKind::Toy => order.map(Scheme::Ecdsa).to_vec(),
+        KeyKind::Ed25519 => vec![Scheme::Ed25519],
+    };
+    all.extend(choose_legacy(kind).map(|(_, scheme)| scheme));
+    all
+}
+
+/// The AlgorithmIdentifiers of all signatures that are taken, preferred ones first.
+pub fn known_identifiers() -> impl Iterator<Item = &'static [u8]> {
+    let rank = |scheme: &Scheme| matches!(scheme, Scheme::RsaPkcs1(_));
+    let ranked = |late| KNOWN.iter().filter(move |(scheme, _)| rank(scheme) == late);
+    ranked(false).chain(ranked(true)).map(|(_, der)| *der)
+}
+
 /// The older authentication method for a key, for peers without RFC 7427. `None` for Ed25519, which has none.
 pub fn choose_legacy(kind: KeyKind) -> Option<(AuthMethod, Scheme)> {
     let method = match kind {

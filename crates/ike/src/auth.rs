@@ -1,13 +1,14 @@
 //! The AUTH payload and what goes with it (RFC 7296 2.15, RFC 7427, RFC 4754, RFC 8420).
 
-use crypto::chain::{Certificate, TrustStore};
+use crypto::chain::{Certificate, TrustStore, names_equal};
 use crypto::provider::Unsupported;
 use crypto::sign::{self, KeyKind, Scheme};
-use crypto::{Provider, Secret};
+use crypto::{Credentials, Provider, Secret};
 use wire::identity::Identity;
 use wire::payload::{AuthPayload, CertReqPayload, Notify, Payload};
 use wire::registry::{AuthMethod, CertEncoding, HashAlg, NotifyType, Prf, ProtocolId};
 
+use crate::auth_methods::AuthMethods;
 use crate::error::AuthError;
 use crate::event::{KeyId, PeerProof};
 use crypto::chain::Proven;
@@ -19,6 +20,8 @@ pub enum Proof {
     Psk(Vec<u8>),
     /// A signature.
     Signature(Scheme, Vec<u8>),
+    /// Nothing: a MAC with a key that both ends have whoever they are (RFC 7619).
+    Null(Vec<u8>),
 }
 
 /// The octets that a side signs or MACs: `RealMessage | Nonce | prf(SK_p, RestOfIDPayload)` (RFC 7296 2.15).
@@ -66,6 +69,29 @@ pub fn check_psk(
     Ok(psk_mac(provider, prf, psk, octets)? == Secret::from(mac))
 }
 
+/// The AUTH payload of who proves nothing: as with a pre-shared key, which is the side's own SK_pi or SK_pr
+/// (RFC 7619 2.1).
+pub fn null_payload(
+    provider: &dyn Provider,
+    prf: Prf,
+    sk_p: &Secret,
+    octets: &[u8],
+) -> Result<AuthPayload, Unsupported> {
+    let mac = psk_mac(provider, prf, sk_p, octets)?;
+    Ok(AuthPayload { method: AuthMethod::NULL, data: mac.expose().to_vec() })
+}
+
+/// Whether `mac` is that of a peer that proves nothing; constant time.
+pub fn check_null(
+    provider: &dyn Provider,
+    prf: Prf,
+    sk_p: &Secret,
+    octets: &[u8],
+    mac: &[u8],
+) -> Result<bool, Unsupported> {
+    check_psk(provider, prf, sk_p, octets, mac)
+}
+
 /// The AUTH payload of a signature: method 14 (RFC 7427 3), or the older one that the scheme stands
 /// for (`EcdsaRaw`: 9 to 11 by its hash; RSA PKCS #1 with SHA-1: 1).
 pub fn signature_payload(scheme: Scheme, signature: &[u8]) -> AuthPayload {
@@ -91,6 +117,7 @@ pub fn parse(payload: &AuthPayload) -> Result<Proof, AuthError> {
     let data = payload.data.as_slice();
     match payload.method {
         AuthMethod::PSK => Ok(Proof::Psk(data.to_vec())),
+        AuthMethod::NULL => Ok(Proof::Null(data.to_vec())),
         AuthMethod::DIGITAL_SIGNATURE => parse_digital_signature(data),
         other => match Scheme::of_auth_method(other) {
             Some(scheme) => Ok(Proof::Signature(scheme, data.to_vec())),
@@ -100,11 +127,23 @@ pub fn parse(payload: &AuthPayload) -> Result<Proof, AuthError> {
 }
 
 /// How this host's key signs for a peer that announced `peer_hashes` in SIGNATURE_HASH_ALGORITHMS;
-/// if it announced none (`None`), or none that suits, by the older methods (RFC 7427 4). The result
-/// is `None` for an Ed25519 key and a peer that does not know it.
-pub fn choose_scheme(kind: KeyKind, peer_hashes: Option<&[HashAlg]>) -> Option<Scheme> {
-    let modern = peer_hashes.and_then(|hashes| sign::choose(kind, hashes));
-    modern.or_else(|| sign::choose_legacy(kind).map(|(_, scheme)| scheme))
+/// if it announced none (`None`), or none that suits, by the older methods (RFC 7427 4). Where it announced
+/// what it takes as proof (RFC 9593), only by what is among that. The result is `None` where nothing is, and for an
+/// Ed25519 key and a peer that does not know it.
+pub fn choose_scheme(
+    kind: KeyKind,
+    peer_hashes: Option<&[HashAlg]>,
+    methods: Option<&AuthMethods>,
+) -> Option<Scheme> {
+    let Some(methods) = methods else {
+        let modern = peer_hashes.and_then(|hashes| sign::choose(kind, hashes));
+        return modern.or_else(|| sign::choose_legacy(kind).map(|(_, scheme)| scheme));
+    };
+    let digests = |scheme: &Scheme| {
+        scheme.algorithm_identifier().is_none()
+            || peer_hashes.is_some_and(|hashes| hashes.contains(&scheme.hash()))
+    };
+    sign::schemes(kind).into_iter().filter(digests).find(|scheme| methods.takes(*scheme))
 }
 
 /// The SIGNATURE_HASH_ALGORITHMS notify of this host.
@@ -142,6 +181,26 @@ pub fn certreq_names(
     let Ok(wanted) = authority.key_id_sha1(provider) else { return false };
     request.encoding == CertEncoding::X509_SIGNATURE
         && request.data.chunks_exact(KEY_HASH_LEN).any(|hash| hash == wanted)
+}
+
+/// The authorities of a message's CERTREQ payloads, in their order (RFC 9593 3.2.2).
+pub fn requested(payloads: &[Payload]) -> Vec<KeyId> {
+    let requests = payloads.iter().filter_map(|payload| match payload {
+        Payload::CertReq(request) if request.encoding == CertEncoding::X509_SIGNATURE => {
+            Some(request.data.as_chunks().0)
+        }
+        _ => None,
+    });
+    // A link is one octet.
+    requests.flatten().take(u8::MAX.into()).copied().collect()
+}
+
+/// The CAs that this host's certificate leads to, by the hashes of their keys.
+pub fn issuers(provider: &dyn Provider, credentials: &Credentials) -> Vec<KeyId> {
+    let sent = credentials.chain_to_send();
+    let signs = |ca: &&Certificate| sent.iter().any(|c| names_equal(&c.issuer, &ca.subject));
+    let cas = credentials.trust().all().filter(signs);
+    cas.filter_map(|ca| ca.key_id_sha1(provider).ok()?.try_into().ok()).collect()
 }
 
 /// The authorities of a message's CERTREQ payloads, each once; `None`: it has none for X.509 certificates.

@@ -25,6 +25,21 @@ pub enum Auth {
     Certificate(Arc<Credentials>),
     /// By a pre-shared key.
     Psk(Secret),
+    /// Not at all, neither end (RFC 7619): who listens learns nothing, who stands between the two learns all.
+    Null,
+}
+
+/// Whether the first child SA comes with IKE_AUTH (RFC 6023). By itself, in an exchange of its own, its keys come of
+/// a key exchange of their own, where the proposals ask for one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Childless {
+    /// It does; a peer may begin without.
+    #[default]
+    Allow,
+    /// By itself, if the peer can.
+    Prefer,
+    /// By itself; a peer that cannot is given up.
+    Force,
 }
 
 /// One peer, or one class of peers: what is proposed, what is accepted.
@@ -67,6 +82,8 @@ pub struct PeerConfig {
     pub ppk: Option<Ppk>,
     /// Name of this host's fleet: a peer that says it is of another one is refused.
     pub cluster: Option<String>,
+    /// How this host begins.
+    pub childless: Childless,
 }
 
 /// Back-off of requests: `first`, then times `factor_percent`/100 each, at most `cap`, `tries` sends in all.
@@ -123,6 +140,11 @@ pub trait Directory {
 
     /// Whether `remote` is a member of the fleet: never asked for a cookie merely because many start at once.
     fn is_known(&self, remote: IpAddr) -> bool;
+
+    /// Whether what an earlier process left is taken over, or will not be: from here on an IKE SA that is not there is lost.
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 impl Default for Retransmit {

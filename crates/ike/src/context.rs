@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crypto::Provider;
+use crypto::{Provider, Secret};
 use wire::datagram::NON_ESP_MARKER;
 use wire::message::IkeSpi;
 
@@ -41,6 +41,10 @@ pub(crate) struct Context {
     pub(crate) after: VecDeque<After>,
     /// Liveness checks of late.
     pub(crate) pace: Pace,
+    /// Tokens shown of late (RFC 6290).
+    pub(crate) tokens: Pace,
+    /// Of this process alone, for tokens where there is no better one.
+    pub(crate) crash_secret: Secret,
     /// IKE SAs whose records changed.
     pub(crate) unsaved: BTreeSet<IkeSaId>,
     out: VecDeque<Output>,
@@ -85,7 +89,8 @@ pub(crate) enum After {
 }
 
 impl Context {
-    pub(crate) fn new(provider: Arc<dyn Provider>, rng: Rng) -> Self {
+    pub(crate) fn new(provider: Arc<dyn Provider>, mut rng: Rng) -> Self {
+        let crash_secret = Secret::from(&rng.bytes::<32>()[..]);
         Self {
             provider,
             rng,
@@ -95,6 +100,8 @@ impl Context {
             peers: BTreeMap::new(),
             after: VecDeque::new(),
             pace: Pace::default(),
+            tokens: Pace::default(),
+            crash_secret,
             unsaved: BTreeSet::new(),
             out: VecDeque::new(),
             jobs: BTreeMap::new(),

@@ -24,11 +24,13 @@ use crate::collide::{self, Nonces, Side};
 use crate::config::{ChildConfig, Directory, PeerConfig};
 use crate::context::{After, Context, IKE_PORT, NATT_PORT};
 use crate::cookie::{Claim, CookieJar};
+use crate::crash::{self, Names};
 use crate::error::{EndReason, Failure, Misbehaviour};
 use crate::established::{Established, Life, Task};
 use crate::event::{ChildId, ChildInfo, Event, IkeInfo, IkeSaId};
 use crate::exchange::init::{self, Request, Verdict};
-use crate::ike_sa::{Arrived, Ends, IkeSa, State};
+use crate::exchange::rekey;
+use crate::ike_sa::{Arrived, Ends, IkeSa, State, error_notify};
 use crate::job::{Done, Job, JobId};
 use crate::rng::Rng;
 use crate::timer::Timer;
@@ -227,7 +229,7 @@ impl Endpoint {
             false => (header.spi_i, header.spi_r),
         };
         let Some(id) = self.cx.by_spi.get(&here).copied() else {
-            self.tell(now, arrived, NotifyType::INVALID_IKE_SPI, directory);
+            self.tell_lost(now, arrived, directory);
             let later = [ExchangeType::INFORMATIONAL, ExchangeType::CREATE_CHILD_SA];
             if later.contains(&header.exchange) && !header.flags.response {
                 self.cx.event(Event::UnknownIke { remote });
@@ -257,6 +259,42 @@ impl Endpoint {
             self.tell_at = now.at + TELL_EVERY;
             init::refuse(&mut self.cx, arrived, what, Vec::new());
         }
+    }
+
+    /// The same of a request within an IKE SA that is not here; a peer that had it with this host learns that for sure (RFC 6290).
+    fn tell_lost(&mut self, now: Now, arrived: Arrived<'_>, directory: &dyn Directory) {
+        match self.lost_token(now, arrived, directory) {
+            Some(token) => {
+                let told = [error_notify(NotifyType::INVALID_IKE_SPI), crash::notify(&token)];
+                init::refuse_with(&mut self.cx, arrived, &told);
+            }
+            None => self.tell(now, arrived, NotifyType::INVALID_IKE_SPI, directory),
+        }
+    }
+
+    /// The token of an IKE SA that is lost. Never that of one that is there, by whichever of its names it is asked for,
+    /// nor of a successor that the peer has already; and none before it is known what is there (RFC 6290 4.5).
+    fn lost_token(
+        &mut self,
+        now: Now,
+        arrived: Arrived<'_>,
+        directory: &dyn Directory,
+    ) -> Option<Secret> {
+        let Header { spi_i, spi_r, flags, .. } = arrived.header;
+        let (maker, taker) = (arrived.local.ip(), arrived.remote.ip());
+        let whole =
+            [spi_i, spi_r].iter().all(|spi| spi.0 != 0 && !self.cx.by_spi.contains_key(spi));
+        if !whole || flags.response || !directory.is_settled() {
+            return None;
+        }
+        let coming = |spi| self.sas.values().any(|sa| sa.up().and_then(rekey::coming) == Some(spi));
+        // After a boot, nobody of the fleet was heard yet: whoever may be a peer is answered.
+        let config = directory.responder(maker, arrived.remote)?;
+        if !self.cx.tokens.allows(now.at) || coming(spi_i) || coming(spi_r) {
+            return None;
+        }
+        let names = Names { spi_i, spi_r, initiator: !flags.initiator, maker, taker };
+        crash::token(&*self.cx.provider, &config.auth, &self.cx.crash_secret, names)
     }
 
     /// Tells whoever may be a peer that its version is none of ours, only so often (RFC 7296 2.5). That IKE is spoken

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crypto::Secret;
 use ipsec::Instant;
 use ipsec::sa::SaKey;
 use wire::esp::Spi;
@@ -66,6 +67,10 @@ pub(crate) struct Established {
     pub(crate) confirmed: bool,
     /// The peer tells which ESP SAs it holds, as far as is known.
     pub(crate) peer_tells: bool,
+    /// What the peer shows once it has lost this SA (RFC 6290).
+    pub(crate) token: Option<Secret>,
+    /// This host's token is to go along with the next question.
+    pub(crate) token_due: bool,
     /// It lost to a twin, and goes soon.
     pub(crate) redundant: bool,
     /// Came out of a rekey that is not settled yet; this SA is to be replaced.
@@ -189,6 +194,8 @@ impl Established {
             origin,
             confirmed: true,
             peer_tells: true,
+            token: None,
+            token_due: false,
             redundant: false,
             heir_of: None,
             life: Life::Live,

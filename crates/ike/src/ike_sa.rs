@@ -295,9 +295,15 @@ impl IkeSa {
 
     /// Takes over from `old`, whose children are here already.
     pub(crate) fn inherit(&mut self, cx: &mut Context, now: Now, old: IkeSaId, tasks: Vec<Task>) {
+        let initiator = self.initiator;
         if let State::Up(up) = &mut self.state {
             up.heir_of = None;
             up.queue.extend(tasks);
+            // The responder's token came with the rekey; the initiator's goes by itself, to who knows of tokens (RFC 6290 4.3).
+            if initiator && up.token.is_some() {
+                up.token_due = true;
+                up.push(Task::Probe);
+            }
         }
         cx.timers.cancel(self.id, Timer::Linger);
         if let State::Up(up) = &self.state {

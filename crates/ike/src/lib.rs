@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod auth_methods;
 mod child_sa;
 mod cluster;
 pub mod collide;
 pub mod config;
 mod context;
 pub mod cookie;
+mod crash;
 pub mod endpoint;
 pub mod error;
 mod established;

@@ -27,7 +27,7 @@ use wire::registry::{ExchangeType, Integ};
 use wire::selector::TrafficSelector;
 
 use crate::child_sa::{Child, Stage};
-use crate::config::{ChildConfig, PeerConfig};
+use crate::config::{Auth, ChildConfig, PeerConfig};
 use crate::context::Context;
 use crate::established::{Established, Own};
 use crate::event::ChildId;
@@ -82,6 +82,8 @@ pub struct SaRecord {
     pub orphans: Vec<Spi>,
     /// A successor has its child SAs: it only answers repeats until the peer deletes it.
     pub replaced: bool,
+    /// What the peer shows once it has lost this SA (RFC 6290).
+    pub token: Option<Secret>,
     /// When it was established.
     pub since: Instant,
     /// When it is due for rekeying.
@@ -273,6 +275,7 @@ impl SaRecord {
             answer,
             orphans: up.orphan().into_iter().collect(),
             replaced: up.replaced(),
+            token: up.token.clone(),
             since: up.since,
             rekey_at: up.rekey_at,
             origin: up.origin.as_deref().cloned(),
@@ -291,7 +294,8 @@ impl SaRecord {
         if (self.local.ip(), self.remote.ip()) != (config.local, config.remote) {
             return Err(RestoreError::Addresses);
         }
-        if config.remote_id.as_ref().is_some_and(|id| !id.matches(&self.remote_id)) {
+        let proven = !self.remote_id.is_null() || matches!(config.auth, Auth::Null);
+        if !proven || config.remote_id.as_ref().is_some_and(|id| !id.matches(&self.remote_id)) {
             return Err(RestoreError::Identity(self.remote_id.clone()));
         }
         let follows = |sent: &Outstanding| sent.id.checked_add(1) == self.next_out;

@@ -17,6 +17,8 @@ pub struct View<'a> {
     pub peers: &'a Peers,
     /// Fresh randomness for the spread of lifetimes.
     pub salt: u64,
+    /// Whether SAs of an earlier process are still to be taken over.
+    pub adopting: bool,
 }
 
 impl Directory for View<'_> {
@@ -35,5 +37,9 @@ impl Directory for View<'_> {
     /// subnet can be forged by anybody.
     fn is_known(&self, remote: IpAddr) -> bool {
         self.peers.get(remote).is_some_and(|p| p.listed || p.last_heard.is_some())
+    }
+
+    fn is_settled(&self) -> bool {
+        !self.adopting
     }
 }

@@ -117,12 +117,13 @@ impl Fleet {
         let ike = manifest.lifetimes.ike;
         let dpd = (manifest.dpdaction != DpdAction::None).then_some(manifest.dpddelay);
         let psk = peer.psk.as_ref().map(|psk| Auth::Psk(Secret::from(psk.expose())));
+        let own_proof = if peer.unauthenticated { Some(Auth::Null) } else { psk };
         Some(Arc::new(PeerConfig {
             local,
             remote,
             local_id: None,
             remote_id: peer.id,
-            auth: psk.unwrap_or_else(|| self.loaded.auth.clone()),
+            auth: own_proof.unwrap_or_else(|| self.loaded.auth.clone()),
             ike_proposals: peer.ike_proposals.proposals,
             child: Arc::new(self.child(peer.esp_proposals.proposals, &times)),
             force_encap: manifest.force_udp_encapsulation,
@@ -134,12 +135,13 @@ impl Fleet {
             retransmit: RETRANSMIT,
             initial_contact,
             fragment_size: Some(ike::config::FRAGMENT_SIZE),
-            ppk: manifest.ppk.as_ref().map(|ppk| ike::Ppk {
+            ppk: peer.ppk.as_ref().map(|ppk| ike::Ppk {
                 id: ppk.id.clone().into_bytes(),
                 secret: Secret::from(ppk.secret.expose()),
                 required: ppk.required,
             }),
             cluster: manifest.cluster.clone(),
+            childless: peer.childless,
         }))
     }
 
@@ -150,7 +152,8 @@ impl Fleet {
             let peer = fleet.plan().peer(remote)?;
             let encap = fleet.manifest().force_udp_encapsulation;
             let suites = (peer.ike_proposals.proposals, peer.esp_proposals.proposals);
-            Some((fleet.plan().own(remote), suites, fleet.plan().mode(), encap))
+            let own = fleet.plan().own(remote);
+            Some((own, suites, fleet.plan().mode(), encap, peer.unauthenticated))
         };
         essence(self) == essence(other)
     }

@@ -28,6 +28,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ike::config::Childless;
 use ipnet::IpNet;
 use ipsec::sa::Mode;
 use wire::identity::Identity;
@@ -188,8 +189,8 @@ pub struct Certificates {
     pub crls: Vec<CaItem>,
 }
 
-/// A second secret of all hosts, which goes into the keys (RFC 8784).
-#[derive(Clone, PartialEq, Eq)]
+/// A second secret of all hosts, or of a pair, which goes into the keys (RFC 8784).
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PpkSetting {
     /// What peers call it.
     pub id: String,
@@ -407,6 +408,12 @@ pub struct Peer {
     pub esp_proposals: Option<Suites>,
     /// Where it differs from the fleet's.
     pub start: Option<Start>,
+    /// A second secret of this pair alone.
+    pub ppk: Option<Arc<PpkSetting>>,
+    /// Whether the first child SA comes with IKE_AUTH.
+    pub childless: Childless,
+    /// Neither end proves who it is.
+    pub unauthenticated: bool,
     /// Where it stands.
     pub span: Span,
 }

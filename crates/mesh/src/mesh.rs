@@ -251,10 +251,10 @@ impl Mesh {
 
     fn on_datagram(&mut self, now: Now, datagram: Datagram) {
         self.counters.datagrams_in += 1;
-        let salt = self.rng.u64();
+        let (salt, adopting) = (self.rng.u64(), self.adopts());
         match &self.fleet {
             Some(fleet) => {
-                let view = View { fleet, peers: &self.peers, salt };
+                let view = View { fleet, peers: &self.peers, salt, adopting };
                 self.endpoint.datagram(now, datagram, &view);
             }
             None => self.counters.before_manifest += 1,
@@ -262,9 +262,9 @@ impl Mesh {
     }
 
     fn on_job_done(&mut self, now: Now, id: JobId, done: Done) {
-        let salt = self.rng.u64();
+        let (salt, adopting) = (self.rng.u64(), self.adopts());
         if let Some(fleet) = &self.fleet {
-            let view = View { fleet, peers: &self.peers, salt };
+            let view = View { fleet, peers: &self.peers, salt, adopting };
             self.endpoint.job_done(now, id, done, &view);
         }
     }

@@ -14,13 +14,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ike::config::Childless;
 use ipnet::IpNet;
 use ipsec::sa::{Mode, Reqid};
 use ipsec::spd::{Action, Policy};
 use wire::identity::Identity;
 
 use crate::manifest::{
-    Diagnostic, IkeVersion, Manifest, Peer, Place, SecretBytes, Severity, Start, Suites,
+    Diagnostic, IkeVersion, Manifest, Peer, Place, PpkSetting, SecretBytes, Severity, Start, Suites,
 };
 
 pub use decide::{Decision, Trace};
@@ -108,6 +109,12 @@ pub struct PeerPlan {
     pub esp_proposals: Suites,
     /// When the tunnel is built.
     pub start: Start,
+    /// A second secret of this pair, or of the fleet.
+    pub ppk: Option<Arc<PpkSetting>>,
+    /// Whether the first child SA comes with IKE_AUTH.
+    pub childless: Childless,
+    /// Neither end proves who it is.
+    pub unauthenticated: bool,
 }
 
 /// Why there is no plan for a host.
@@ -322,6 +329,9 @@ impl PeerPlan {
                 &manifest.esp_proposals,
             ),
             start: own.and_then(|peer| peer.start).unwrap_or(manifest.start),
+            ppk: own.and_then(|peer| peer.ppk.as_ref()).or(manifest.ppk.as_ref()).cloned(),
+            childless: own.map(|peer| peer.childless).unwrap_or_default(),
+            unauthenticated: own.is_some_and(|peer| peer.unauthenticated),
         }
     }
 }

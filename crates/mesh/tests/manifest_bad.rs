@@ -245,6 +245,23 @@ fn post_quantum_keys_are_whole() {
 }
 
 #[test]
+fn what_a_peer_has_of_its_own_is_whole() {
+    let of = |keys: &str| bad(&with(&format!("peers: [{{address: 10.0.0.1, {keys}}}]")));
+    let found = of("ppk: another-secret-of-one-pair");
+    assert!(only(&found).2.contains("`ppk` is given without `ppk_id`"), "{found}");
+    let found = of("ppk_id: pair");
+    assert!(only(&found).2.contains("`ppk_id` is given without `ppk`"), "{found}");
+    let found = of("childless: sometimes");
+    assert!(only(&found).2.contains("childless"), "{found}");
+    let found = of("unauthenticated: perhaps");
+    assert!(only(&found).2.contains("unauthenticated"), "{found}");
+    for other in ["psk: 0123456789abcdef0123456789abcdef", "id: db.example.com"] {
+        let found = of(&format!("unauthenticated: true, {other}"));
+        assert!(found.to_string().contains("`unauthenticated: true` as well"), "{found}");
+    }
+}
+
+#[test]
 fn algorithms() {
     let (line, column, message, remedy) =
         only(&bad(&with("ike_proposals: aes128-sha257-modp2048!")));

@@ -263,6 +263,27 @@ fn a_post_quantum_key() {
 }
 
 #[test]
+fn peers_with_secrets_and_ways_of_their_own() {
+    let text = "ppk: 0123456789abcdef0123456789abcdef\nppk_id: fleet\npeers:\n\
+        - {address: 10.0.0.1, ppk: another-secret-of-one-pair, ppk_id: pair, ppk_required: true}\n\
+        - {address: 10.0.0.2, childless: force}\n- {address: 10.0.0.3, unauthenticated: true}\n";
+    let (m, notes) = ok(&with(text));
+    let own = m.peers[0].ppk.as_ref().expect("its own");
+    assert_eq!((own.id.as_str(), own.required), ("pair", true));
+    assert_eq!(m.peers[1].childless, ike::config::Childless::Force);
+    assert!(m.peers[2].unauthenticated && !m.peers[1].unauthenticated);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].message.contains("nothing is proven"), "{notes:?}");
+    let plan = mesh::plan::Plan::for_host(&m, "10.0.0.9".parse().unwrap()).unwrap();
+    let of = |host: &str| plan.peer(host.parse().unwrap()).unwrap();
+    let id = |host: &str| of(host).ppk.map(|ppk| ppk.id.clone());
+    assert_eq!(id("10.0.0.1").as_deref(), Some("pair"));
+    assert_eq!(id("10.0.0.2").as_deref(), Some("fleet"), "what the fleet has");
+    assert_eq!(id("10.0.0.77").as_deref(), Some("fleet"));
+    assert!(of("10.0.0.3").unauthenticated && !of("10.0.0.77").unauthenticated);
+}
+
+#[test]
 fn revocation_lists() {
     let list = "  -----BEGIN X509 CRL-----\n  MIIBCgKCAQEAMIIBCgKCAQEAMIIBCgKC\n  -----END X509 CRL-----\n";
     for (written, lists) in

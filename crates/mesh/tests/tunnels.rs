@@ -303,6 +303,37 @@ fn a_rebooted_host_is_reached_again_where_only_the_other_side_sends() {
     }
 }
 
+/// A fleet with certificates: what the rebooted host says of the lost IKE SA is believed, for it shows its token.
+#[test]
+fn a_peer_that_shows_that_it_lost_everything_is_believed_at_once() {
+    let text = manifest("dpddelay: 30\n");
+    let with_certificate = |host| {
+        let credentials = crypto::toy::credentials("fleet");
+        let auth = ike::Auth::Certificate(std::sync::Arc::new(credentials));
+        mesh::Loaded { auth, ..loaded(&text, host) }
+    };
+    let mut world = World::bare(2, 3);
+    for host in [0, 1] {
+        world.load(host, with_certificate(host));
+    }
+    world.send(0, 1, b"first");
+    world.seconds(5);
+    world.assert_one_tunnel(0, 1);
+    world.reboot(1, &text);
+    world.load(1, with_certificate(1));
+    world.command(0, Command::Rekey(target(1)));
+    world.seconds(2);
+    let lost = |e: &mesh::Event| e.kind == Kind::IkeDown && e.text.contains("the peer lost it");
+    let told = world.hosts[0].events.iter().filter(|(_, e)| lost(e)).count();
+    assert_eq!(told, 1, "{}", world.story(0, 1));
+    world.send(0, 1, b"there");
+    world.send(1, 0, b"back");
+    world.seconds(1);
+    assert!(world.hosts[1].got.last().is_some_and(|packet| packet.ends_with(b"there")));
+    world.seconds(10);
+    world.assert_one_tunnel(0, 1);
+}
+
 #[test]
 fn an_outage_leaves_one_tunnel_and_no_storm() {
     let mut world = World::new(2, &manifest(""));

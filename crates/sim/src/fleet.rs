@@ -263,7 +263,7 @@ impl Fleet {
                 ca: None,
                 role: CertificateRole::Leaf,
             }],
-            Auth::Psk(_) => Vec::new(),
+            Auth::Psk(_) | Auth::Null => Vec::new(),
         };
         Loaded {
             path: "simulated.yml".into(),
@@ -310,6 +310,7 @@ impl Trust {
         let roots = self.roots.iter().map(|root| toy::Authority::new(root).certificate);
         let trust = TrustStore { roots: roots.collect(), ..TrustStore::default() };
         Credentials::new(leaf, Vec::new(), Arc::new(key), trust)
+            .with_own_secret(&toy::Toy, &key.to_bytes())
     }
 }
 

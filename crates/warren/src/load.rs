@@ -206,7 +206,7 @@ impl Accepted {
     pub fn leaf(&self) -> &[u8] {
         match &self.auth {
             ike::Auth::Certificate(credentials) => &credentials.leaf.der,
-            ike::Auth::Psk(_) => &[],
+            ike::Auth::Psk(_) | ike::Auth::Null => &[],
         }
     }
 

@@ -96,6 +96,16 @@ impl Identity {
         }
     }
 
+    /// ID_NULL: nobody (RFC 7619 2.2).
+    pub fn null() -> Self {
+        Self::Other(IdType::NULL.0, Vec::new())
+    }
+
+    /// Whether it names nobody.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Other(kind, _) if *kind == IdType::NULL.0)
+    }
+
     /// Reads type and data; the data of an address must have its length.
     ///
     /// A host name or email address that holds what a name cannot hold becomes `Other`, so that it

@@ -270,5 +270,6 @@ fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
         fragment_size: Some(200),
         ppk: None,
         cluster: None,
+        childless: Default::default(),
     }
 }

@@ -148,6 +148,7 @@ pub fn credentials(name: &str) -> Credentials {
     let (leaf, key) = authority.issue(name, &[], (0, u64::MAX));
     let trust = TrustStore { roots: vec![authority.certificate], ..TrustStore::default() };
     Credentials::new(leaf, Vec::new(), Arc::new(key), trust)
+        .with_own_secret(&super::Toy, &key.to_bytes())
 }
 
 fn build(

@@ -54,6 +54,7 @@ impl Endpoint {
             record.origin.map(Arc::new),
         );
         (up.since, up.rekey_at) = (record.since, record.rekey_at);
+        up.token = record.token;
         up.queue.extend(record.orphans.into_iter().map(Task::DeleteSpi));
         if record.replaced {
             (up.life, sa.silent) = (Life::Replaced(id), true);

@@ -161,6 +161,8 @@ fn begin(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, task:
         Task::UnknownSpi(spi) => delete::start_spi(up, cx, sa, now, spi, true),
         Task::DeleteIke(notify) => delete::start_ike(up, cx, sa, now, notify),
         Task::Probe => liveness::start(up, cx, sa, now),
+        // Without one of its own it cannot stand in for what carries packets.
+        Task::Supersede if cx.children.of(sa.id).is_empty() => {}
         Task::Supersede => cx.after.push_back(After::Supersede(sa.id)),
         Task::NewChild(_) | Task::RekeyChild(_) | Task::RekeyIke => {}
     }

@@ -7,10 +7,12 @@ use wire::identity::Identity;
 use wire::payload::{AuthPayload, Notify, Payload};
 use wire::registry::{ExchangeType, HashAlg, NotifyType};
 
-use crate::auth::{self};
+use crate::auth;
+use crate::auth_methods::AuthMethods;
 use crate::child_sa;
-use crate::config::Auth;
+use crate::config::{Auth, Childless};
 use crate::context::{After, Context};
+use crate::crash;
 use crate::endpoint::Now;
 use crate::error::{AuthError, EndReason, Failure, Misbehaviour};
 use crate::established::{self, Established, Task};
@@ -41,6 +43,10 @@ pub(crate) struct Handshake {
     pub(crate) authorities: Option<Vec<KeyId>>,
     /// What the peer proved itself with.
     pub(crate) proven: Option<Arc<Proven>>,
+    /// What the peer takes as proof, as far as it says (RFC 9593).
+    pub(crate) methods: Option<AuthMethods>,
+    /// The responder can do without a child SA in IKE_AUTH (RFC 6023).
+    pub(crate) childless: bool,
 }
 
 /// Initiator: waits for its own signature.
@@ -57,7 +63,8 @@ pub(crate) struct Signing {
 pub(crate) struct Sent {
     handshake: Handshake,
     local_id: Identity,
-    offer: Offer,
+    /// The child SA of IKE_AUTH; `None`: the first comes after it.
+    offer: Option<Offer>,
 }
 
 /// Initiator: waits for the verdict on the peer's signature.
@@ -171,10 +178,23 @@ fn send(
     proof: AuthPayload,
     without_ppk: Option<AuthPayload>,
 ) -> State {
-    let offer = Offer::new(cx, sa.config.child.clone(), None, ChildExchange::Auth);
+    let childless = match sa.config.childless {
+        Childless::Allow => false,
+        Childless::Prefer => handshake.childless,
+        Childless::Force if handshake.childless => true,
+        Childless::Force => {
+            let reason =
+                "the peer wants a child SA with IKE_AUTH, and `childless: force` forbids that here";
+            return sa.end(cx, now, Failure::Local(reason.into()));
+        }
+    };
+    let child = sa.config.child.clone();
+    let offer = (!childless).then(|| Offer::new(cx, child, None, ChildExchange::Auth));
     // With an SA to the same address about, the peer did not lose anything (RFC 7296 2.4).
     let alone = cx.peers.get(&sa.home.ip()).is_none_or(|all| all.len() <= 1);
-    let initial_contact = sa.config.initial_contact && alone;
+    // It would be nobody's word (RFC 7619 2.3).
+    let proves = !matches!(sa.config.auth, Auth::Null);
+    let initial_contact = sa.config.initial_contact && alone && proves;
     let mut payloads = vec![Payload::IdI(local_id.clone())];
     if let Auth::Certificate(credentials) = &sa.config.auth {
         payloads.extend(certificates(credentials));
@@ -196,8 +216,12 @@ fn send(
     if initial_contact {
         payloads.push(error_notify(NotifyType::INITIAL_CONTACT));
     }
-    payloads.push(offer.sa_payload());
-    payloads.extend(offer.tail());
+    payloads.push(Payload::Notify(AuthMethods::accepted(&sa.config.auth).notify()));
+    payloads.extend(crash::payload(cx, sa));
+    if let Some(offer) = &offer {
+        payloads.push(offer.sa_payload());
+        payloads.extend(offer.tail());
+    }
     sa.send_request(cx, now, ExchangeType::IKE_AUTH, &payloads);
     State::AuthSent(Box::new(Sent { handshake, local_id, offer }))
 }
@@ -288,6 +312,13 @@ impl Sent {
     ) -> State {
         let Self { handshake, local_id, offer } = *self;
         let mut up = establish(cx, sa, now, local_id, remote_id, &handshake);
+        up.token = crash::find(payloads);
+        let Some(offer) = offer else {
+            up.push(Task::NewChild(sa.config.child.clone()));
+            succeed(&mut up, cx, sa);
+            cx.after.push_back(After::Established { id: sa.id, peer_contact: false });
+            return established::proceed(up, cx, sa, now);
+        };
         let answer = match find_sa(payloads) {
             Some(_) => offer.check(sa, payloads),
             None => Err(match find_error(payloads) {
@@ -374,6 +405,7 @@ impl Handshake {
             Err(error) => return deny(cx, sa, now, Failure::PeerAuth(error)),
         };
         self.authorities = auth::authorities(&payloads);
+        self.announced(cx, sa, &payloads);
         let claim = Claim { id: &id, proof: &proof, payloads: &payloads, whose: Whose::Initiator };
         match check(cx, sa, now, &self, claim) {
             Ok(None) => answer(cx, sa, now, *self, id, payloads),
@@ -422,6 +454,19 @@ impl Handshake {
                 Err(AuthError::Ppk(what))
             }
         }
+    }
+}
+
+impl Handshake {
+    /// Notes what the peer takes as proof, if the message says so. What is linked to a CA counts only where this
+    /// host's certificate leads to that one.
+    pub(crate) fn announced(&mut self, cx: &Context, sa: &IkeSa, payloads: &[Payload]) {
+        let Some(methods) = AuthMethods::find(payloads) else { return };
+        let own = match &sa.config.auth {
+            Auth::Certificate(credentials) => auth::issuers(&*cx.provider, credentials),
+            Auth::Psk(_) | Auth::Null => Vec::new(),
+        };
+        self.methods = Some(methods.of_cas(&auth::requested(payloads), &own));
     }
 }
 
@@ -521,14 +566,17 @@ fn accept(
     if handshake.ppk.is_some() {
         reply.push(error_notify(NotifyType::PPK_IDENTITY));
     }
+    reply.extend(crash::payload(cx, sa));
     cx.timers.cancel(sa.id, crate::timer::Timer::HalfOpen);
     let mut up = establish(cx, sa, now, ids.local_id, ids.remote_id, &handshake);
     up.confirmed = false;
+    up.token = crash::find(payloads);
     if !child::childless(payloads) {
         reply.extend(first_child(cx, sa, now, &handshake, payloads));
     }
     sa.respond(cx, reply);
-    let peer_contact = find_notify(payloads, NotifyType::INITIAL_CONTACT).is_some();
+    let peer_contact = find_notify(payloads, NotifyType::INITIAL_CONTACT).is_some()
+        && !matches!(sa.config.auth, Auth::Null);
     cx.after.push_back(After::Established { id: sa.id, peer_contact });
     State::Up(up)
 }
@@ -577,6 +625,11 @@ fn establish(
     remote_id: Identity,
     handshake: &Handshake,
 ) -> Box<Established> {
+    // Whatever it calls itself: it is nobody who is known (RFC 7619 2.2).
+    let remote_id = match sa.config.auth {
+        Auth::Null => Identity::null(),
+        _ => remote_id,
+    };
     sa.trail = None;
     if let (Some(ppk), Some(secured)) = (&handshake.ppk, &mut sa.secured) {
         ppk.replace(&mut secured.keys);

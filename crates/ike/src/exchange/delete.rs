@@ -7,6 +7,7 @@ use wire::registry::{ExchangeType, NotifyType, ProtocolId};
 use crate::child_sa::{self, Child, Stage};
 use crate::collide::{self, Reply, Request};
 use crate::context::{After, Context};
+use crate::crash;
 use crate::endpoint::Now;
 use crate::error::{EndReason, Failure};
 use crate::established::{self, Established, Flow, Life, Own};
@@ -111,6 +112,9 @@ pub(crate) fn informational(
             _ => None,
         })
     };
+    if let Some(token) = crash::find(payloads) {
+        up.token = Some(token);
+    }
     if deletes_ike(payloads) {
         let rival = rekey::rival_successor(up);
         // What serves instead is sent through before the peer hears that it may take the old one away.

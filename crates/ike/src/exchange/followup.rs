@@ -13,6 +13,7 @@ use wire::payload::{KePayload, Notify, Payload};
 use wire::registry::{ExchangeType, Ke, NotifyType};
 
 use crate::context::Context;
+use crate::crash;
 use crate::endpoint::Now;
 use crate::error::{Failure, Misbehaviour};
 use crate::established::{Established, Flow, Own, Theirs};
@@ -197,6 +198,9 @@ impl Chain {
                     return self.failed(up, cx, sa, now, misbehaved(what));
                 }
             }
+        }
+        if let (Subject::Ike(outcome), Some(token)) = (&mut self.subject, crash::find(payloads)) {
+            outcome.token = Some(token);
         }
         let Step::Sent(private) = self.step else { return Flow::Stay };
         self.step = Step::Agreeing(cx.job(sa.id, Work::Agree { private, peer }));

@@ -361,7 +361,7 @@ impl Sent {
             sa.local.set_port(NATT_PORT);
             sa.remote.set_port(NATT_PORT);
         }
-        let handshake = Handshake {
+        let mut handshake = Handshake {
             request: self.request,
             response: arrived.bytes.to_vec(),
             ni: self.opening.nonce,
@@ -372,7 +372,11 @@ impl Sent {
             ppk: None,
             authorities: crate::auth::authorities(&answer.payloads),
             proven: None,
+            methods: None,
+            childless: find_notify(&answer.payloads, NotifyType::CHILDLESS_IKEV2_SUPPORTED)
+                .is_some(),
         };
+        handshake.announced(cx, sa, &answer.payloads);
         if !handshake.use_ppk && sa.config.ppk.as_ref().is_some_and(|ppk| ppk.required) {
             let reason =
                 "the peer uses no post-quantum pre-shared key, and `ppk_required` asks for one";

@@ -122,12 +122,13 @@ impl Steps {
 
     /// Responder: the request.
     pub(crate) fn request(
-        self,
+        mut self,
         cx: &mut Context,
         sa: &mut IkeSa,
         now: Now,
         payloads: &[Payload],
     ) -> State {
+        self.handshake.announced(cx, sa, payloads);
         match self.public(payloads) {
             Err(what) => refuse(cx, sa, now, what),
             Ok((method, public)) => {
@@ -171,7 +172,8 @@ impl Sent {
         if let Some(error) = find_error(payloads) {
             return sa.end(cx, now, Failure::PeerError(error.kind));
         }
-        let Self { steps, private } = self;
+        let Self { mut steps, private } = self;
+        steps.handshake.announced(cx, sa, payloads);
         match steps.public(payloads) {
             Err(what) => sa.end(cx, now, Failure::Misbehaved(what)),
             Ok((_, peer)) => {

@@ -13,6 +13,7 @@ use wire::registry::{ExchangeType, NotifyType, ProtocolId};
 
 use crate::child_sa::{self, Stage};
 use crate::context::Context;
+use crate::crash;
 use crate::endpoint::Now;
 use crate::error::{EndReason, Failure};
 use crate::established::{Established, Own, Task};
@@ -30,7 +31,7 @@ const SETTLED: std::time::Duration = std::time::Duration::from_secs(5);
 /// Liveness checks that one host begins by itself within a second, at most; the others wait their turn.
 const MOST_IN_A_SECOND: u32 = 64;
 
-/// How many checks were begun in the current second.
+/// How many checks were begun, or other answers to anybody given, in the current second.
 #[derive(Default)]
 pub(crate) struct Pace {
     since: Instant,
@@ -38,7 +39,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    fn allows(&mut self, now: Instant) -> bool {
+    pub(crate) fn allows(&mut self, now: Instant) -> bool {
         if now.since(self.since) >= std::time::Duration::from_secs(1) {
             *self = Self { since: now, begun: 0 };
         }
@@ -49,7 +50,9 @@ impl Pace {
 
 /// Asks for a sign of life.
 pub(crate) fn start(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now) {
-    let payloads: Vec<_> = up.peer_tells.then(|| held(cx, sa)).into_iter().collect();
+    let held = up.peer_tells.then(|| held(cx, sa));
+    let token = if std::mem::take(&mut up.token_due) { crash::payload(cx, sa) } else { None };
+    let payloads: Vec<_> = held.into_iter().chain(token).collect();
     sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &payloads);
     up.own = Some(Own::Probe(now.at));
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crypto::{Credentials, Secret};
 use wire::identity::Identity;
 use wire::payload::{AuthPayload, CertPayload, Payload};
-use wire::registry::CertEncoding;
+use wire::registry::{AuthMethod, CertEncoding};
 
 use super::auth::Handshake;
 use crate::auth::{self, Proof};
+use crate::auth_methods::AuthMethods;
 use crate::config::Auth;
 use crate::context::Context;
 use crate::endpoint::Now;
@@ -44,22 +45,43 @@ pub(super) fn prove(
 ) -> Result<(Identity, Own), Failure> {
     let local_id = local_id(sa);
     let octets = octets(cx, sa, handshake, whose, &local_id, ppk)?;
+    let methods = handshake.methods.as_ref();
     let own = match &sa.config.auth {
+        Auth::Psk(_) if refuses(methods, AuthMethod::PSK) => return Err(no_way(methods)),
+        Auth::Null if refuses(methods, AuthMethod::NULL) => return Err(no_way(methods)),
+        Auth::Null => {
+            let payload =
+                auth::null_payload(&*cx.provider, prf(sa)?, sk_p(sa, whose, ppk)?, &octets)
+                    .map_err(local)?;
+            Own::Ready(payload)
+        }
         Auth::Psk(psk) => {
             let payload =
                 auth::psk_payload(&*cx.provider, prf(sa)?, psk, &octets).map_err(local)?;
             Own::Ready(payload)
         }
         Auth::Certificate(credentials) => {
-            let scheme = auth::choose_scheme(credentials.key.kind(), handshake.hashes.as_deref())
-                .ok_or_else(|| {
-                Failure::Local("the peer takes no signature that this host's key can make".into())
-            })?;
+            let kind = credentials.key.kind();
+            let scheme = auth::choose_scheme(kind, handshake.hashes.as_deref(), methods)
+                .ok_or_else(|| no_way(methods))?;
             let key = credentials.key.clone();
             Own::Job(cx.job(sa.id, Work::Sign { key, scheme, octets }), scheme)
         }
     };
     Ok((local_id, own))
+}
+
+/// Whether the peer says what it takes as proof, and this is not among it.
+fn refuses(methods: Option<&AuthMethods>, method: AuthMethod) -> bool {
+    methods.is_some_and(|methods| !methods.has(method))
+}
+
+fn no_way(methods: Option<&AuthMethods>) -> Failure {
+    let what = "the peer takes no proof that this host is configured to give";
+    Failure::Local(match methods {
+        None => what.to_owned(),
+        Some(methods) => format!("{what}; it announces: {}", methods.names()),
+    })
 }
 
 /// What the peer claims, and by what.
@@ -111,12 +133,17 @@ pub(super) fn check(
             };
             Ok(Some(cx.job(sa.id, work)))
         }
-        (Auth::Certificate(_), Proof::Psk(_)) => {
-            Err(AuthError::MethodNotAllowed("a pre-shared key".into()))
+        (Auth::Null, Proof::Null(mac)) => {
+            let key = sk_p(sa, claim.whose, ppk).map_err(bad)?;
+            let prf = prf(sa).map_err(bad)?;
+            let right = auth::check_null(&*cx.provider, prf, key, &octets, &mac)
+                .map_err(|e| AuthError::BadProof(e.to_string()))?;
+            // It proves that both ends have one key, no more.
+            right.then_some(None).ok_or_else(|| AuthError::BadProof("the keys differ".into()))
         }
-        (Auth::Psk(_), Proof::Signature(..)) => {
-            Err(AuthError::MethodNotAllowed("a certificate".into()))
-        }
+        (_, Proof::Psk(_)) => Err(AuthError::MethodNotAllowed("a pre-shared key".into())),
+        (_, Proof::Signature(..)) => Err(AuthError::MethodNotAllowed("a certificate".into())),
+        (_, Proof::Null(_)) => Err(AuthError::MethodNotAllowed("NULL".into())),
     }
 }
 
@@ -128,14 +155,10 @@ fn octets(
     id: &Identity,
     ppk: Option<&PpkKeys>,
 ) -> Result<Vec<u8>, Failure> {
-    let keys = &sa.secured.as_ref().ok_or_else(no_keys)?.keys;
-    let (message, nonce, sk_p): (_, _, &Secret) = match whose {
-        Whose::Initiator => {
-            (&handshake.request, &handshake.nr, ppk.map_or(&keys.sk_pi, |ppk| &ppk.sk_pi))
-        }
-        Whose::Responder => {
-            (&handshake.response, &handshake.ni, ppk.map_or(&keys.sk_pr, |ppk| &ppk.sk_pr))
-        }
+    let sk_p = sk_p(sa, whose, ppk)?;
+    let (message, nonce) = match whose {
+        Whose::Initiator => (&handshake.request, &handshake.nr),
+        Whose::Responder => (&handshake.response, &handshake.ni),
     };
     let mut octets =
         auth::signed_octets(&*cx.provider, prf(sa)?, message, nonce, sk_p, id).map_err(local)?;
@@ -143,6 +166,15 @@ fn octets(
         octets.extend(trail.octets());
     }
     Ok(octets)
+}
+
+/// SK_pi or SK_pr, with the post-quantum pre-shared key in it where one is used.
+fn sk_p<'a>(sa: &'a IkeSa, whose: Whose, ppk: Option<&'a PpkKeys>) -> Result<&'a Secret, Failure> {
+    let keys = &sa.secured.as_ref().ok_or_else(no_keys)?.keys;
+    Ok(match whose {
+        Whose::Initiator => ppk.map_or(&keys.sk_pi, |ppk| &ppk.sk_pi),
+        Whose::Responder => ppk.map_or(&keys.sk_pr, |ppk| &ppk.sk_pr),
+    })
 }
 
 fn prf(sa: &IkeSa) -> Result<wire::registry::Prf, Failure> {
@@ -159,6 +191,7 @@ fn local(error: crypto::provider::Unsupported) -> Failure {
 
 fn local_id(sa: &IkeSa) -> Identity {
     match (&sa.config.local_id, &sa.config.auth) {
+        (_, Auth::Null) => Identity::null(),
         (Some(id), _) => id.clone(),
         (None, Auth::Certificate(credentials)) => Identity::DerDn(credentials.leaf.subject.clone()),
         (None, Auth::Psk(_)) => match sa.local.ip() {

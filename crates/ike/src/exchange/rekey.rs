@@ -11,6 +11,7 @@ use wire::registry::{ExchangeType, Ke, NotifyType};
 
 use crate::collide::{self, Nonces, Reply, Request};
 use crate::context::{After, Context};
+use crate::crash;
 use crate::endpoint::{MAX_SAS_PER_PEER, Now};
 use crate::error::{Failure, Misbehaviour};
 use crate::established::{self, Established, Flow, Own, Task, Theirs};
@@ -70,6 +71,7 @@ pub(crate) struct Agreeing {
     spi_r: IkeSpi,
     nr: Vec<u8>,
     link: Option<Vec<u8>>,
+    token: Option<Secret>,
 }
 
 /// What came of CREATE_CHILD_SA.
@@ -78,6 +80,8 @@ pub(crate) struct Outcome {
     suite: IkeSuite,
     spi_r: IkeSpi,
     nr: Vec<u8>,
+    /// The peer's for the new SA (RFC 6290 4.3); of additional key exchanges, the last may bring it.
+    pub(crate) token: Option<Secret>,
 }
 
 /// The peer's request waits for the shared secret.
@@ -149,7 +153,8 @@ impl Sent {
                 let job = cx.job(sa.id, Work::Agree { private, peer: read.public });
                 let link = followup::link(&payloads);
                 let Read { chosen, spi_r, nr, .. } = read;
-                let agreeing = Agreeing { job, plan, chosen, spi_r, nr, link };
+                let token = crash::find(&payloads);
+                let agreeing = Agreeing { job, plan, chosen, spi_r, nr, link, token };
                 up.own = Some(Own::RekeyAgreeing(Box::new(agreeing)));
                 Flow::Stay
             }
@@ -232,11 +237,11 @@ impl Agreeing {
         now: Now,
         done: Done,
     ) -> Flow {
-        let Self { plan, chosen, spi_r, nr, link, .. } = *self;
+        let Self { plan, chosen, spi_r, nr, link, token, .. } = *self;
         let Done::Agree(Ok(shared)) = done else {
             return Flow::End(Failure::Misbehaved(Misbehaviour::BadPublicValue));
         };
-        let outcome = Outcome { plan, suite: chosen.suite, spi_r, nr };
+        let outcome = Outcome { plan, suite: chosen.suite, spi_r, nr, token };
         match chosen.suite.additional.is_empty() {
             true => outcome.finish(up, cx, sa, now, &[&shared]),
             false => outcome.follow(up, cx, sa, now, shared, link),
@@ -283,10 +288,10 @@ impl Outcome {
         now: Now,
         shared: &[&Secret],
     ) -> Flow {
-        let Self { plan, suite, spi_r, nr } = self;
+        let Self { plan, suite, spi_r, nr, token } = self;
         let ends =
             Ends { local: sa.local, remote: sa.remote, initiator: true, spi_i: plan.spi, spi_r };
-        let new = New { id: plan.id, ends, suite };
+        let new = New { id: plan.id, ends, suite, token };
         if let Err(failure) = spawn(up, cx, sa, now, new, (&plan.ni, &nr), shared, None) {
             return Flow::End(failure);
         }
@@ -399,6 +404,20 @@ fn own_plan(up: &mut Established) -> Option<&mut Plan> {
     }
 }
 
+/// This host's name of a successor that is not there yet: its keys are still to be made.
+pub(crate) fn coming(up: &Established) -> Option<IkeSpi> {
+    match &up.own {
+        Some(Own::RekeyKeying(keying)) => Some(keying.plan.spi),
+        Some(Own::Rekey(sent)) => Some(sent.plan.spi),
+        Some(Own::RekeyAgreeing(agreeing)) => Some(agreeing.plan.spi),
+        Some(Own::Followup(chain)) => match &chain.subject {
+            Subject::Ike(outcome) => Some(outcome.plan.spi),
+            Subject::Child(_) => None,
+        },
+        _ => None,
+    }
+}
+
 /// What came of the peer's rekey while this host's own is not settled.
 pub(crate) fn rival_successor(up: &mut Established) -> Option<IkeSaId> {
     own_plan(up)?.rival.as_ref()?.new
@@ -442,7 +461,7 @@ impl Answering {
         sa: &mut IkeSa,
         now: Now,
         shared: &[&Secret],
-        response: Vec<Payload>,
+        mut response: Vec<Payload>,
     ) -> Flow {
         let ends = Ends {
             local: sa.local,
@@ -451,7 +470,9 @@ impl Answering {
             spi_i: self.peer_spi,
             spi_r: self.spi,
         };
-        let new = New { id: self.id, ends, suite: self.chosen.suite };
+        let token = crash::rekeyed(cx, sa, (self.peer_spi, self.spi));
+        response.extend(token);
+        let new = New { id: self.id, ends, suite: self.chosen.suite, token: None };
         let heir_of = own_plan(up).is_some().then_some(sa.id);
         if let Err(failure) = spawn(up, cx, sa, now, new, (&self.ni, &self.nr), shared, heir_of) {
             return Flow::End(failure);
@@ -472,6 +493,7 @@ struct New {
     id: IkeSaId,
     ends: Ends,
     suite: IkeSuite,
+    token: Option<Secret>,
 }
 
 #[expect(clippy::too_many_arguments, reason = "the exchange's outcome, and where it goes")]
@@ -509,6 +531,7 @@ fn spawn(
     let mut fresh =
         Established::new(&sa, now, up.local_id.clone(), up.remote_id.clone(), up.origin.clone());
     fresh.heir_of = heir_of.or(Some(old.id));
+    fresh.token = new.token;
     sa.state = State::Up(Box::new(fresh));
     cx.timers.set(sa.id, Timer::Linger, now.at + established::REPLACED);
     cx.after.push_back(After::Spawn(Box::new(sa)));

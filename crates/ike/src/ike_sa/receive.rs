@@ -3,6 +3,7 @@
 use wire::message::parse_payloads;
 
 use super::*;
+use crate::crash;
 use crate::exchange::intermediate::Whole;
 
 /// Time between two signs of life that are asked for because of what anybody may have sent.
@@ -176,6 +177,11 @@ impl IkeSa {
     fn hint(&mut self, cx: &mut Context, now: Now, payloads: &[Payload]) {
         if find_notify(payloads, NotifyType::INVALID_IKE_SPI).is_none() {
             return;
+        }
+        let token = self.up().and_then(|up| up.token.as_ref());
+        if token.is_some_and(|token| crash::shows(payloads, token)) {
+            // The peer it is: nobody else knows the token, which is worth nothing any more (RFC 6290 4.5).
+            return self.fail(cx, now, Failure::Ended(EndReason::PeerLost));
         }
         self.proceed(cx, now, |up| {
             if up.live() && up.last_hint + HINT_EVERY <= now.at {

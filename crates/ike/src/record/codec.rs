@@ -22,7 +22,7 @@ use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +109,7 @@ fn put_names(out: &mut Vec<u8>, sa: &SaRecord) {
     out.extend(flags.map(u8::from));
     put_bytes(out, &sa.local_id.to_body());
     put_bytes(out, &sa.remote_id.to_body());
+    put_option(out, sa.token.as_ref(), |out, token| put_bytes(out, token.expose()));
 }
 
 /// A record of which only the names are there yet.
@@ -132,6 +133,7 @@ fn names(r: &mut Reader<'_>) -> Kept<SaRecord> {
         fragmentation,
         local_id: Identity::from_body(bytes(r)?)?,
         remote_id: Identity::from_body(bytes(r)?)?,
+        token: option(r, |r| Ok(Secret::from(bytes(r)?)))?,
         suite: IkeSuite { cipher: empty, prf: Prf(0), ke: Ke(0), additional: Additional::NONE },
         keys: no_keys(),
         sealed: 0,

@@ -70,7 +70,7 @@ fn an_initiator_that_offers_everything() {
     world.assert_no_loss();
     let line = world.ladder.iter().find(|l| l.contains("IKE_AUTH response")).unwrap();
     assert!(
-        line.contains("[ IDr AUTH SA TSi TSr N(USE_TRANSP) N(ESP_TFC_PAD_N) ]"),
+        line.contains("[ IDr AUTH N(QCD_TOKEN) SA TSi TSr N(USE_TRANSP) N(ESP_TFC_PAD_N) ]"),
         "nothing is accepted: {line}"
     );
 }
@@ -189,7 +189,7 @@ fn a_childless_initiator() {
     }
     assert_eq!(world.hosts[1].count(|e| matches!(e, Event::ChildFailed { .. })), 0);
     let response = world.ladder.iter().find(|l| l.contains("IKE_AUTH response")).unwrap();
-    assert!(response.contains("[ IDr AUTH ]"), "{response}");
+    assert!(response.contains("[ IDr AUTH N(QCD_TOKEN) ]"), "{response}");
     assert!(world.story().contains("N(CHDLESS_SUP)"), "{}", world.story());
     let ike = world.hosts[0].endpoint.ike_sas()[0].id;
     let config = world.hosts[0].directory.config.child.clone();

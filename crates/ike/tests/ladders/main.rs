@@ -6,7 +6,9 @@ mod spoofed;
 mod world;
 
 mod chaos;
+mod childless;
 mod collide;
+mod crash;
 mod delete;
 mod establish;
 mod explore;
@@ -18,6 +20,7 @@ mod hostile;
 mod multi_ke;
 mod nat;
 mod native;
+mod null;
 mod orders;
 mod ppk;
 mod reauth;

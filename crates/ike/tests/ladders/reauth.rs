@@ -153,13 +153,21 @@ fn a_peer_that_cannot_for_minutes_is_left() {
     assert!(world.hosts[0].endpoint.ike_sas().is_empty());
 }
 
-/// A lost its state; B hears so without protection, asks, and believes silence alone (2.4, 2.21.4).
+/// A lost its state; B hears so without protection, asks, and believes silence alone (2.4, 2.21.4): the token that goes
+/// along is not the right one.
 #[test]
 fn a_forgotten_sa_is_told_and_only_silence_is_believed() {
     let mut world = up(6, |p| p.dpd_delay = None);
     world.traffic = false;
     let on_a = ike(&world, 0);
     world.command(0, |e, now| e.abandon(now, on_a)).unwrap();
+    world.tamper = Some(Box::new(|_, datagram| {
+        if datagram.local.ip() == A
+            && let Some(last) = datagram.bytes.last_mut()
+        {
+            *last ^= 1;
+        }
+    }));
     let on_b = ike(&world, 1);
     world.command(1, |e, now| e.probe(now, on_b)).unwrap();
     world.run_secs(10);

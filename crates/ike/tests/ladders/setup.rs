@@ -59,6 +59,7 @@ pub fn peer(local: IpAddr, remote: IpAddr) -> PeerConfig {
         fragment_size: Some(FRAGMENT_SIZE),
         ppk: None,
         cluster: None,
+        childless: Default::default(),
     }
 }
 

@@ -48,6 +48,7 @@ pub struct Host {
 pub struct Dir {
     pub config: Arc<PeerConfig>,
     pub known: bool,
+    pub settled: bool,
 }
 
 impl Directory for Dir {
@@ -58,6 +59,10 @@ impl Directory for Dir {
 
     fn is_known(&self, _: IpAddr) -> bool {
         self.known
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled
     }
 }
 
@@ -155,7 +160,7 @@ impl World {
                 provider.clone(),
                 [seed.wrapping_mul(2).wrapping_add(n); 32],
             ),
-            directory: Dir { config: Arc::new(config), known: true },
+            directory: Dir { config: Arc::new(config), known: true, settled: true },
             events: Vec::new(),
             journal: BTreeMap::new(),
             inbound: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! The parts of IKEv2 that are plain functions, against published vectors and a recorded exchange.
 
 mod auth;
+mod auth_methods;
 mod collide;
 mod cookie;
 mod fragment;

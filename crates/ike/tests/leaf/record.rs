@@ -71,7 +71,7 @@ prop_compose! {
             keys, sealed: ids.2, next_out: ids.0, expected_in: ids.1,
             outstanding: sent.map(|(id, asks)| Outstanding { id, messages: vec![vec![7; 9]], asks }),
             answer, orphans: orphans.into_iter().map(Spi).collect(),
-            since: Instant::from_nanos(1), rekey_at: Instant::NEVER,
+            token: flags[4].then(|| secret(6, 32)), since: Instant::from_nanos(1), rekey_at: Instant::NEVER,
             origin: flags[1].then(|| Origin {
                 own: flags[2], ni: vec![1; 32], nr: vec![2; 16],
                 began: Instant::from_nanos(ids.2), since: Instant::from_nanos(9),

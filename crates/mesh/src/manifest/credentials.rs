@@ -71,9 +71,11 @@ fn absent(reader: &mut Reader<'_>, missing: &[&str], fields: &Fields<'_>, sectio
 }
 
 /// The post-quantum pre-shared key: in the forms of a `psk`, with a name.
-pub(crate) fn ppk(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PpkSetting> {
-    let names = ["ppk", "ppk_id", "ppk_required"];
-    let [secret, id, required] = names.map(|name| fields.get(name));
+pub(crate) fn ppk<'a>(
+    reader: &mut Reader<'_>,
+    get: impl Fn(&'static str) -> Option<Property<'a>>,
+) -> Option<PpkSetting> {
+    let [secret, id, required] = ["ppk", "ppk_id", "ppk_required"].map(get);
     let Some(given) = secret else {
         if let Some(lone) = id.or(required) {
             let message = format!("`{}` is given without `ppk`", lone.name);
@@ -82,7 +84,7 @@ pub(crate) fn ppk(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PpkSet
         return None;
     };
     let Some(id) = id else {
-        let remedy = "give it a name that all hosts share: `ppk_id: fleet-2026`";
+        let remedy = "give it a name that both ends share: `ppk_id: fleet-2026`";
         reader.error(given.node.span, "`ppk` is given without `ppk_id`", remedy);
         return None;
     };

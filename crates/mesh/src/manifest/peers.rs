@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use ike::config::Childless;
 use wire::identity::Identity;
 
 use super::places::{Place, Places};
@@ -10,8 +12,21 @@ use super::read::{Property, Reader, short};
 use super::yaml::Node;
 use super::{Peer, credentials, properties, suites};
 
-const KEYS: [&str; 8] =
-    ["address", "name", "id", "psk", "ike_version", "ike_proposals", "esp_proposals", "start"];
+const KEYS: [&str; 13] = [
+    "address",
+    "name",
+    "id",
+    "psk",
+    "ike_version",
+    "ike_proposals",
+    "esp_proposals",
+    "start",
+    "ppk",
+    "ppk_id",
+    "ppk_required",
+    "childless",
+    "unauthenticated",
+];
 
 pub(crate) fn peers(
     reader: &mut Reader<'_>,
@@ -81,9 +96,40 @@ fn peer(reader: &mut Reader<'_>, node: &Node) -> Option<Peer> {
         ike_proposals: get("ike_proposals").map(|p| suites::ike(reader, Some(p))),
         esp_proposals: get("esp_proposals").map(|p| suites::esp(reader, Some(p))),
         start: get("start").and_then(|p| properties::start(reader, p)),
+        ppk: credentials::ppk(reader, get).map(Arc::new),
+        childless: get("childless").and_then(|p| childless(reader, p)).unwrap_or_default(),
+        unauthenticated: get("unauthenticated").is_some_and(|p| unauthenticated(reader, p, get)),
         span: node.span,
     };
     address.is_some().then_some(peer)
+}
+
+fn childless(reader: &mut Reader<'_>, p: Property<'_>) -> Option<Childless> {
+    let words =
+        [("allow", Childless::Allow), ("prefer", Childless::Prefer), ("force", Childless::Force)];
+    reader.choice(p, &words, &[("never", "allow"), ("always", "force")])
+}
+
+/// Whether nobody proves anything (RFC 7619). Whoever asks for that hears what it means.
+fn unauthenticated<'a>(
+    reader: &mut Reader<'_>,
+    p: Property<'a>,
+    get: impl Fn(&'static str) -> Option<Property<'a>>,
+) -> bool {
+    if reader.truth(p) != Some(true) {
+        return false;
+    }
+    if let Some(other) = get("psk").or_else(|| get("id")) {
+        let message = format!("`{}` is given, and `unauthenticated: true` as well", other.name);
+        let remedy = "keep one of them: whoever proves nothing has no key, and is nobody";
+        reader.error(other.node.span, message, remedy);
+    }
+    let message = "with this peer nothing is proven: whoever stands between the two hosts, or at the peer's \
+                   address, reads and changes everything";
+    let remedy =
+        "give the peer a certificate of the fleet's CA or a `psk`, and remove `unauthenticated`";
+    reader.found.note(p.node.span, message, remedy);
+    true
 }
 
 fn address(reader: &mut Reader<'_>, p: Property<'_>) -> Option<IpAddr> {

@@ -169,7 +169,7 @@ fn build(reader: &mut Reader<'_>, section: &Section) -> Manifest {
         start: f.read(reader, "start", start).unwrap_or_default(),
         liveness: liveness(reader, f.get("liveness")),
         cluster: f.read(reader, "cluster", cluster),
-        ppk: credentials::ppk(reader, &f).map(Arc::new),
+        ppk: credentials::ppk(reader, |name| f.get(name)).map(Arc::new),
         peers: peers::peers(reader, f.get("peers"), &places),
         ipsec_subnets: protected.list,
         no_ipsec_subnets: clear.list,

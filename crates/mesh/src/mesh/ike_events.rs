@@ -113,6 +113,10 @@ impl Mesh {
             info.spi_i, info.spi_r, info.remote_id, info.suite
         );
         self.report(now, Level::Info, Some(address), Kind::IkeUp, text);
+        if info.remote_id.is_null() {
+            let text = "nobody has proven who he is (`unauthenticated: true`): whoever stands between reads along";
+            self.report(now, Level::Warn, Some(address), Kind::IkeUp, text);
+        }
     }
 
     fn peer_proven(&mut self, now: Now, id: IkeSaId, remote: IpAddr, proof: PeerProof) {
@@ -183,6 +187,14 @@ impl Mesh {
         match reason {
             Failure::Ended(EndReason::Expired | EndReason::OutOfStep) => {
                 self.after_loss(now, address, true);
+            }
+            Failure::Ended(EndReason::PeerLost) => {
+                self.budget.release(address);
+                let peer = self.peers.get(address);
+                let again = restart_dead || peer.is_some_and(|p| p.eager || p.wanted == Wanted::Up);
+                if again && peer.is_some_and(|p| !p.flowing()) {
+                    self.demand(now, address, Demand::Crashed);
+                }
             }
             Failure::Ended(_) => {
                 self.budget.release(address);

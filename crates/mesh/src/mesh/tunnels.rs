@@ -27,6 +27,8 @@ pub(super) enum Demand {
     Lost,
     /// It is there, but a part of it is broken: only this host can know.
     Repair,
+    /// The peer has lost it, and said so by what only it can know. It begins as well, and goes first.
+    Crashed,
     /// Somebody at the peer's address sends as if it were there. Anybody can.
     Stray,
 }
@@ -86,7 +88,7 @@ impl Mesh {
             (Demand::Repair | Demand::Stray | Demand::Operator, _) | (Demand::Traffic, true) => {
                 Duration::ZERO
             }
-            (Demand::Traffic, false) => GRACE_TRAFFIC,
+            (Demand::Traffic, false) | (Demand::Crashed, _) => GRACE_TRAFFIC,
             (Demand::Eager, true) => spread,
             (Demand::Eager, false) => spread + GRACE_CALM,
             (Demand::Lost, true) => jitter,

@@ -86,6 +86,7 @@ impl Setup {
             ppk: None,
             fragment_size: Some(self.fragment_size),
             cluster: None,
+            childless: Default::default(),
         }
     }
 

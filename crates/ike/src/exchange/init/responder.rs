@@ -1,6 +1,7 @@
 //! The responder of IKE_SA_INIT.
 
 use super::*;
+use crate::auth_methods::AuthMethods;
 
 /// A Notify payload without SPI and data (RFC 7296 3.10).
 const NOTIFY_LEN: usize = 8;
@@ -132,6 +133,8 @@ impl Request {
             ppk: None,
             authorities: None,
             proven: None,
+            methods: None,
+            childless: false,
         };
         let job = key_share(cx, id, chosen.suite.ke, Some(self.ke.data));
         sa.state = State::InitAnswer(Box::new(Answering {
@@ -199,6 +202,8 @@ impl Answering {
             payloads.extend(fragmentation_payload(&sa.config));
         }
         payloads.push(error_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED));
+        let methods = AuthMethods::accepted(&sa.config.auth);
+        payloads.push(Payload::Notify(methods.notify()));
         if self.handshake.use_ppk {
             payloads.push(error_notify(NotifyType::USE_PPK));
         }
@@ -246,7 +251,7 @@ pub(crate) fn refuse_other_cluster(cx: &mut Context, arrived: Arrived<'_>, confi
     refuse_with(cx, arrived, &payloads);
 }
 
-fn refuse_with(cx: &mut Context, arrived: Arrived<'_>, payloads: &[Payload]) {
+pub(crate) fn refuse_with(cx: &mut Context, arrived: Arrived<'_>, payloads: &[Payload]) {
     let mut header = arrived.header;
     let initiator = !header.flags.initiator;
     header.flags = wire::message::Flags { initiator, version: false, response: true };
