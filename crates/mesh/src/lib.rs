@@ -21,6 +21,7 @@ pub mod pair;
 pub mod peer;
 pub mod peers;
 pub mod plan;
+pub mod radius;
 pub mod readiness;
 pub mod reconcile;
 pub mod recording;

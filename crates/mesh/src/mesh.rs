@@ -12,6 +12,7 @@ mod enforce;
 mod hearing;
 mod ike_events;
 mod manifest_change;
+mod radius;
 mod reminders;
 mod shown;
 mod tunnels;

@@ -19,9 +19,10 @@ const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
 impl Mesh {
     /// Something passed in the clear that would have been protected if that had been possible.
     pub(super) fn passed(&mut self, now: Now, packet: &PacketInfo) {
-        let into = packet.src != self.identity.address;
+        let Some(fleet) = &self.fleet else { return };
+        let into = !fleet.plan().is_me(packet.src);
         let host = if into { packet.src } else { packet.dst };
-        if self.fleet.as_ref().is_some_and(|fleet| fleet.is_peer(host)) {
+        if fleet.is_peer(host) {
             self.cleartext.note(now.at, host, into);
         }
     }

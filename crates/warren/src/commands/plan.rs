@@ -1,5 +1,6 @@
 //! `warren plan FILE`: what would change, before anything does.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crypto::native::Native;
@@ -122,4 +123,27 @@ fn print(answer: &Value) {
         .into_iter()
         .flatten()
         .for_each(|name| println!("~ {}", name.as_str().unwrap_or_default()));
+    print_pairs(&answer["pairs"]);
+}
+
+/// What that does to each pair; only a running daemon knows them.
+fn print_pairs(pairs: &Value) {
+    let Some(changed) = pairs["changed"].as_array() else { return };
+    println!();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for pair in changed {
+        let text = |name: &str| pair[name].as_str().unwrap_or_default();
+        let effect = text("effect").replace('_', " ");
+        let who = match text("name") {
+            "" => text("address").to_owned(),
+            name => format!("{name} ({})", text("address")),
+        };
+        hanging(
+            &format!("{who:<24} {:<10} ", text("state").replace('_', " ")),
+            &format!("{effect}: {}", text("because")),
+        );
+        *counts.entry(effect).or_default() += 1;
+    }
+    let counts: Vec<_> = counts.iter().map(|(effect, n)| format!("{n} {effect}, ")).collect();
+    println!("pairs: {}{} untouched", counts.concat(), pairs["untouched"]);
 }

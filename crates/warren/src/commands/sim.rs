@@ -1,5 +1,9 @@
 //! `warren sim`: the daemon logic in the deterministic simulator, one line a seed.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -48,22 +52,55 @@ fn play(scenario: &'static dyn Scenario, args: &Sim, json: bool) -> bool {
     }
     let begin = Instant::now();
     let mut runs = Vec::new();
-    for seed in (0..args.seeds).map(|n| args.seed.wrapping_add(n)) {
-        let (hosts, duration) = (usize::from(args.hosts), args.duration);
-        let options = sim::Options { scenario, hosts, seed, duration };
-        let started = Instant::now();
-        let report = sim::run(options);
+    each_seed(scenario, args, |report, took| {
         if !json {
-            print_run(&report, started.elapsed());
+            print_run(&report, took);
         }
         runs.push(report);
-    }
+    });
     let summary = summary(scenario, args, runs);
     match serde_json::to_string(&summary) {
         Ok(text) if json => println!("{text}"),
         _ => print_summary(&summary, begin.elapsed()),
     }
     summary.ok
+}
+
+/// Plays as many seeds at once as there are cores, and gives the reports in the order of the seeds.
+fn each_seed(
+    scenario: &'static dyn Scenario,
+    args: &Sim,
+    mut give: impl FnMut(RunReport, Duration),
+) {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let (next, (done, reports)) = (AtomicU64::new(0), mpsc::channel());
+    let work = |done: mpsc::Sender<_>| loop {
+        let number = next.fetch_add(1, Relaxed);
+        if number >= args.seeds {
+            return;
+        }
+        let seed = args.seed.wrapping_add(number);
+        let (hosts, duration) = (usize::from(args.hosts), args.duration);
+        let started = Instant::now();
+        let report = sim::run(sim::Options { scenario, hosts, seed, duration });
+        // Whoever listens does so to the end.
+        let _ = done.send((number, (report, started.elapsed())));
+    };
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            let done = done.clone();
+            scope.spawn(|| work(done));
+        }
+        drop(done);
+        let (mut early, mut turn) = (BTreeMap::new(), 0);
+        for (number, result) in reports {
+            early.insert(number, result);
+            while let Some((report, took)) = early.remove(&turn) {
+                give(report, took);
+                turn += 1;
+            }
+        }
+    });
 }
 
 fn unknown(name: &str) -> Failure {

@@ -41,7 +41,7 @@ impl Cleartext {
             return;
         }
         let (plan, tell) = (plan.clone(), self.tell.clone());
-        let own = [plan.me()];
+        let own = plan.addresses();
         let counts = move |packet: &PacketInfo| {
             let decides = plan.decide(packet).policy.map(|planned| planned.policy.action);
             matches!(decides, Some(Action::Protect { optional: true, .. }))

@@ -298,7 +298,7 @@ impl Driver {
             Call::Explain(query) => {
                 to_json(&self.mesh.explain(now(), packet(&query)).map_err(Refused::because)?)
             }
-            Call::Plan(file) => self.site.plan(&file, now().unix).map_err(Refused::because),
+            Call::Plan(file) => self.site.plan(&file, &self.mesh, now()).map_err(Refused::because),
             Call::Enforce(within) => {
                 let watched = self.carrier.watched();
                 let readiness = self.mesh.readiness(now(), within, watched);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crypto::Provider;
+use ike::Now;
 use ipsec::sa::Sa;
 use mesh::manifest::Place;
 use mesh::plan::Plan;
@@ -112,12 +113,14 @@ impl Site {
         Ok((loaded, accepted.notes))
     }
 
-    /// What would change with another manifest, and nothing more.
-    pub fn plan(&self, file: &Path, unix_now: u64) -> Result<Value, Rejected> {
-        let (loaded, accepted) = self.read(file, self.rehearsal.as_deref(), unix_now)?;
-        Ok(
-            json!({ "changes": crate::commands::plan::changes(&self.plan, &loaded.plan), "notes": accepted.notes }),
-        )
+    /// What would change with another manifest, and nothing more; what that does to each pair says the mesh.
+    pub fn plan(&self, file: &Path, mesh: &Mesh, now: Now) -> Result<Value, Rejected> {
+        let (loaded, accepted) = self.read(file, self.rehearsal.as_deref(), now.unix)?;
+        Ok(json!({
+            "changes": crate::commands::plan::changes(&self.plan, &loaded.plan),
+            "pairs": mesh.radius(now, &loaded),
+            "notes": accepted.notes,
+        }))
     }
 
     fn read(

@@ -89,6 +89,15 @@ fn plan_says_what_would_change_and_changes_nothing() {
         let path = one.folder.put("next.yml", text);
         one.json(&["plan", path.to_str().unwrap()])["changes"].clone()
     };
+    let suite = format!("{BASE}esp_proposals: aes256gcm16\n");
+    let suite = one.folder.put("suite.yml", suite);
+    let pairs = one.json(&["plan", suite.to_str().unwrap()])["pairs"].clone();
+    assert_eq!(
+        (&pairs["changed"][0]["effect"], &pairs["untouched"]),
+        (&"renegotiated".into(), &0.into())
+    );
+    let text = one.warren(&["plan", suite.to_str().unwrap()]).ok();
+    assert!(text.contains("pairs: 1 renegotiated, 0 untouched"), "{text}");
     assert_eq!(plan(BASE)["nothing"], true);
     let changes = plan(&format!("{BASE}{SSH}"));
     assert_eq!(changes["nothing"], false);
