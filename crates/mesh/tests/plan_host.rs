@@ -326,6 +326,22 @@ fn known_peers_and_their_own_settings() {
 }
 
 #[test]
+fn routers_may_say_that_a_packet_is_too_long() {
+    for (me, other, router, protocol, kind, related) in [
+        ("10.0.0.1", "10.0.0.2", "10.0.0.254", 1, 0x0304, [0x0301, 0x0800]),
+        ("fd00::1", "fd00::2", "fd00::fe", 58, 0x0200, [0x0100, 0x8000]),
+    ] {
+        let p = plan("ipsec_subnets: [10.0.0.0/16, \"fd00::/64\"]", me);
+        let icmp = |src, dst, kind| packet(src, dst, protocol, (kind, kind));
+        assert_eq!(verdict(&p, &icmp(router, me, kind)), "pass");
+        assert_eq!(verdict(&p, &icmp(me, other, kind)), "protect", "only to be heard");
+        for kind in related {
+            assert_eq!(verdict(&p, &icmp(router, me, kind)), "protect");
+        }
+    }
+}
+
+#[test]
 fn explain_names_what_was_looked_at() {
     let p = plan(
         "ipsec_subnets: [10.0.0.0/16]\npolicies: [{action: pass, proto: tcp, port: 22, name: ssh}]",
@@ -348,7 +364,7 @@ fn rows_for_people() {
     );
     let rows: Vec<String> = p.describe().iter().map(ToString::to_string).collect();
     let tail: Vec<String> =
-        rows[5..].iter().map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        rows[6..].iter().map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(
         tail,
         [

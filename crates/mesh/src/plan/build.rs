@@ -85,6 +85,9 @@ struct Builder<'a> {
 }
 
 const BOTH: &[Flow] = &[Flow::In, Flow::Out];
+/// "Fragmentation needed" (RFC 1191) and "packet too big" (RFC 8201), as types and codes in a traffic selector.
+const TOO_BIG: (u16, u16) = (0x0304, 0x0304);
+const TOO_BIG_V6: (u16, u16) = (0x0200, 0x02ff);
 
 impl Builder<'_> {
     fn add(
@@ -146,6 +149,13 @@ impl Builder<'_> {
             let priority = self.priorities.implicit();
             self.add(priority, BOTH, selector, Action::Bypass, &Origin::Implicit(name));
         }
+        // A router has no SA with us, also where its address lies in a protected network (RFC 4301 8.2.1): without its word
+        // what is too long for the path is lost for good. It can make packets short, and no more.
+        let (protocol, ports) =
+            if address.is_ipv4() { (proto::ICMP, TOO_BIG) } else { (proto::ICMPV6, TOO_BIG_V6) };
+        let told = PolicySelector { protocol: Some(protocol), local_ports: Some(ports), ..any };
+        let priority = self.priorities.implicit();
+        self.add(priority, &[Flow::In], told, Action::Bypass, &Origin::Implicit("path MTU"));
     }
 
     fn exceptions(&mut self, side: usize) -> Result<(), PlanError> {

@@ -4,7 +4,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use linux::route::Rtnl;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
 use super::probe::End;
@@ -94,10 +93,17 @@ impl Datagrams {
     }
 }
 
-/// What a host believes to be the longest packet on the way to another.
+/// What a host believes to be the longest packet on the way to another, as its programs are told.
 pub fn believed_mtu(from: &End<'_>, to: &End<'_>) -> Result<u32, String> {
-    let found = from.netns.run(|| Rtnl::open()?.get_route(to.address, 0));
-    Ok(found.map_err(|error| error.to_string())?.mtu)
+    let asked = from.netns.run(|| {
+        let socket = UdpSocket::bind((from.address, 0))?;
+        socket.connect((to.address, PORT))?;
+        match to.address {
+            IpAddr::V4(_) => Ok(sockopt::ip_mtu(&socket)?),
+            IpAddr::V6(_) => Ok(sockopt::ipv6_mtu(&socket)?),
+        }
+    });
+    asked.map_err(|error: std::io::Error| format!("the path to {}: {error}", to.address))
 }
 
 /// How a connection went.
