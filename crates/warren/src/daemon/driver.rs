@@ -27,6 +27,8 @@ use super::trace::Traces;
 
 /// Inputs taken in before the outputs are carried out again: bounds how long a reply can wait behind a flood.
 const BURST: usize = 64;
+/// The same on a slow machine, by time: whoever asks on the control socket waits for a few of these.
+const TURN: Duration = Duration::from_millis(2);
 
 /// Everything the loop holds.
 pub struct Driver {
@@ -243,8 +245,12 @@ impl Driver {
     }
 
     fn take_datagrams(&mut self, first: Datagram) {
+        let end = now().at + TURN;
         self.take_datagram(first);
         for _ in 1..BURST {
+            if now().at >= end {
+                return;
+            }
             let Ok(datagram) = self.carrier.intake.try_next() else { return };
             self.carry_out();
             self.take_datagram(datagram);
