@@ -1,7 +1,6 @@
 //! The certificates of a fleet, exchanged host by host.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crypto::chain::Certificate;
 use serde_json::Value;
@@ -26,15 +25,6 @@ pub struct Phase<'a> {
 struct Seen {
     serial: String,
     trusts: BTreeSet<String>,
-}
-
-/// All daemons start, all pairs talk, and each has one tunnel. The time from which on no packet may be lost.
-pub fn begin(stage: &mut Stage<'_>) -> Result<Duration, Stopped> {
-    stage.start_all(0..stage.len())?;
-    let pairs = stage.all_pairs();
-    stage.talk(pairs.clone())?;
-    stage.must(ALL_UP, "settled pairs", |stage| calm(&stage.all_sas(), &pairs).then_some(()))?;
-    Ok(stage.now())
 }
 
 /// Each host in turn comes from one phase into the next, and makes its tunnels anew. What every host says of every

@@ -59,10 +59,8 @@ impl Scenario for DpdStorm {
         let hosts = stage.hosts().iter();
         let lines = Lines::put(hosts.map(|h| (h, Weather::calm(seed, &h.name))).collect())?;
         let mut dice = Dice::new(seed, "outages");
-        stage.start_all(0..stage.len())?;
         let pairs = stage.all_pairs();
-        stage.talk(pairs.clone())?;
-        stage.must(ALL_UP, "settled pairs", |stage| stage.is_calm(&pairs))?;
+        stage.begin(stage.len(), &pairs)?;
         let wire = stage.wire();
         let mut piles = Piles::default();
         for _ in 0..ROUNDS {

@@ -9,7 +9,7 @@ use crate::args::KeyType;
 use crate::lab::authority::Authority;
 use crate::lab::findings::Required;
 use crate::lab::recipe::Recipe;
-use crate::lab::rotation::{begin, make_anew};
+use crate::lab::rotation::make_anew;
 use crate::lab::stage::{ALL_UP, AllSas, Sas, Stage, Stopped, calm};
 use crate::lab::streams::Pair;
 use crate::pki::DAY;
@@ -60,7 +60,7 @@ impl Scenario for Expired {
         next.issue("instance-next", "lab instance of next year", 30 * DAY)?;
         let started = stage.now();
         let pairs = stage.all_pairs();
-        let (from, wire) = (begin(stage)?, stage.wire());
+        let (from, wire) = (stage.begin(stage.len(), &pairs)?, stage.wire());
         let took = stage.now() - started;
         let before = expire(stage, &pairs, took)?;
         living(stage, &pairs, &before, from)?;

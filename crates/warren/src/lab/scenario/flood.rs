@@ -50,12 +50,8 @@ impl Scenario for Flood {
         let mut attacker = Attacker::enter(&stage.hosts()[..late], VICTIM, &nobody, dice)?;
         let among = move |(a, b): Pair| a < late && b < late;
         let pairs: Vec<Pair> = stage.all_pairs().into_iter().filter(|pair| among(*pair)).collect();
-        stage.start_all(0..late)?;
-        stage.talk(pairs.clone())?;
-        let before = stage.must(ALL_UP, "settled pairs", |stage| {
-            stage.is_calm(&pairs).map(|()| stage.all_sas())
-        })?;
-        let wire = stage.wire();
+        stage.begin(late, &pairs)?;
+        let (before, wire) = (stage.all_sas(), stage.wire());
         let known = attacker.learn()?;
         stage.step(format!("a stranger has heard {known} packets"));
 

@@ -9,7 +9,7 @@ use crate::lab::line::Lines;
 use crate::lab::line::narrow::Narrow;
 use crate::lab::path::{self, Datagrams, Outcome};
 use crate::lab::probe::End;
-use crate::lab::stage::{ALL_UP, Stage, Stopped};
+use crate::lab::stage::{Stage, Stopped};
 
 /// `mtu`
 pub struct Mtu;
@@ -50,9 +50,7 @@ impl Scenario for Mtu {
         let router = stage.last_address();
         let narrow = Narrow::new(PATHS[0], router);
         let line = Lines::put(vec![(&stage.hosts()[HOST], narrow)])?;
-        stage.start_all(0..stage.len())?;
-        stage.talk(vec![(0, HOST), (HOST, 0)])?;
-        stage.must(ALL_UP, "settled pairs", |stage| stage.is_calm(&[(0, HOST), (HOST, 0)]))?;
+        stage.begin(stage.len(), &[(0, HOST), (HOST, 0)])?;
         let wire = stage.wire();
         for mtu in PATHS {
             line.with(0, |narrow| *narrow = Narrow::new(mtu, router));

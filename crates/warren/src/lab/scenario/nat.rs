@@ -44,10 +44,8 @@ impl Scenario for Nat {
 
     fn play(&self, stage: &mut Stage<'_>) -> Result<(), Stopped> {
         let line = Lines::put(vec![(&stage.hosts()[HOST], Translator::new(PATIENCE))])?;
-        stage.start_all(0..stage.len())?;
         let pairs = stage.all_pairs();
-        stage.talk(pairs.clone())?;
-        stage.must(ALL_UP, "settled pairs", |stage| stage.is_calm(&pairs))?;
+        stage.begin(stage.len(), &pairs)?;
         let (wire, from) = (stage.wire(), stage.now());
         encapsulated(stage);
         stage.step(format!(

@@ -28,7 +28,7 @@ impl Scenario for RotateCa {
         let (folder, kind) = (stage.credentials().to_owned(), KeyType::Rsa3072);
         let next = Authority::new(&folder, "ca-2", "the lab's next CA", kind, 30 * DAY)?;
         next.issue("instance-2", "lab instance of next year", 30 * DAY)?;
-        rotation::begin(stage)?;
+        stage.begin(stage.len(), &stage.all_pairs())?;
         let phases = [
             Phase { name: "as it was", leaf: "instance", cas: &["ca"] },
             Phase { name: "new CA appended", leaf: "instance", cas: &["ca", "ca-2"] },

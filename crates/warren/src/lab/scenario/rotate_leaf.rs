@@ -26,7 +26,7 @@ impl Scenario for RotateLeaf {
         stage.certify()?;
         let ca = Authority::open(stage.credentials(), "ca")?;
         ca.issue("instance-2", "lab instance of next year", 30 * DAY)?;
-        rotation::begin(stage)?;
+        stage.begin(stage.len(), &stage.all_pairs())?;
         let before = Phase { name: "as it was", leaf: "instance", cas: &["ca"] };
         let after = Phase { name: "new leaf", leaf: "instance-2", cas: &["ca"] };
         rotation::play(stage, before, after)

@@ -12,6 +12,15 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// The daemons of these hosts start, these pairs talk, and each has one tunnel. The time from which on no packet may be
+    /// lost.
+    pub fn begin(&mut self, hosts: usize, pairs: &[Pair]) -> Result<Duration, Stopped> {
+        self.start_all(0..hosts)?;
+        self.talk(pairs.to_vec())?;
+        self.must(ALL_UP, "settled pairs", |stage| stage.is_calm(pairs))?;
+        Ok(self.now())
+    }
+
     /// Starts a stream for each of these pairs and waits until all are heard. The time from which on
     /// no packet may be lost: the first ones of each pair ask for the SAs, and a kernel does not hold them.
     pub fn talk(&mut self, pairs: Vec<Pair>) -> Result<Duration, Stopped> {
