@@ -1,5 +1,7 @@
 //! One cell, played for real: what must work, step by step.
 
+mod moves;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -162,12 +164,23 @@ impl Stage<'_> {
             ("traffic", Self::traffic),
             ("the peer dies and comes back", Self::dead),
         ];
+        let moves: &[Step<Self>] = &[
+            ("up", Self::up),
+            ("traffic", Self::traffic),
+            ("Warren moves", Self::we_move),
+            ("the peer moves", Self::they_move),
+            ("traffic", Self::traffic),
+            ("child rekey by the peer", Self::their_child_rekey),
+            ("IKE rekey by the peer", Self::their_ike_rekey),
+            ("both rekeys by Warren", Self::our_rekey),
+        ];
         let steps = match self.cell.play {
             Play::Whole => whole,
             // Whoever is outside cannot begin.
             Play::Nat(_) => &whole[..7],
             Play::Reauth => reauth,
             Play::Dead => dead,
+            Play::Move => moves,
         };
         for (name, step) in steps {
             let said = step(self).map_err(|error| format!("{name}: {error}"))?;

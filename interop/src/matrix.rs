@@ -124,6 +124,8 @@ pub enum Play {
     Reauth,
     /// The peer dies, and comes back without a memory.
     Dead,
+    /// Both hosts get other addresses, one after the other.
+    Move,
 }
 
 /// Algorithms, in the syntax of strongSwan and of libreswan.
@@ -235,6 +237,7 @@ impl fmt::Display for Cell {
             Play::Nat(Nat::Them) => "nat-them",
             Play::Reauth => "reauth",
             Play::Dead => "dead",
+            Play::Move => "move",
         };
         write!(
             f,
@@ -266,7 +269,29 @@ pub fn cells() -> Vec<Cell> {
         special(peer, &mut cells);
     }
     ml_kem(&mut cells);
+    moves(&mut cells);
     cells
+}
+
+/// Tunnels with peers that have MOBIKE, whoever began them.
+fn moves(cells: &mut Vec<Cell>) {
+    for peer in [Peer::BookwormStrongswan, Peer::TrixieStrongswan] {
+        for place in [Place::Native, Place::Vm] {
+            for initiator in [Initiator::Warren, Initiator::Peer] {
+                cells.push(Cell {
+                    peer,
+                    place,
+                    mode: Mode::Tunnel,
+                    family: Family::V4,
+                    auth: Auth::Psk,
+                    suite: &DEFAULT,
+                    initiator,
+                    play: Play::Move,
+                    ci: peer == Peer::BookwormStrongswan && place == Place::Native,
+                });
+            }
+        }
+    }
 }
 
 /// With the one peer that has it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipsec::Instant;
-use ipsec::sa::{Mode, Sa, SaKey, SaPair};
+use ipsec::sa::{Mode, Outer, Sa, SaKey, SaPair};
 use wire::esp::Spi;
 use wire::selector::TrafficSelector;
 
@@ -46,6 +46,8 @@ pub(crate) struct Child {
     pub(crate) config: Arc<ChildConfig>,
     pub(crate) local: IpAddr,
     pub(crate) remote: IpAddr,
+    /// The peer's address at the beginning of the IKE SA.
+    pub(crate) home: IpAddr,
     pub(crate) spi_in: Spi,
     pub(crate) spi_out: Spi,
     pub(crate) mode: Mode,
@@ -154,6 +156,14 @@ impl Child {
             && !self.redundant
     }
 
+    /// Its packets go elsewhere; those of an SA that is not installed yet as well.
+    pub(crate) fn relocate(&mut self, outer: Outer) {
+        (self.local, self.remote, self.encap) = (outer.local, outer.remote, outer.encap.is_some());
+        if let Some(sa) = &mut self.outbound {
+            sa.relocate(outer);
+        }
+    }
+
     fn remove_keys(&self) -> Vec<SaKey> {
         vec![self.inbound_key(), self.outbound_key()]
     }
@@ -171,7 +181,7 @@ impl Child {
         ChildInfo {
             id: self.id,
             ike: self.ike,
-            remote: self.remote,
+            remote: self.home,
             reqid: self.config.reqid,
             spi_in: self.spi_in,
             spi_out: self.spi_out,
@@ -191,7 +201,7 @@ impl Child {
 pub(crate) fn install(
     cx: &mut Context,
     now: Instant,
-    ike: IkeSaId,
+    (ike, home): (IkeSaId, IpAddr),
     agreed: Agreed,
     pair: SaPair,
 ) -> Option<ChildId> {
@@ -210,6 +220,7 @@ pub(crate) fn install(
         ike,
         local: pair.inbound.dst,
         remote: pair.inbound.src,
+        home,
         spi_in: agreed.spi_in,
         spi_out: agreed.spi_out,
         mode: agreed.mode,
@@ -227,7 +238,7 @@ pub(crate) fn install(
         config: agreed.config,
         outbound: Some(Box::new(pair.outbound)),
     });
-    cx.event(Event::InstallInbound { child: id, sa: Box::new(pair.inbound) });
+    cx.event(Event::InstallInbound { child: id, remote: home, sa: Box::new(pair.inbound) });
     Some(id)
 }
 
@@ -235,7 +246,7 @@ pub(crate) fn install(
 pub(crate) fn restore(
     cx: &mut Context,
     ike: IkeSaId,
-    (local, remote): (IpAddr, IpAddr),
+    (local, remote, home): (IpAddr, IpAddr, IpAddr),
     config: Arc<ChildConfig>,
     record: ChildRecord,
 ) -> Option<ChildId> {
@@ -254,6 +265,7 @@ pub(crate) fn restore(
         config,
         local,
         remote,
+        home,
         spi_in: record.spi_in,
         spi_out: record.spi_out,
         mode: record.mode,
@@ -281,10 +293,10 @@ pub(crate) fn complete(cx: &mut Context, id: ChildId) {
     }
     let Some(sa) = child.outbound.take() else { return };
     child.stage = Stage::Up;
-    let (ike, info) = (child.ike, child.info());
+    let (ike, remote, info) = (child.ike, child.home, child.info());
     cx.unsaved.insert(ike);
     cx.timers.cancel(ike, Timer::Outbound(id));
-    cx.event(Event::InstallOutbound { child: id, sa });
+    cx.event(Event::InstallOutbound { child: id, remote, sa });
     cx.event(Event::ChildUp(info));
 }
 
@@ -300,7 +312,7 @@ pub(crate) fn down(cx: &mut Context, id: ChildId, reason: Failure) {
         }
     }
     let remove = child.remove_keys();
-    cx.event(Event::ChildDown { child: id, ike: child.ike, remote: child.remote, remove, reason });
+    cx.event(Event::ChildDown { child: id, ike: child.ike, remote: child.home, remove, reason });
 }
 
 /// Takes a child SA away that another serves for: its inbound SA stays a little for packets under way.

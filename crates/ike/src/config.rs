@@ -63,6 +63,8 @@ pub struct PeerConfig {
     pub force_encap: bool,
     /// Lay it in UDP if the peer prefers that too: this host's data plane is faster so. Nothing is said of a NAT.
     pub prefer_encap: bool,
+    /// The tunnel may move between addresses, of either end (RFC 4555). Of no effect in transport mode.
+    pub mobike: bool,
     /// Liveness check after this long without a sign of the peer; `None` never.
     pub dpd_delay: Option<Duration>,
     /// Rekey the IKE SA this long after it is up.
@@ -137,6 +139,13 @@ const UDP_HEADER: usize = 8;
 pub trait Directory {
     /// The configuration for a peer that initiates from `remote` to `local`; `None`: not wanted here.
     fn responder(&self, local: IpAddr, remote: SocketAddr) -> Option<Arc<PeerConfig>>;
+
+    /// Whether a tunnel with the peer of the address `peer`, which has proven to be it, may go to `to` instead: an address
+    /// that is nobody else's. Asked only for addresses that packets can go to.
+    fn may_move(&self, peer: IpAddr, to: IpAddr) -> bool {
+        let _ = (peer, to);
+        false
+    }
 
     /// Whether `remote` is a member of the fleet: never asked for a cookie merely because many start at once.
     fn is_known(&self, remote: IpAddr) -> bool;

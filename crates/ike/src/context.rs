@@ -39,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) peers: BTreeMap<IpAddr, BTreeSet<IkeSaId>>,
     /// What is to be done to other IKE SAs once the one in hand is put back.
     pub(crate) after: VecDeque<After>,
+    /// This host's addresses by which others can reach it, best first.
+    pub(crate) addresses: Vec<IpAddr>,
     /// Liveness checks of late.
     pub(crate) pace: Pace,
     /// Tokens shown of late (RFC 6290).
@@ -99,6 +101,7 @@ impl Context {
             by_spi: BTreeMap::new(),
             peers: BTreeMap::new(),
             after: VecDeque::new(),
+            addresses: Vec::new(),
             pace: Pace::default(),
             tokens: Pace::default(),
             crash_secret,

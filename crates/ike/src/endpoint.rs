@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crypto::{Provider, Secret};
 use ipsec::Instant;
+use ipsec::sa::Outer;
 use wire::message::{Header, IkeSpi};
 use wire::registry::{ExchangeType, NotifyType};
 
@@ -28,10 +29,12 @@ use crate::crash::{self, Names};
 use crate::error::{EndReason, Failure, Misbehaviour};
 use crate::established::{Established, Life, Task};
 use crate::event::{ChildId, ChildInfo, Event, IkeInfo, IkeSaId};
+use crate::exchange::addresses;
 use crate::exchange::init::{self, Request, Verdict};
 use crate::exchange::rekey;
 use crate::ike_sa::{Arrived, Ends, IkeSa, State, error_notify};
 use crate::job::{Done, Job, JobId};
+use crate::mobility::{MOST_OWN, is_reachable};
 use crate::rng::Rng;
 use crate::timer::Timer;
 
@@ -211,7 +214,7 @@ impl Endpoint {
         directory: &dyn Directory,
     ) -> Result<(), Misbehaviour> {
         let header = Header::parse(bytes).map_err(|_| Misbehaviour::Malformed)?;
-        let arrived = Arrived { local, remote, header, bytes };
+        let mut arrived = Arrived { local, remote, header, welcome: false, bytes };
         if header.version >> 4 != Header::VERSION >> 4 {
             if header.version >> 4 > Header::VERSION >> 4 {
                 self.tell_version(now, arrived, directory);
@@ -241,6 +244,7 @@ impl Endpoint {
         if sa.initiator == header.flags.initiator || !peer_fits {
             return Err(Misbehaviour::UnknownSpi);
         }
+        arrived.welcome = is_welcome(sa, remote.ip(), directory);
         self.with(now, id, |cx, sa| sa.receive(cx, now, arrived));
         Ok(())
     }
@@ -451,14 +455,24 @@ impl Endpoint {
     }
 
     /// Verified ESP of a peer behind a NAT came from another port: its IKE messages go there too (RFC 7296 2.23).
-    /// `false` if it is behind none: then its SAs stay where they are as well.
-    pub fn note_moved(&mut self, child: ChildId, remote: SocketAddr) -> bool {
-        let Some(ike) = self.cx.children.get(child).map(|c| c.ike) else { return false };
-        let moved = self.sas.get_mut(&ike).is_some_and(|sa| sa.seen_at(remote));
-        if moved {
-            self.cx.unsaved.insert(ike);
+    /// Where its SAs go now; `None` if it is behind none: then they stay where they are as well.
+    pub fn note_moved(&mut self, child: ChildId, remote: SocketAddr) -> Option<Outer> {
+        let ike = self.cx.children.get(child)?.ike;
+        let sa = self.sas.get_mut(&ike).filter(|sa| sa.up().is_some())?;
+        let outer = sa.seen_at(remote).then(|| sa.outer())?;
+        self.cx.unsaved.insert(ike);
+        Some(outer)
+    }
+
+    /// The addresses by which others can reach this host, the one to be preferred first. Tunnels that can move and go
+    /// from an address that is not among them move (RFC 4555); the peers of the others are told.
+    pub fn set_addresses(&mut self, now: Now, addresses: &[IpAddr]) {
+        let reachable = addresses.iter().copied().filter(|address| is_reachable(*address));
+        self.cx.addresses = reachable.take(MOST_OWN).collect();
+        let mobile = self.sas.values().filter(|sa| sa.mobility.is_some()).map(|sa| sa.id);
+        for id in mobile.collect::<Vec<_>>() {
+            self.with(now, id, |cx, sa| addresses::changed(cx, sa, now));
         }
-        moved
     }
 
     /// The data plane saw the first packet on a new inbound SA: the peer sends through it, so may we.
@@ -505,7 +519,7 @@ impl Endpoint {
     /// Half-open IKE SAs: id, peer, whether this host initiated.
     pub fn half_open(&self) -> Vec<(IkeSaId, IpAddr, bool)> {
         let open = self.sas.values().filter(|sa| is_half_open(sa));
-        open.map(|sa| (sa.id, sa.remote.ip(), sa.initiator)).collect()
+        open.map(|sa| (sa.id, sa.home.ip(), sa.initiator)).collect()
     }
 
     /// Whether this host has begun this IKE SA and has not sent its IKE_AUTH request: the peer cannot have it, and
@@ -538,7 +552,7 @@ impl Endpoint {
 
     /// Keys of all IKE SAs with one host, those of a handshake that is under way included: for whoever traces it.
     pub fn export_keys_with(&self, remote: IpAddr) -> Vec<ExportedKeys> {
-        let with = self.sas.values().filter(|sa| sa.remote.ip() == remote);
+        let with = self.sas.values().filter(|sa| sa.home.ip() == remote);
         with.filter_map(|sa| keys_of(sa)).collect()
     }
 
@@ -644,6 +658,15 @@ impl Endpoint {
             After::Supersede(id) => self.supersede(now, id),
         }
     }
+}
+
+/// Whether the peer of an IKE SA may be at an address.
+fn is_welcome(sa: &IkeSa, address: IpAddr, directory: &dyn Directory) -> bool {
+    let home = sa.home.ip();
+    let place = is_reachable(address) && address.is_ipv4() == home.is_ipv4();
+    address == home
+        || address == sa.remote.ip()
+        || (sa.mobility.is_some() && place && directory.may_move(home, address))
 }
 
 fn is_half_open(sa: &IkeSa) -> bool {

@@ -189,6 +189,9 @@ pub enum Misbehaviour {
     /// An exchange that does not belong in this state.
     #[error("exchange out of order")]
     OutOfOrder,
+    /// Another COOKIE2 than it was sent (RFC 4555 3.7).
+    #[error("COOKIE2 that was not sent")]
+    Cookie2,
     /// For an SPI that is not known.
     #[error("unknown IKE SPI")]
     UnknownSpi,

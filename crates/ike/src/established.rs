@@ -5,13 +5,12 @@ mod dispatch;
 pub(crate) use dispatch::*;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::Secret;
 use ipsec::Instant;
-use ipsec::sa::SaKey;
+use ipsec::sa::{Outer, SaKey};
 use wire::esp::Spi;
 use wire::identity::Identity;
 use wire::payload::Payload;
@@ -25,7 +24,7 @@ use crate::endpoint::Now;
 use crate::error::{EndReason, Failure};
 use crate::event::{ChildId, IkeInfo, IkeSaId};
 use crate::exchange::child::{self, Answer, Keying, Refusal, find_sa};
-use crate::exchange::{create_child, delete, followup, liveness, recovered, rekey};
+use crate::exchange::{addresses, create_child, delete, followup, liveness, recovered, rekey};
 use crate::ike_sa::{IkeSa, State};
 use crate::job::{Done, JobId};
 use crate::record::{Asks, Origin};
@@ -117,6 +116,12 @@ pub(crate) enum Task {
     DeleteIke(Option<NotifyType>),
     /// A sign of life is asked for.
     Probe,
+    /// The peer is told where the SAs go now.
+    Update,
+    /// The path that is tried is checked.
+    Check,
+    /// The peer is told where else this host is.
+    Addresses,
     /// This IKE SA is up at both ends: what it replaces is deleted.
     Supersede,
 }
@@ -143,6 +148,12 @@ pub(crate) enum Own {
     DeleteIke,
     /// INFORMATIONAL that asks for a sign of life, and when it did.
     Probe(Instant),
+    /// INFORMATIONAL with UPDATE_SA_ADDRESSES.
+    Update(addresses::Sent),
+    /// INFORMATIONAL that checks a path.
+    Check(addresses::Sent),
+    /// INFORMATIONAL with this host's additional addresses.
+    Addresses,
     /// Whatever it was, only its response is of interest: it frees the window.
     Forgotten(ExchangeType),
     /// The request of an earlier process.
@@ -255,6 +266,12 @@ impl Established {
         }
     }
 
+    /// Puts a task before all others, once.
+    pub(crate) fn push_first(&mut self, task: Task) {
+        self.queue.retain(|other| !other.same(&task));
+        self.queue.push_front(task);
+    }
+
     /// The peer deleted what this host does not know: it may be what a late response is about.
     pub(crate) fn note_deleted(&mut self, spi: Spi) {
         if self.creating() && self.deleted.len() < MAX_DELETED {
@@ -303,7 +320,12 @@ impl Established {
         match self.own.as_ref()? {
             Own::Create(_) | Own::Rekey(_) => Some(ExchangeType::CREATE_CHILD_SA),
             Own::Followup(chain) => chain.sent().then_some(ExchangeType::IKE_FOLLOWUP_KE),
-            Own::Delete(_) | Own::DeleteIke | Own::Probe(_) => Some(ExchangeType::INFORMATIONAL),
+            Own::Delete(_)
+            | Own::DeleteIke
+            | Own::Probe(_)
+            | Own::Update(_)
+            | Own::Check(_)
+            | Own::Addresses => Some(ExchangeType::INFORMATIONAL),
             Own::Forgotten(exchange) | Own::Recovered(Asks::Nothing(exchange)) => Some(*exchange),
             Own::Recovered(Asks::Child { exchange, .. }) => Some(*exchange),
             Own::Recovered(Asks::RekeyIke) => Some(ExchangeType::CREATE_CHILD_SA),
@@ -323,6 +345,7 @@ impl Established {
             Some(Own::Followup(_)) => "IKE_FOLLOWUP_KE",
             Some(Own::Delete(_) | Own::DeleteIke) => "INFORMATIONAL, delete",
             Some(Own::Probe(_)) => "INFORMATIONAL, liveness",
+            Some(Own::Update(_) | Own::Check(_)) => "INFORMATIONAL, move",
             _ => "INFORMATIONAL",
         }
     }
@@ -414,6 +437,9 @@ impl Task {
             (Self::NewChild(a), Self::NewChild(b)) => a.reqid == b.reqid,
             (Self::RekeyIke, Self::RekeyIke)
             | (Self::Probe, Self::Probe)
+            | (Self::Update, Self::Update)
+            | (Self::Check, Self::Check)
+            | (Self::Addresses, Self::Addresses)
             | (Self::Supersede, Self::Supersede) => true,
             _ => false,
         }

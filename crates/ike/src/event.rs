@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipsec::Instant;
-use ipsec::sa::{Mode, Reqid, Sa, SaKey};
+use ipsec::sa::{Mode, Outer, Reqid, Sa, SaKey};
 use wire::esp::Spi;
 use wire::identity::Identity;
 use wire::message::IkeSpi;
@@ -54,6 +54,8 @@ pub enum Event {
     InstallInbound {
         /// Whose.
         child: ChildId,
+        /// The peer.
+        remote: IpAddr,
         /// The SA.
         sa: Box<Sa>,
     },
@@ -61,6 +63,8 @@ pub enum Event {
     InstallOutbound {
         /// Whose.
         child: ChildId,
+        /// The peer.
+        remote: IpAddr,
         /// The SA.
         sa: Box<Sa>,
     },
@@ -105,14 +109,23 @@ pub enum Event {
         /// The peer.
         remote: IpAddr,
     },
-    /// The peer's address or port changed (a NAT mapping); its SAs must follow.
+    /// The address or port of an end changed (a NAT mapping, or MOBIKE); the SAs must follow.
     PeerMoved {
         /// Which IKE SA.
         id: IkeSaId,
-        /// Where it is now.
+        /// Where the peer is now.
         remote: SocketAddr,
-        /// Outbound and inbound SAs concerned.
+        /// Between which addresses the SAs go now.
+        outer: Outer,
+        /// Outbound and inbound SAs concerned, by the names that they have so far.
         sas: Vec<SaKey>,
+    },
+    /// The peer wanted its SAs to go where they may not.
+    MoveRefused {
+        /// Which IKE SA.
+        id: IkeSaId,
+        /// Where.
+        to: SocketAddr,
     },
     /// A sign of life: a fresh, verified message of the peer.
     Alive {
@@ -203,7 +216,7 @@ pub struct ChildInfo {
     pub id: ChildId,
     /// Its IKE SA.
     pub ike: IkeSaId,
-    /// The peer.
+    /// The peer, by the address that it was begun with; its packets may go elsewhere.
     pub remote: IpAddr,
     /// Policies that it serves.
     pub reqid: Reqid,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipsec::Instant;
+use ipsec::sa::Outer;
 use wire::message::{Flags, Header, IkeSpi, ParseError, SkFrame, encode_payloads};
 use wire::payload::{Notify, Payload};
 use wire::registry::{ExchangeType, NotifyType, PayloadType, ProtocolId};
@@ -16,11 +17,13 @@ use crate::endpoint::Now;
 use crate::error::{EndReason, Failure, Misbehaviour};
 use crate::established::{self, Established, Task};
 use crate::event::{Event, IkeSaId};
+use crate::exchange::child::encapsulation;
 use crate::exchange::init::HALF_OPEN;
 use crate::exchange::{auth, init, intermediate};
 use crate::fragment::{self, Fragment, Gather};
 use crate::job::{Done, JobId};
 use crate::keys::IkeKeys;
+use crate::mobility::{Mobility, Path};
 use crate::nat::NatState;
 use crate::negotiate::IkeSuite;
 use crate::sk::{self, SkCiphers, SkError};
@@ -47,6 +50,10 @@ pub(crate) struct IkeSa {
     pub(crate) nat: NatState,
     /// Child SAs go in UDP.
     pub(crate) encap: bool,
+    /// They would without a NAT as well.
+    pub(crate) udp: bool,
+    /// Both ends can move (RFC 4555).
+    pub(crate) mobility: Option<Box<Mobility>>,
     /// Its end is, or was, nobody's business any more: already reported, or never reported as up.
     pub(crate) silent: bool,
     pub(crate) window: Window,
@@ -116,6 +123,8 @@ pub(crate) struct Arrived<'a> {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) header: Header,
+    /// The peer may be where it comes from.
+    pub(crate) welcome: bool,
     /// The IKE message, without non-ESP marker.
     pub(crate) bytes: &'a [u8],
 }
@@ -127,6 +136,7 @@ struct ReplyTo {
     exchange: ExchangeType,
     local: SocketAddr,
     remote: SocketAddr,
+    welcome: bool,
 }
 
 /// Who an IKE SA is between, and by which SPIs.
@@ -152,6 +162,8 @@ impl IkeSa {
             spi_r: ends.spi_r,
             nat: NatState::default(),
             encap: false,
+            udp: false,
+            mobility: None,
             silent: false,
             window: Window::new(),
             fragmentation: false,
@@ -168,6 +180,17 @@ impl IkeSa {
     pub(crate) fn mark(&self) -> impl PartialEq + use<> {
         let life = self.up().map(|up| (up.live(), up.replaced()));
         (life, self.window.mark(), self.local, self.remote)
+    }
+
+    /// Between which addresses its child SAs go.
+    pub(crate) fn outer(&self) -> Outer {
+        let encap = self.encap.then(|| encapsulation(self.local, self.remote));
+        Outer { local: self.local.ip(), remote: self.remote.ip(), encap }
+    }
+
+    /// How the request in hand came, and whether the peer may be there.
+    pub(crate) fn asked_from(&self) -> Option<(Path, bool)> {
+        self.reply_to.map(|to| (Path { local: to.local, remote: to.remote }, to.welcome))
     }
 
     /// The SPI by which the peer's messages find this SA.
@@ -341,8 +364,9 @@ impl IkeSa {
     ) {
         let Some(message_id) = self.window.next_id() else { return };
         let messages = self.seal(cx, exchange, message_id, false, payloads);
+        let path = self.path();
         for bytes in &messages {
-            cx.transmit(self.local, self.remote, bytes);
+            cx.transmit(path.local, path.remote, bytes);
         }
         self.window.sent(now.at, messages, self.config.retransmit);
         self.arm_retransmit(cx);
@@ -413,11 +437,12 @@ impl IkeSa {
     pub(crate) fn retransmit(&mut self, cx: &mut Context, now: Now) {
         match self.window.due(now.at) {
             Due::Nothing => {}
-            Due::Resend { messages, attempt } => {
-                for bytes in messages {
-                    cx.transmit(self.local, self.remote, bytes);
+            Due::Resend { attempt, .. } => {
+                let path = self.detour(cx, attempt);
+                for bytes in self.window.pending() {
+                    cx.transmit(path.local, path.remote, bytes);
                 }
-                cx.event(Event::Retransmitted { id: self.id, remote: self.remote.ip(), attempt });
+                cx.event(Event::Retransmitted { id: self.id, remote: self.home.ip(), attempt });
             }
             Due::GiveUp { tries, elapsed } => {
                 let during = self.during();
@@ -470,7 +495,7 @@ impl IkeSa {
     /// Reports the end, once.
     pub(crate) fn report_down(&mut self, cx: &mut Context, reason: Failure) {
         if !std::mem::replace(&mut self.silent, true) {
-            cx.event(Event::IkeDown { id: self.id, remote: self.remote.ip(), reason });
+            cx.event(Event::IkeDown { id: self.id, remote: self.home.ip(), reason });
         }
     }
 

@@ -22,6 +22,7 @@ pub mod fragment;
 mod ike_sa;
 pub mod job;
 pub mod keys;
+pub mod mobility;
 pub mod multi_ke;
 pub mod narrow;
 pub mod nat;

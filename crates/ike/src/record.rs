@@ -12,7 +12,7 @@
 
 mod codec;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use codec::{DecodeError, VERSION};
 use crypto::Secret;
@@ -35,6 +35,7 @@ use crate::exchange::child::encapsulation;
 use crate::exchange::followup::Subject;
 use crate::ike_sa::IkeSa;
 use crate::keys::IkeKeys;
+use crate::mobility::{Mobility, Path};
 use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
@@ -58,6 +59,10 @@ pub struct SaRecord {
     pub nat: NatState,
     /// Child SAs go in UDP.
     pub encap: bool,
+    /// They would without a NAT as well.
+    pub udp: bool,
+    /// Of an IKE SA that can move (RFC 4555).
+    pub mobility: Option<KeptMobility>,
     /// Whether both ends gather fragments (RFC 7383).
     pub fragmentation: bool,
     /// What this host calls itself.
@@ -107,6 +112,21 @@ pub struct Origin {
     pub began: Instant,
     /// When both ends were authenticated here.
     pub since: Instant,
+}
+
+/// What an IKE SA that can move keeps of that. Its addresses are those of now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptMobility {
+    /// Further addresses of the peer.
+    pub theirs: Vec<IpAddr>,
+    /// A path that was being tried.
+    pub trial: Option<Path>,
+}
+
+impl KeptMobility {
+    fn of(mobility: &Mobility) -> Self {
+        Self { theirs: mobility.theirs.clone(), trial: mobility.trial.map(|trial| trial.path) }
+    }
 }
 
 /// A request without response.
@@ -263,6 +283,8 @@ impl SaRecord {
             remote: sa.remote,
             nat: sa.nat,
             encap: sa.encap,
+            udp: sa.udp,
+            mobility: sa.mobility.as_deref().map(KeptMobility::of),
             fragmentation: sa.fragmentation,
             local_id: up.local_id.clone(),
             remote_id: up.remote_id.clone(),
@@ -291,7 +313,8 @@ impl SaRecord {
         if self.since + config.ike_hard_lifetime <= now {
             return Err(RestoreError::Expired);
         }
-        if (self.local.ip(), self.remote.ip()) != (config.local, config.remote) {
+        let home = (self.local.ip(), self.remote.ip()) == (config.local, config.remote);
+        if !home && self.mobility.is_none() {
             return Err(RestoreError::Addresses);
         }
         let proven = !self.remote_id.is_null() || matches!(config.auth, Auth::Null);

@@ -139,6 +139,11 @@ impl Window {
         self.outstanding.as_ref().map(|request| request.id)
     }
 
+    /// The outstanding request, its fragments if several.
+    pub(crate) fn pending(&self) -> &[Vec<u8>] {
+        self.outstanding.as_ref().map_or(&[], |request| &request.messages)
+    }
+
     /// The id that the peer's next request must have.
     pub fn expected_in(&self) -> u32 {
         self.expected_in

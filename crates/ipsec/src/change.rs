@@ -1,8 +1,6 @@
 //! What is asked of a data plane: an ordered list of changes, each idempotent.
 
-use std::net::SocketAddr;
-
-use crate::sa::{Sa, SaKey};
+use crate::sa::{Outer, Sa, SaKey};
 use crate::spd::{Policy, PolicyKey};
 
 /// One change.
@@ -15,12 +13,12 @@ pub enum Change {
     AdoptSa(Box<Sa>),
     /// Take an SA away; absent is success.
     RemoveSa(SaKey),
-    /// The peer behind a NAT has a new address or port: outbound SAs to it, inbound from it.
+    /// An SA goes on between other addresses or ports, with its keys, counters and window. Its key may be another then.
     MoveSa {
         /// Which SA.
         key: SaKey,
-        /// The peer's new address and UDP port.
-        remote: SocketAddr,
+        /// Where it goes.
+        outer: Outer,
     },
     /// Install or replace a policy.
     PutPolicy(Policy),

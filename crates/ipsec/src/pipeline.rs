@@ -195,8 +195,8 @@ impl Pipeline {
             Change::RemoveSa(key) => {
                 writing(&self.sad).remove_key(*key);
             }
-            Change::MoveSa { key, remote } => {
-                writing(&self.sad).relocate(*key, *remote);
+            Change::MoveSa { key, outer } => {
+                writing(&self.sad).relocate(*key, *outer);
             }
             Change::PutPolicy(policy) => {
                 if !writing(&self.spd).put(*policy) {

@@ -48,6 +48,17 @@ pub struct Encap {
     pub remote_port: u16,
 }
 
+/// Between which addresses the packets of an SA pair go.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Outer {
+    /// This host's.
+    pub local: IpAddr,
+    /// The peer's.
+    pub remote: IpAddr,
+    /// In UDP, and between which ports.
+    pub encap: Option<Encap>,
+}
+
 /// When an SA must be replaced (soft) and when it must not be used any more (hard).
 ///
 /// `None` is no limit. Time limits count from installation.
@@ -104,6 +115,25 @@ impl Sa {
     /// What names it.
     pub fn key(&self) -> SaKey {
         SaKey { dst: self.dst, spi: self.spi }
+    }
+
+    /// Its packets go between other addresses from here on; so its key may be another. The selectors of transport mode
+    /// follow where they are the hosts' own addresses as seen from here.
+    pub fn relocate(&mut self, outer: Outer) {
+        let (src, dst) = match self.direction {
+            Direction::In => (outer.remote, outer.local),
+            Direction::Out => (outer.local, outer.remote),
+        };
+        let before = [(self.src, src), (self.dst, dst)];
+        (self.src, self.dst, self.encap) = (src, dst, outer.encap);
+        if self.mode == Mode::Transport {
+            for ts in self.local_ts.iter_mut().chain(&mut self.remote_ts) {
+                let own = before.iter().find(|(old, _)| ts.start == *old && ts.end == *old);
+                if let Some((_, new)) = own {
+                    (ts.start, ts.end) = (*new, *new);
+                }
+            }
+        }
     }
 }
 

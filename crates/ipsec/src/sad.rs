@@ -1,7 +1,7 @@
 //! The security association database (RFC 4301 4.4.2): which SA a packet belongs to, and what each has done.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use crate::esp::{MAX_IV, Shape};
 use crate::handover::LiveSa;
 use crate::pipeline::locked;
 use crate::replay::ReplayWindow;
-use crate::sa::{Direction, Limits, Mode, Reqid, Sa, SaKey};
+use crate::sa::{Direction, Limits, Mode, Outer, Reqid, Sa, SaKey};
 
 /// SAs that one host can hold, both directions together.
 pub const MAX_SAS: usize = 1 << 17;
@@ -152,25 +152,12 @@ impl Sad {
         }
     }
 
-    /// The peer behind this SA has a new address or port. An outbound SA has a new key after that.
-    pub fn relocate(&mut self, key: SaKey, remote: SocketAddr) -> bool {
+    /// An SA goes between other addresses or ports; it may have a new key after that.
+    pub fn relocate(&mut self, key: SaKey, outer: Outer) -> bool {
         let found = self.remove(Direction::In, key).or_else(|| self.remove(Direction::Out, key));
         let Some(old) = found else { return false };
         let mut sa = old.sa.clone();
-        let side = match sa.direction {
-            Direction::In => &mut sa.src,
-            Direction::Out => &mut sa.dst,
-        };
-        let before = std::mem::replace(side, remote.ip());
-        if let Some(encap) = &mut sa.encap {
-            encap.remote_port = remote.port();
-        }
-        if sa.mode == Mode::Transport {
-            // The selectors of transport mode are the hosts' own addresses as seen from here.
-            for ts in sa.remote_ts.iter_mut().filter(|ts| ts.start == before && ts.end == before) {
-                (ts.start, ts.end) = (remote.ip(), remote.ip());
-            }
-        }
+        sa.relocate(outer);
         self.insert(sa, old.live.clone());
         true
     }

@@ -14,7 +14,7 @@ use ipsec::dataplane::{Dataplane, DataplaneEvent};
 use ipsec::memory::{Memory, Violation};
 use ipsec::packet::{self, HeaderFields, proto};
 use ipsec::pipeline::{Emit, MAX_PEER_PACKETS, MAX_QUEUE_AGE, OuterInfo, Pipeline, Verdict};
-use ipsec::sa::{Direction, Limits, Mode, SaKey};
+use ipsec::sa::{Direction, Encap, Limits, Mode, Outer, SaKey};
 use ipsec::spd::{Action, Flow, Policy, PolicySelector};
 use ipsec::{Instant, Spi, checksum};
 
@@ -249,7 +249,9 @@ fn a_peer_that_moves_is_told_by_its_newest_packet_only() {
     assert_eq!(events(&two), [DataplaneEvent::Moved { key, remote }]);
     let out = SaKey { dst: setup.outer(1), spi: Spi(0x1001) };
     let back = SocketAddr::new(setup.outer(1), 61_000);
-    apply(&two, vec![Change::MoveSa { key: out, remote: back }]);
+    let encap = Some(Encap { local_port: 4500, remote_port: 61_000 });
+    let outer = Outer { local: setup.outer(2), remote: setup.outer(1), encap };
+    apply(&two, vec![Change::MoveSa { key: out, outer }]);
     let sent = send_one(&two, &setup.udp(2, 1, b"x"));
     assert!(matches!(sent, Emit::EspInUdp { remote, .. } if remote == back));
     assert_eq!(esp_of(&sent)[4..8], [0, 0, 0, 1], "the sequence goes on");

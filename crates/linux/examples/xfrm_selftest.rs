@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use ipsec::Instant;
 use ipsec::change::{Batch, Change, RefusalReason};
 use ipsec::dataplane::{Dataplane, DataplaneEvent, SaUsage};
-use ipsec::sa::{Direction, Encap, Limits, Mode, Reqid, Sa, SaKey};
+use ipsec::sa::{Direction, Encap, Limits, Mode, Outer, Reqid, Sa, SaKey};
 use ipsec::spd::{Action, Flow, Policy, PolicySelector};
 use linux::netns::Netns;
 use linux::raw::Ip;
@@ -558,13 +558,13 @@ fn moves() {
 
         // Seen from a the peer is elsewhere; b itself replaces its SAs.
         let ((a_out, a_in), (b_out, b_in)) = link.ends();
-        let remote = SocketAddr::new(elsewhere, 0);
+        let outer = Outer { local: link.a, remote: elsewhere, encap: None };
         let moved = Link { b: elsewhere, ..link.clone() };
         done(
             &mut rig.a,
             vec![
-                Change::MoveSa { key: a_in.key(), remote },
-                Change::MoveSa { key: a_out.key(), remote },
+                Change::MoveSa { key: a_in.key(), outer },
+                Change::MoveSa { key: a_out.key(), outer },
             ],
         );
         let (new_out, new_in) = moved.ends().1;
@@ -617,12 +617,11 @@ fn mapping() {
         *event == DataplaneEvent::Moved { key: a_in.key(), remote }
     });
     drop((a, b));
+    let encap = Some(Encap { local_port: 4500, remote_port: 61_000 });
+    let outer = Outer { local: link.a, remote: link.b, encap };
     done(
         &mut rig.a,
-        vec![
-            Change::MoveSa { key: a_in.key(), remote },
-            Change::MoveSa { key: a_out.key(), remote },
-        ],
+        vec![Change::MoveSa { key: a_in.key(), outer }, Change::MoveSa { key: a_out.key(), outer }],
     );
     assert_eq!(rig.echo(&link, 3), 3, "back to the new port");
     assert_eq!(usage(&mut rig.a, a_out.key()).unwrap().packets, 3);

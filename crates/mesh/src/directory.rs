@@ -33,6 +33,14 @@ impl Directory for View<'_> {
         self.fleet.config(address, self.salt, false)
     }
 
+    /// Whatever an address stands for in the fleet stays with whom it stands for: this host, a host that the manifest
+    /// names, one that there is a tunnel with.
+    fn may_move(&self, peer: IpAddr, to: IpAddr) -> bool {
+        let named = self.fleet.plan().known_peers().contains_key(&to);
+        let there = self.peers.get(to).is_some_and(|other| !other.ikes.is_empty());
+        to == peer || (to != self.fleet.local() && !named && !there)
+    }
+
     /// Named in the manifest, or proven to be who it is: an address that merely lies in a protected
     /// subnet can be forged by anybody.
     fn is_known(&self, remote: IpAddr) -> bool {

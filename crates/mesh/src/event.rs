@@ -84,7 +84,7 @@ pub enum Kind {
     UniqueReplace,
     /// A peer proved that it started anew.
     InitialContact,
-    /// A peer has another address or port behind its NAT.
+    /// A tunnel goes between other addresses or ports: a NAT's mapping, or MOBIKE.
     IkeUpdate,
     /// The data plane refused an SA.
     InstallChildSaFailed,

@@ -128,6 +128,7 @@ impl Fleet {
             child: Arc::new(self.child(peer.esp_proposals.proposals, &times)),
             force_encap: manifest.force_udp_encapsulation,
             prefer_encap: self.loaded.prefer_encap,
+            mobike: manifest.mobike,
             dpd_delay: dpd.map(|delay| times.about(delay)),
             ike_rekey_after: times.rekey_after(ike),
             ike_hard_lifetime: hard(ike),

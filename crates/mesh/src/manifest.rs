@@ -136,6 +136,8 @@ pub struct Manifest {
     pub dpddelay: Duration,
     /// ESP in UDP even without a NAT.
     pub force_udp_encapsulation: bool,
+    /// Tunnels may move between addresses (RFC 4555); of no effect in transport mode.
+    pub mobike: bool,
     /// How long the start may take.
     pub prestart_timeout: Duration,
     /// How long the stop may take.

@@ -12,6 +12,7 @@ mod enforce;
 mod hearing;
 mod ike_events;
 mod manifest_change;
+mod moves;
 mod radius;
 mod reminders;
 mod shown;
@@ -85,6 +86,8 @@ pub enum Input {
     Kernel(DataplaneEvent),
     /// A job is done.
     JobDone(JobId, Done),
+    /// The addresses by which others can reach this host, the one to be preferred first: given where tunnels may move.
+    Addresses(Vec<IpAddr>),
     /// Time passed: the last `Sleep` is over.
     Tick,
 }
@@ -233,6 +236,7 @@ impl Mesh {
             Input::Snapshot(snapshot) => self.on_snapshot(now, &snapshot),
             Input::Kernel(event) => self.on_kernel(now, event),
             Input::JobDone(id, done) => self.on_job_done(now, id, done),
+            Input::Addresses(own) => self.endpoint.set_addresses(now, &own),
             Input::Tick => {}
         }
         self.run(now);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ike::ChildId;
 use ipsec::change::Change;
 use ipsec::dataplane::Snapshot;
-use ipsec::sa::{Direction, Sa, SaKey};
+use ipsec::sa::{Direction, Outer, Sa, SaKey};
 use ipsec::spd::{Policy, PolicyKey};
 use serde::Serialize;
 
@@ -170,6 +170,25 @@ impl Reconciler {
         }
         self.removed_since_look.insert(key);
         Change::RemoveSa(key)
+    }
+
+    /// An SA goes between other addresses; gives its name from here on.
+    pub fn move_sa(&mut self, key: SaKey, outer: Outer) -> Option<SaKey> {
+        let mut desired = self.sas.remove(&key)?;
+        let Owner { peer, direction, .. } = desired.owner;
+        let dst = if direction == Direction::In { outer.local } else { outer.remote };
+        let new = SaKey { dst, ..key };
+        desired.since_look = self.look;
+        if let Some(sa) = &mut desired.sa {
+            sa.relocate(outer);
+        }
+        self.sas.insert(new, desired);
+        self.removed_since_look.insert(key);
+        self.removed_since_look.remove(&new);
+        if self.newest.get(&peer) == Some(&key) {
+            self.newest.insert(peer, new);
+        }
+        Some(new)
     }
 
     /// Whose an SA is.

@@ -80,6 +80,8 @@ pub enum Given {
     Kernel(DataplaneEvent),
     /// A job is done; if it was a signature, this one.
     JobDone(JobId, Option<Vec<u8>>),
+    /// This host's addresses.
+    Addresses(Vec<IpAddr>),
     /// Time passed.
     Tick,
     /// A command.
@@ -126,6 +128,7 @@ impl Given {
                 Self::JobDone(*id, Some(signature.clone()))
             }
             Input::JobDone(id, _) => Self::JobDone(*id, None),
+            Input::Addresses(own) => Self::Addresses(own.clone()),
             Input::Tick => Self::Tick,
         })
     }
@@ -238,6 +241,10 @@ fn put_given(out: &mut Vec<u8>, given: &Given) {
             put_option(out, signature.as_ref(), |out, bytes| put_bytes(out, bytes));
         }
         Given::Tick => out.put_u8(8),
+        Given::Addresses(own) => {
+            out.put_u8(10);
+            put_many(out, own.iter(), |out, address| put_ip(out, *address));
+        }
         Given::Command(command) => {
             out.put_u8(9);
             put_command(out, command);
@@ -264,6 +271,7 @@ fn given(r: &mut Reader<'_>) -> Kept<Given> {
         6 => Given::Kernel(event(r)?),
         7 => Given::JobDone(JobId(r.u64()?), option(r, |r| Ok(bytes(r)?.to_vec()))?),
         8 => Given::Tick,
+        10 => Given::Addresses(many(r, MOST, ip)?),
         9 => Given::Command(command(r)?),
         _ => return Err(KeptError::Value("kind of input")),
     })

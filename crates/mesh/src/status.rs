@@ -251,6 +251,10 @@ pub struct IkeSaStatus {
     pub suite: String,
     /// Whom the peer proved to be.
     pub remote_id: String,
+    /// This host's address and port; of a tunnel that has moved, not those of the manifest.
+    pub local: String,
+    /// The peer's.
+    pub remote: String,
 }
 
 /// A child SA.

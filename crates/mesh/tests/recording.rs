@@ -99,6 +99,7 @@ fn steps() -> Vec<Step> {
         Given::Snapshot(snapshot),
         Given::JobDone(JobId(1), Some(vec![9])),
         Given::JobDone(JobId(2), None),
+        Given::Addresses(vec![v4, [10, 9, 8, 7].into()]),
         Given::Tick,
     ];
     all.extend(events.map(Given::Kernel));

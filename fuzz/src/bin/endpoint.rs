@@ -37,6 +37,10 @@ impl Directory for Open {
     fn is_known(&self, remote: IpAddr) -> bool {
         HOSTS.contains(&remote)
     }
+
+    fn may_move(&self, _: IpAddr, to: IpAddr) -> bool {
+        !HOSTS.contains(&to)
+    }
 }
 
 struct Pair {
@@ -46,11 +50,15 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(hybrid: bool) -> Self {
+    fn new(hybrid: bool, mobile: bool) -> Self {
         let host = |n: usize| {
             let mut config = config(HOSTS[n], HOSTS[1 - n]);
             if hybrid {
                 several_key_exchanges(&mut config);
+            }
+            if mobile {
+                let child = ChildConfig { mode: Mode::Tunnel, ..(*config.child).clone() };
+                config.child = Arc::new(child);
             }
             (Endpoint::new(LIMITS, Arc::new(Toy), [n as u8; 32]), Open(Arc::new(config)))
         };
@@ -105,7 +113,7 @@ impl Pair {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((phase, mut rest)) = bytes.split_first() else { return };
-    let mut pair = Pair::new(phase & 0x80 != 0);
+    let mut pair = Pair::new(phase & 0x80 != 0, phase & 0x40 != 0);
     let (now, config) = (pair.at(), pair.hosts[0].1.0.clone());
     pair.hosts[0].0.initiate(now, config);
     pair.drain(0);
@@ -167,6 +175,11 @@ fn command(pair: &mut Pair, n: usize, detail: u8) {
     let (endpoint, directory) = &mut pair.hosts[n];
     let ike = endpoint.ike_sas().first().map(|i| i.id);
     let child = endpoint.children().first().map(|c| c.id);
+    if detail & 0x80 != 0 {
+        let own = [HOSTS[n], IpAddr::V4(Ipv4Addr::new(192, 0, 2, detail))];
+        endpoint.set_addresses(now, &own[usize::from(detail & 1)..]);
+        return pair.drain(n);
+    }
     let _ = match (detail % 7, ike, child) {
         (0, Some(ike), _) => endpoint.rekey_ike(now, ike),
         (1, _, Some(child)) => endpoint.rekey_child(now, child),
@@ -222,7 +235,9 @@ fn sealed(pair: &mut Pair, n: usize, kind: u8, detail: u8, body: &[u8]) -> Optio
         plain = rest;
     }
     let bytes = sk::seal_bytes(&header, PayloadType(*first), fragment, plain, &*ciphers.out, 1 << 40);
-    let datagram = Datagram { local: (HOSTS[n], 500).into(), remote: (HOSTS[1 - n], 500).into(), bytes };
+    // A word of the peer may come from elsewhere.
+    let from = if kind >> 1 & 7 == 5 { IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99)) } else { HOSTS[1 - n] };
+    let datagram = Datagram { local: (HOSTS[n], 500).into(), remote: (from, 500).into(), bytes };
     pair.deliver(n, datagram);
     Some(())
 }
@@ -259,6 +274,7 @@ fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
         ike_proposals: vec![parse_ike("aes128-sha256-ecp256").unwrap()],
         child: Arc::new(child),
         force_encap: false,
+        mobike: true,
         prefer_encap: true,
         dpd_delay: Some(Duration::from_secs(20)),
         ike_rekey_after: Duration::from_secs(300),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::established::{Own, REPLACED};
+use crate::mobility::{Mobility, Trial};
 use crate::record::{COUNTER_LEAP, Outstanding, RestoreError, SaRecord};
 use crate::window::Window;
 
@@ -36,7 +37,7 @@ impl Endpoint {
         config: Arc<PeerConfig>,
     ) -> Result<Restored, RestoreError> {
         record.check(now.at, &config)?;
-        let of_peer = self.cx.peers.get(&record.remote.ip()).map_or(0, BTreeSet::len);
+        let of_peer = self.cx.peers.get(&config.remote).map_or(0, BTreeSet::len);
         if self.sas.len() >= self.limits.max_ike_sas || of_peer >= MAX_SAS_PER_PEER {
             return Err(RestoreError::Full);
         }
@@ -62,12 +63,15 @@ impl Endpoint {
         } else {
             up.arm(&mut self.cx, &sa);
         }
+        if sa.mobility.is_some() && !record.replaced {
+            resume_move(&sa, &mut up, record.outstanding.is_some());
+        }
         match record.outstanding {
             Some(sent) => send_again(&mut self.cx, &sa, &mut up, sent),
             None if record.replaced => {}
             None => up.retry(&mut self.cx, &sa, now, Task::Probe),
         }
-        let ends = (sa.local.ip(), sa.remote.ip());
+        let ends = (sa.local.ip(), sa.remote.ip(), sa.home.ip());
         let config = sa.config.child.clone();
         sa.state = State::Up(Box::new(up));
         self.insert(Box::new(sa));
@@ -98,7 +102,13 @@ fn revive(
     };
     let schedule = config.retransmit;
     let mut sa = IkeSa::new(id, config, ends, State::Gone);
-    (sa.nat, sa.encap) = (record.nat, record.encap);
+    (sa.nat, sa.encap, sa.udp) = (record.nat, record.encap, record.udp);
+    if let Some(kept) = &record.mobility {
+        sa.home.set_ip(sa.config.remote);
+        let trial = kept.trial.map(|path| Trial { path, nat: None, sends: 0 });
+        let theirs = kept.theirs.clone();
+        sa.mobility = Some(Box::new(Mobility { theirs, trial, ..Mobility::default() }));
+    }
     sa.fragmentation = record.fragmentation;
     let keys = record.keys.clone();
     sa.secure(cx, record.suite, keys).map_err(|e| RestoreError::Keys(e.to_string()))?;
@@ -113,6 +123,16 @@ fn revive(
         schedule,
     );
     Ok(sa)
+}
+
+/// A move whose exchange the last process did not finish is gone on with; said twice it does no harm.
+fn resume_move(sa: &IkeSa, up: &mut Established, outstanding: bool) {
+    let trial = sa.mobility.as_ref().is_some_and(|m| m.trial.is_some());
+    match up.decides(sa) {
+        true if outstanding || trial => up.push(Task::Update),
+        false if trial => up.push(Task::Check),
+        _ => {}
+    }
 }
 
 fn send_again(cx: &mut Context, sa: &IkeSa, up: &mut Established, sent: Outstanding) {

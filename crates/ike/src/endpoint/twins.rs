@@ -11,7 +11,7 @@ impl Endpoint {
         let mut tasks = Vec::new();
         let mut addresses = None;
         self.with_one(old, |_, sa| {
-            addresses = Some((sa.local, sa.remote));
+            addresses = Some((sa.local, sa.remote, sa.nat, sa.encap, sa.mobility.clone()));
             if let State::Up(up) = &mut sa.state {
                 tasks = up.take_tasks();
             }
@@ -20,8 +20,12 @@ impl Endpoint {
             child_sa::hand_over(&mut self.cx, child, new);
         }
         self.with_one(new, |cx, sa| {
-            if let Some((local, remote)) = addresses {
-                (sa.local, sa.remote) = (local, remote);
+            if let Some((local, remote, nat, encap, mobility)) = addresses {
+                (sa.local, sa.remote, sa.nat, sa.encap) = (local, remote, nat, encap);
+                // What the peer has said to the successor already is newer.
+                if sa.mobility.as_ref().is_none_or(|m| m.trial.is_none()) {
+                    sa.mobility = mobility;
+                }
             }
             sa.silent = false;
             sa.inherit(cx, now, old, tasks);
@@ -34,7 +38,7 @@ impl Endpoint {
     /// An IKE SA is up: INITIAL_CONTACT voids what the peer had before (RFC 7296 2.4); of two that were
     /// initiated at once, one goes. That the peer had lost such a one it could not mean: it was not there yet.
     pub(super) fn established(&mut self, now: Now, id: IkeSaId, peer_contact: bool) {
-        let Some(remote) = self.sas.get(&id).map(|sa| sa.remote.ip()) else { return };
+        let Some(remote) = self.sas.get(&id).map(|sa| sa.home.ip()) else { return };
         for twin in self.twins(id) {
             let settled = self.settle_twins(now, id, twin);
             if peer_contact && !settled {
@@ -56,8 +60,7 @@ impl Endpoint {
             other.id != id
                 && (o.live() || o.redundant)
                 && o.life == Life::Live
-                && other.local.ip() == sa.local.ip()
-                && other.remote.ip() == sa.remote.ip()
+                && homes(other) == homes(sa)
                 && (&o.local_id, &o.remote_id) == (&up.local_id, &up.remote_id)
         };
         let ids = self.cx.peers.get(&sa.home.ip()).into_iter().flatten();
@@ -78,7 +81,7 @@ impl Endpoint {
         let older = |sa: &&IkeSa| {
             let since = |up: &Established| up.origin.as_ref().map_or(up.since, |o| o.since);
             sa.id != id
-                && (sa.local.ip(), sa.remote.ip()) == (new.local.ip(), new.remote.ip())
+                && homes(sa) == homes(new)
                 && sa.up().is_some_and(|up| up.life == Life::Live && since(up) <= began)
         };
         let ids = self.cx.peers.get(&new.home.ip()).into_iter().flatten();
@@ -164,4 +167,9 @@ impl Endpoint {
         };
         self.twins(id).iter().any(confirmed)
     }
+}
+
+/// The addresses that two hosts know each other by; their packets may go between others.
+fn homes(sa: &IkeSa) -> (IpAddr, IpAddr) {
+    (sa.config.local, sa.home.ip())
 }

@@ -59,7 +59,10 @@ pub(crate) fn response(
         Some(Own::Followup(chain)) => chain.response(&mut up, cx, sa, now, &payloads),
         Some(Own::Delete(sent)) => sent.response(cx, now),
         Some(Own::DeleteIke) => Flow::End(Failure::Ended(EndReason::Deleted)),
+        Some(Own::Update(sent)) => sent.updated(&mut up, cx, sa, now, &payloads),
+        Some(Own::Check(sent)) => sent.checked(cx, sa, now, &payloads),
         Some(Own::Probe(asked)) => {
+            addresses::probed(&mut up, sa, &payloads);
             liveness::answered(&mut up, cx, sa, asked, &payloads);
             Flow::Stay
         }
@@ -161,6 +164,9 @@ fn begin(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now, task:
         Task::UnknownSpi(spi) => delete::start_spi(up, cx, sa, now, spi, true),
         Task::DeleteIke(notify) => delete::start_ike(up, cx, sa, now, notify),
         Task::Probe => liveness::start(up, cx, sa, now),
+        Task::Update => addresses::start_update(up, cx, sa, now),
+        Task::Check => addresses::start_check(up, cx, sa, now),
+        Task::Addresses => addresses::start_addresses(up, cx, sa, now),
         // Without one of its own it cannot stand in for what carries packets.
         Task::Supersede if cx.children.of(sa.id).is_empty() => {}
         Task::Supersede => cx.after.push_back(After::Supersede(sa.id)),
@@ -249,16 +255,25 @@ pub(crate) fn child_goes(cx: &mut Context, now: Now, child: ChildId, reason: &Fa
     }
 }
 
-/// The peer is at another address: names of the SAs under their old names, and the table under the new.
-pub(crate) fn move_children(cx: &mut Context, ike: IkeSaId, remote: IpAddr) -> Vec<SaKey> {
+/// The child SAs go where their IKE SA does: the old names of their SAs, and where they are now.
+pub(crate) fn move_children(cx: &mut Context, sa: &IkeSa) -> (Vec<SaKey>, Outer) {
+    let outer = sa.outer();
     let mut keys = Vec::new();
-    for id in cx.children.of(ike) {
+    for id in cx.children.of(sa.id) {
         if let Some(child) = cx.children.get_mut(id) {
             keys.extend([child.inbound_key(), child.outbound_key()]);
-            child.remote = remote;
+            child.relocate(outer);
         }
     }
-    keys
+    (keys, outer)
+}
+
+/// This host is behind a NAT, or is not any more.
+pub(crate) fn keep_mapping(cx: &mut Context, sa: &IkeSa, now: Now) {
+    match sa.nat.local_behind {
+        true => cx.timers.set(sa.id, Timer::Keepalive, now.at + sa.config.keepalive),
+        false => cx.timers.cancel(sa.id, Timer::Keepalive),
+    }
 }
 
 /// Installs what is answered: the inbound SA now, the outbound one once the peer is seen to be ready.
@@ -273,7 +288,7 @@ pub(crate) fn install_answer(
     let pair = child::pair(cx, sa, &answer.agreed, keying).map_err(refuse)?;
     let (sa_payload, tail) = (answer.sa_payload(), answer.tail());
     let wait = if answer.agreed.replaces.is_some() { OUTBOUND_REKEYED } else { OUTBOUND_NEW };
-    let child = child_sa::install(cx, now.at, sa.id, answer.agreed, pair)
+    let child = child_sa::install(cx, now.at, (sa.id, sa.home.ip()), answer.agreed, pair)
         .ok_or_else(|| refuse(Failure::Local("an SPI was taken meanwhile".into())))?;
     cx.timers.set(sa.id, Timer::Outbound(child), now.at + wait);
     Ok(Answered { child, sa_payload, tail })

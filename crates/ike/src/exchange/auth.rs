@@ -17,10 +17,12 @@ use crate::endpoint::Now;
 use crate::error::{AuthError, EndReason, Failure, Misbehaviour};
 use crate::established::{self, Established, Task};
 use crate::event::{Event, KeyId};
+use crate::exchange::addresses;
 use crate::exchange::child::{self, Answer, Keying, Offer, find_sa};
 use crate::exchange::proof::{Claim, Own, Whose, certificates, check, find_auth, find_id, prove};
 use crate::ike_sa::{IkeSa, State, error_notify, find_error, find_notify};
 use crate::job::{Done, JobId};
+use crate::mobility;
 use crate::negotiate::ChildExchange;
 use crate::ppk::{self, PpkKeys};
 use crate::record::Origin;
@@ -216,6 +218,7 @@ fn send(
     if initial_contact {
         payloads.push(error_notify(NotifyType::INITIAL_CONTACT));
     }
+    payloads.extend(addresses::announce(cx, sa));
     payloads.push(Payload::Notify(AuthMethods::accepted(&sa.config.auth).notify()));
     payloads.extend(crash::payload(cx, sa));
     if let Some(offer) = &offer {
@@ -311,6 +314,7 @@ impl Sent {
         payloads: &[Payload],
     ) -> State {
         let Self { handshake, local_id, offer } = *self;
+        addresses::agree(cx, sa, payloads);
         let mut up = establish(cx, sa, now, local_id, remote_id, &handshake);
         up.token = crash::find(payloads);
         let Some(offer) = offer else {
@@ -329,7 +333,7 @@ impl Sent {
         let keying = Keying { ni: &handshake.ni, nr: &handshake.nr, shared: &[], initiated: true };
         let installed = answer.and_then(|agreed| {
             let pair = child::pair(cx, sa, &agreed, keying)?;
-            Ok(child_sa::install(cx, now.at, sa.id, agreed, pair))
+            Ok(child_sa::install(cx, now.at, (sa.id, sa.home.ip()), agreed, pair))
         });
         match installed {
             Ok(Some(child)) => {
@@ -558,6 +562,10 @@ fn accept(
     proof: AuthPayload,
     payloads: &[Payload],
 ) -> State {
+    if sa.asked_from().is_some_and(|(path, _)| mobility::is_translated(payloads, path)) {
+        sa.respond(cx, vec![error_notify(NotifyType::UNEXPECTED_NAT_DETECTED)]);
+        return sa.end(cx, now, Failure::Local("the peer allows no NAT, and there is one".into()));
+    }
     let mut reply = vec![Payload::IdR(ids.local_id.clone())];
     if let Auth::Certificate(credentials) = &sa.config.auth {
         reply.extend(certificates(credentials));
@@ -567,6 +575,10 @@ fn accept(
         reply.push(error_notify(NotifyType::PPK_IDENTITY));
     }
     reply.extend(crash::payload(cx, sa));
+    addresses::agree(cx, sa, payloads);
+    if sa.mobility.is_some() {
+        reply.extend(addresses::announce(cx, sa));
+    }
     cx.timers.cancel(sa.id, crate::timer::Timer::HalfOpen);
     let mut up = establish(cx, sa, now, ids.local_id, ids.remote_id, &handshake);
     up.confirmed = false;

@@ -420,7 +420,9 @@ fn finish(
         Ok(pair) => pair,
         Err(reason) => return failed(cx, sa, now, plan.replaces(), reason),
     };
-    let Some(new) = child_sa::install(cx, now.at, up.heir(sa), agreed, pair) else { return };
+    let Some(new) = child_sa::install(cx, now.at, (up.heir(sa), sa.home.ip()), agreed, pair) else {
+        return;
+    };
     let Some(old) = plan.replaces() else {
         child_sa::complete(cx, new);
         return up.push(Task::Probe);

@@ -13,7 +13,7 @@ use crate::error::{EndReason, Failure};
 use crate::established::{self, Established, Flow, Life, Own};
 use crate::event::ChildId;
 use crate::exchange::child::delete_esp;
-use crate::exchange::{liveness, rekey};
+use crate::exchange::{addresses, liveness, rekey};
 use crate::ike_sa::{IkeSa, error_notify, find_notify, plain_notify};
 
 /// This host's Delete of a child SA.
@@ -145,6 +145,7 @@ pub(crate) fn informational(
     }
     let mut reply = if gone.is_empty() { Vec::new() } else { vec![delete_esp(gone)] };
     reply.extend(liveness::reply(cx, sa, payloads));
+    reply.extend(addresses::request(up, cx, sa, now, payloads));
     sa.respond(cx, reply);
     Flow::Stay
 }

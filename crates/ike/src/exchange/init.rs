@@ -26,6 +26,7 @@ use crate::ike_sa::{
 };
 use crate::job::{Done, JobId, KeyShare, Work};
 use crate::keys;
+use crate::mobility;
 use crate::multi_ke;
 use crate::nat;
 use crate::negotiate::{self, Chosen, IkeSuite};
@@ -355,9 +356,11 @@ impl Sent {
         sa.fragmentation = fragmentation(&sa.config, &answer.payloads);
         if let Some(nat) = natt {
             sa.nat = nat;
-            sa.encap = nat.any() || encap::wanted(&sa.config, &answer.payloads);
+            sa.udp = encap::wanted(&sa.config, &answer.payloads);
+            sa.encap = nat.any() || sa.udp;
         }
-        if sa.encap {
+        // Whoever may move goes to that port at once, NAT or not (RFC 4555 3.3).
+        if sa.encap || (natt.is_some() && mobility::wanted(&sa.config)) {
             sa.local.set_port(NATT_PORT);
             sa.remote.set_port(NATT_PORT);
         }

@@ -18,6 +18,7 @@ use crate::endpoint::Now;
 use crate::error::{EndReason, Failure};
 use crate::established::{Established, Own, Task};
 use crate::event::{ChildId, Event};
+use crate::exchange::addresses;
 use crate::ike_sa::{IkeSa, find_notify};
 use crate::timer::Timer;
 
@@ -52,7 +53,8 @@ impl Pace {
 pub(crate) fn start(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now) {
     let held = up.peer_tells.then(|| held(cx, sa));
     let token = if std::mem::take(&mut up.token_due) { crash::payload(cx, sa) } else { None };
-    let payloads: Vec<_> = held.into_iter().chain(token).collect();
+    let mut payloads: Vec<_> = held.into_iter().chain(token).collect();
+    payloads.extend(addresses::with_probe(up, cx, sa));
     sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &payloads);
     up.own = Some(Own::Probe(now.at));
 }

@@ -1,5 +1,6 @@
 //! One file an exchange, both roles in each.
 
+pub(crate) mod addresses;
 pub(crate) mod auth;
 pub(crate) mod child;
 pub(crate) mod create_child;

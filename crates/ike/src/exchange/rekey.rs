@@ -523,7 +523,8 @@ fn spawn(
     .map_err(|e| Failure::Local(e.to_string()))?;
     let mut sa = IkeSa::new(new.id, old.config.clone(), new.ends, State::Gone);
     sa.nat = old.nat;
-    sa.encap = old.encap;
+    (sa.encap, sa.udp) = (old.encap, old.udp);
+    (sa.home, sa.mobility) = (old.home, old.mobility.clone());
     sa.fragmentation = old.fragmentation;
     // Not reported before it inherits; then its end is.
     sa.silent = true;

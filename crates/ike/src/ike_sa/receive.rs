@@ -65,6 +65,7 @@ impl IkeSa {
             exchange: header.exchange,
             local: arrived.local,
             remote: arrived.remote,
+            welcome: arrived.welcome,
         });
         self.follow(cx, arrived);
         match opened {
@@ -152,6 +153,8 @@ impl IkeSa {
         };
         cx.timers.cancel(self.id, Timer::Retransmit);
         self.follow(cx, arrived);
+        let path = Path { local: arrived.local, remote: arrived.remote };
+        self.reached_by(cx, now, path, arrived.welcome);
         if let State::Up(up) = &mut self.state {
             up.last_alive = now.at;
             cx.event(Event::Alive { id: self.id, rtt: answered.rtt });
@@ -324,9 +327,15 @@ impl IkeSa {
         Err(Misbehaviour::Malformed)
     }
 
+    /// Whether the peer is followed to another port without a word of it.
+    fn follows_mappings(&self) -> bool {
+        self.nat.remote_behind && !self.nat.local_behind && self.mobility.is_none()
+    }
+
     /// A verified, fresh message says where the peer is (RFC 7296 2.23): its port floats to 4500
     /// while the SA is half-open; later it is followed only if the peer is behind a NAT and this host is not.
-    /// Never to another address: that may be another peer's, whose packets would then go through these SAs.
+    /// Never to another address: that may be another peer's, whose packets would then go through these SAs. Where
+    /// MOBIKE is in use, the peer says so if it moved (RFC 4555 3.8).
     fn follow(&mut self, cx: &mut Context, arrived: Arrived<'_>) {
         if self.remote == arrived.remote && self.local == arrived.local {
             return;
@@ -338,10 +347,10 @@ impl IkeSa {
         if half_open {
             self.local = arrived.local;
             self.remote = arrived.remote;
-        } else if self.nat.remote_behind && !self.nat.local_behind && self.local == arrived.local {
+        } else if self.follows_mappings() && self.local == arrived.local {
             self.remote = arrived.remote;
-            let sas = established::move_children(cx, self.id, arrived.remote.ip());
-            cx.event(Event::PeerMoved { id: self.id, remote: arrived.remote, sas });
+            let (sas, outer) = established::move_children(cx, self);
+            cx.event(Event::PeerMoved { id: self.id, remote: arrived.remote, outer, sas });
         }
     }
 }

@@ -10,19 +10,20 @@ use wire::bytes::{Put, Reader};
 use wire::esp::Spi;
 use wire::identity::Identity;
 use wire::kept::{
-    Kept, KeptError, bytes, end, flag, list, option, put_bytes, put_end, put_list, put_option,
-    put_selector, selector,
+    Kept, KeptError, bytes, end, flag, ip, list, option, put_bytes, put_end, put_ip, put_list,
+    put_option, put_selector, selector,
 };
 use wire::registry::{Encr, ExchangeType, Integ, Ke, Prf};
 
-use super::{Asks, ChildRecord, CipherSpec, IkeSpi, Origin, Outstanding, SaRecord};
+use super::{Asks, ChildRecord, CipherSpec, IkeSpi, KeptMobility, Origin, Outstanding, SaRecord};
 use crate::keys::IkeKeys;
+use crate::mobility::Path;
 use crate::multi_ke::Additional;
 use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,8 +106,10 @@ fn put_names(out: &mut Vec<u8>, sa: &SaRecord) {
         sa.encap,
         sa.fragmentation,
         sa.replaced,
+        sa.udp,
     ];
     out.extend(flags.map(u8::from));
+    put_option(out, sa.mobility.as_ref(), put_mobility);
     put_bytes(out, &sa.local_id.to_body());
     put_bytes(out, &sa.remote_id.to_body());
     put_option(out, sa.token.as_ref(), |out, token| put_bytes(out, token.expose()));
@@ -116,11 +119,12 @@ fn put_names(out: &mut Vec<u8>, sa: &SaRecord) {
 fn names(r: &mut Reader<'_>) -> Kept<SaRecord> {
     let (spi_i, spi_r) = (IkeSpi(r.u64()?), IkeSpi(r.u64()?));
     let (local, remote) = (end(r)?, end(r)?);
-    let mut flags = [false; 6];
+    let mut flags = [false; 7];
     for bit in &mut flags {
         *bit = flag(r)?;
     }
-    let [initiator, local_behind, remote_behind, encap, fragmentation, replaced] = flags;
+    let [initiator, local_behind, remote_behind, encap, fragmentation, replaced, udp] = flags;
+    let mobility = option(r, mobility)?;
     let empty = CipherSpec { encr: Encr(0), key_bits: 0, integ: Integ(0) };
     Ok(SaRecord {
         spi_i,
@@ -130,6 +134,8 @@ fn names(r: &mut Reader<'_>) -> Kept<SaRecord> {
         remote,
         nat: NatState { local_behind, remote_behind },
         encap,
+        udp,
+        mobility,
         fragmentation,
         local_id: Identity::from_body(bytes(r)?)?,
         remote_id: Identity::from_body(bytes(r)?)?,
@@ -148,6 +154,20 @@ fn names(r: &mut Reader<'_>) -> Kept<SaRecord> {
         origin: None,
         children: Vec::new(),
     })
+}
+
+fn put_mobility(out: &mut Vec<u8>, kept: &KeptMobility) {
+    put_list(out, &kept.theirs, |out, address| put_ip(out, *address));
+    put_option(out, kept.trial.as_ref(), |out, path| {
+        put_end(out, path.local);
+        put_end(out, path.remote);
+    });
+}
+
+fn mobility(r: &mut Reader<'_>) -> Kept<KeptMobility> {
+    let theirs = list(r, ip)?;
+    let trial = option(r, |r| Ok(Path { local: end(r)?, remote: end(r)? }))?;
+    Ok(KeptMobility { theirs, trial })
 }
 
 fn no_keys() -> IkeKeys {

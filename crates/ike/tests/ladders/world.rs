@@ -49,6 +49,8 @@ pub struct Dir {
     pub config: Arc<PeerConfig>,
     pub known: bool,
     pub settled: bool,
+    /// Addresses of others.
+    pub taken: Vec<IpAddr>,
 }
 
 impl Directory for Dir {
@@ -63,6 +65,10 @@ impl Directory for Dir {
 
     fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    fn may_move(&self, _: IpAddr, to: IpAddr) -> bool {
+        !self.taken.contains(&to)
     }
 }
 
@@ -160,7 +166,12 @@ impl World {
                 provider.clone(),
                 [seed.wrapping_mul(2).wrapping_add(n); 32],
             ),
-            directory: Dir { config: Arc::new(config), known: true, settled: true },
+            directory: Dir {
+                config: Arc::new(config),
+                known: true,
+                settled: true,
+                taken: Vec::new(),
+            },
             events: Vec::new(),
             journal: BTreeMap::new(),
             inbound: BTreeMap::new(),
@@ -454,6 +465,18 @@ impl World {
             }
             Event::InstallOutbound { sa, .. } => host.outbound.push((sa.key(), (**sa).clone())),
             Event::RemoveOutbound { key, .. } => host.outbound.retain(|(k, _)| k != key),
+            Event::PeerMoved { sas, outer, .. } => {
+                for key in sas {
+                    if let Some(mut sa) = host.inbound.remove(key) {
+                        sa.relocate(*outer);
+                        host.inbound.insert(sa.key(), sa);
+                    }
+                    for (name, sa) in host.outbound.iter_mut().filter(|(name, _)| name == key) {
+                        sa.relocate(*outer);
+                        *name = sa.key();
+                    }
+                }
+            }
             Event::ChildDown { remove, .. } => {
                 host.outbound.retain(|(k, _)| !remove.contains(k));
                 host.inbound.retain(|k, _| !remove.contains(k));
@@ -611,8 +634,12 @@ fn name(n: usize) -> &'static str {
 
 fn short(event: &Event) -> String {
     match event {
-        Event::InstallInbound { child, sa } => format!("install inbound {} ({child:?})", sa.spi),
-        Event::InstallOutbound { child, sa } => format!("install outbound {} ({child:?})", sa.spi),
+        Event::InstallInbound { child, sa, .. } => {
+            format!("install inbound {} ({child:?})", sa.spi)
+        }
+        Event::InstallOutbound { child, sa, .. } => {
+            format!("install outbound {} ({child:?})", sa.spi)
+        }
         Event::ChildUp(info) => {
             format!("child up {:?} in {} out {}", info.id, info.spi_in, info.spi_out)
         }

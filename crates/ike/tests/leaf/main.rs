@@ -6,6 +6,7 @@ mod collide;
 mod cookie;
 mod fragment;
 mod kdf;
+mod mobility;
 mod multi_ke;
 mod narrow;
 mod nat;

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use ike::Secret;
 use ike::keys::IkeKeys;
+use ike::mobility::Path;
 use ike::multi_ke::Additional;
 use ike::nat::NatState;
 use ike::negotiate::{EspSuite, IkeSuite};
 use ike::record::{
-    Asks, ChildRecord, CipherSpec, DecodeError, Origin, Outstanding, SaRecord, VERSION,
+    Asks, ChildRecord, CipherSpec, DecodeError, KeptMobility, Origin, Outstanding, SaRecord,
+    VERSION,
 };
 use ipsec::sa::{Mode, Reqid};
 use ipsec::{Instant, Spi};
@@ -51,7 +53,7 @@ prop_compose! {
 
 prop_compose! {
     fn record()(
-        spis in any::<(u64, u64)>(), flags in any::<[bool; 6]>(), v6 in any::<bool>(),
+        spis in any::<(u64, u64)>(), flags in any::<[bool; 7]>(), moved in any::<[bool; 2]>(), v6 in any::<bool>(),
         ids in any::<(Option<u32>, u32, u64)>(),
         answer in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..3),
         sent in prop::option::of((any::<u32>(), asks())),
@@ -65,7 +67,12 @@ prop_compose! {
         };
         SaRecord {
             spi_i: IkeSpi(spis.0), spi_r: IkeSpi(spis.1), initiator: flags[0], local: (address(0), 500).into(), remote: (peer, 4500).into(),
-            nat: NatState { local_behind: flags[1], remote_behind: flags[2] }, encap: flags[3], fragmentation: flags[4], replaced: flags[5],
+            nat: NatState { local_behind: flags[1], remote_behind: flags[2] }, encap: flags[3], udp: flags[6],
+            mobility: moved[0].then(|| KeptMobility {
+                theirs: vec![peer, address(9)],
+                trial: moved[1].then(|| Path { local: (address(3), 4500).into(), remote: (peer, 4501).into() }),
+            }),
+            fragmentation: flags[4], replaced: flags[5],
             local_id: Identity::from_text("C=DE, CN=a").unwrap(), remote_id: Identity::KeyId(vec![]),
             suite: IkeSuite { cipher: CipherSpec { encr: Encr::AES_CBC, key_bits: 128, integ: Integ::HMAC_SHA2_256_128 }, prf: Prf(5), ke: Ke(14), additional: Additional([36, 0, 37, 0, 0, 0, 65535].map(Ke)) },
             keys, sealed: ids.2, next_out: ids.0, expected_in: ids.1,

@@ -89,7 +89,7 @@ impl Kernel {
             Change::AddSa(sa) => self.add_sa(sa),
             Change::AdoptSa(sa) => self.adopt_sa(sa),
             Change::RemoveSa(key) => self.remove_sa(*key),
-            Change::MoveSa { key, remote } => self.move_sa(*key, *remote),
+            Change::MoveSa { key, outer } => self.move_sa(*key, *outer),
             Change::PutPolicy(policy) => self.put_policy(policy),
             Change::RemovePolicy(key) => self.remove_policy(key),
             Change::DropQueued(peer) => self.drop_queued(*peer),

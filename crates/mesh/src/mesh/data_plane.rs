@@ -1,7 +1,7 @@
 //! What the data plane tells: acquires, limits, refusals, and what a look at it shows.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ike::Now;
@@ -206,19 +206,6 @@ impl Mesh {
         if self.endpoint.rekey_child(now, child).is_err() {
             let _ = self.endpoint.delete_child(now, child);
         }
-    }
-
-    fn sa_moved(&mut self, now: Now, key: SaKey, remote: SocketAddr) {
-        let Some(owner) = self.reconciler.owner(key) else { return };
-        let Some(peer) = self.peers.get(owner.peer) else { return };
-        let child = peer.children.iter().find(|c| c.id == owner.child);
-        let keys = child.into_iter().flat_map(|c| [c.inbound, c.outbound]).flatten();
-        let keys: Vec<_> = keys.collect();
-        if remote.ip() == owner.peer && !self.endpoint.note_moved(owner.child, remote) {
-            // A captured packet, sent again from another port: only a NAT gives a peer a new one (RFC 7296 2.23).
-            return;
-        }
-        self.move_sas(now, owner.peer, &keys, remote);
     }
 
     /// Somebody sends through an SA that is not here. That can be forged: what follows is bounded.

@@ -1,13 +1,12 @@
 //! What IKE tells, and what follows from it for peer, data plane and report.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ike::error::{EndReason, Failure};
 use ike::event::{ChildInfo, Event, IkeInfo, PeerProof};
 use ike::{ChildId, IkeSaId, Now};
-use ipsec::change::Change;
 use ipsec::sa::{Direction, Sa, SaKey};
 use wire::selector::TrafficSelector;
 
@@ -30,8 +29,9 @@ impl Mesh {
             Event::Proven { id, remote, proof } => self.peer_proven(now, id, remote, *proof),
             Event::IkeRekeyed { old, new } => self.ike_rekeyed(now, old, &new),
             Event::IkeDown { id, remote, reason } => self.ike_down(now, id, remote, &reason),
-            Event::InstallInbound { child, sa } | Event::InstallOutbound { child, sa } => {
-                self.install(now, child, sa);
+            Event::InstallInbound { child, remote, sa }
+            | Event::InstallOutbound { child, remote, sa } => {
+                self.install(now, child, remote, sa);
             }
             Event::ChildUp(info) => self.child_up(now, &info),
             Event::RemoveOutbound { child, key } => self.retire(now, child, key),
@@ -46,7 +46,10 @@ impl Mesh {
                 let text = "the peer started anew; what it had before is gone";
                 self.report(now, Level::Debug, Some(remote), Kind::InitialContact, text);
             }
-            Event::PeerMoved { id, remote, sas } => self.peer_moved(now, id, remote, &sas),
+            Event::PeerMoved { id, remote, outer, sas } => {
+                self.peer_moved(now, id, remote, outer, &sas);
+            }
+            Event::MoveRefused { id, to } => self.move_refused(now, id, to),
             Event::Alive { id, .. } => self.alive(now, id),
             Event::Compared { id, received } => self.compared(now, id, &received),
             Event::UnknownIke { remote } => self.unknown_ike(now, remote.ip()),
@@ -275,8 +278,7 @@ impl Mesh {
         self.complain(now, address, kind, text);
     }
 
-    fn install(&mut self, now: Now, child: ChildId, sa: Box<Sa>) {
-        let address = if sa.direction == Direction::In { sa.src } else { sa.dst };
+    fn install(&mut self, now: Now, child: ChildId, address: IpAddr, sa: Box<Sa>) {
         let (key, direction) = (sa.key(), sa.direction);
         let local = self.own(address);
         let peer = self.peers.entry(local, address, now.at);
@@ -427,25 +429,6 @@ impl Mesh {
         peer.demand_until = peer.demand_until.max(now.at + super::tunnels::REPAIR_WINDOW);
         let (kind, verdict) = self.judge(now, address, reason);
         self.failed(now, address, kind, verdict, &reason.to_string());
-    }
-
-    fn peer_moved(&mut self, now: Now, id: IkeSaId, remote: SocketAddr, sas: &[SaKey]) {
-        let peer = self.ikes.get(&id).copied().unwrap_or(remote.ip());
-        self.move_sas(now, peer, sas, remote);
-    }
-
-    /// A peer behind a NAT is at another port. At another address it would be another peer: whoever
-    /// holds keys with us could take over what is sent to a third.
-    pub(super) fn move_sas(&mut self, now: Now, peer: IpAddr, sas: &[SaKey], remote: SocketAddr) {
-        if remote.ip() != peer {
-            let text = format!("it says that it is at {} now, which is another host", remote.ip());
-            return self.complain(now, peer, Kind::IkeUpdate, text);
-        }
-        for key in sas {
-            self.change(Change::MoveSa { key: *key, remote });
-        }
-        let text = format!("the peer is at {remote} now");
-        self.report(now, Level::Info, Some(peer), Kind::IkeUpdate, text);
     }
 
     fn alive(&mut self, now: Now, id: IkeSaId) {

@@ -301,6 +301,8 @@ fn ike_shown(now: Now, ike: &crate::peer::Ike, info: Option<&IkeInfo>) -> IkeSaS
             rekey_in_s: info.rekey_at.since(now.at).as_secs(),
             suite: info.suite.clone(),
             remote_id: info.remote_id.to_string(),
+            local: info.local.to_string(),
+            remote: info.remote.to_string(),
         },
         None => IkeSaStatus {
             spi_i: String::new(),
@@ -312,6 +314,8 @@ fn ike_shown(now: Now, ike: &crate::peer::Ike, info: Option<&IkeInfo>) -> IkeSaS
             rekey_in_s: 0,
             suite: String::new(),
             remote_id: String::new(),
+            local: String::new(),
+            remote: String::new(),
         },
     }
 }

@@ -97,7 +97,9 @@ fn settings(new: &Manifest, old: &Manifest) -> SettingsDiff {
     SettingsDiff {
         identity: new.credentials != old.credentials || new.ppk != old.ppk,
         cluster: new.cluster != old.cluster,
-        ike: new.ike_proposals != old.ike_proposals || new.ike_version != old.ike_version,
+        ike: new.ike_proposals != old.ike_proposals
+            || new.ike_version != old.ike_version
+            || new.mobike != old.mobike,
         esp: new.esp_proposals != old.esp_proposals
             || new.mode != old.mode
             || new.force_udp_encapsulation != old.force_udp_encapsulation,

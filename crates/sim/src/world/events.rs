@@ -293,6 +293,7 @@ fn kind_of(input: &Input) -> u64 {
         Input::JobDone(id, _) => 6 + (id.0 << 4),
         Input::Tick => 7,
         Input::Orders(orders) => 9 + ((orders.len() as u64) << 4),
+        Input::Addresses(own) => 10 + ((own.len() as u64) << 4),
     }
 }
 

@@ -180,6 +180,7 @@ impl<'a> Player<'a> {
                 };
                 Input::JobDone(id, done)
             }
+            Given::Addresses(own) => Input::Addresses(own),
             Given::Tick => Input::Tick,
             Given::Command(command) => {
                 // Refused then, refused now.

@@ -149,7 +149,7 @@ fn print_peer(peer: &Value) {
             text(&ike["role"]),
         );
         wrapped(4, &suite_and_ages(ike));
-        wrapped(4, &format!("peer is `{}`", text(&ike["remote_id"])));
+        wrapped(4, &format!("peer is `{}` at {}", text(&ike["remote_id"]), text(&ike["remote"])));
     }
     for child in list(&peer["child_sas"]) {
         print_child(child);

@@ -193,6 +193,14 @@ impl Carrier {
         self.cleartext.watched()
     }
 
+    /// The device that packets are led into, if there is one.
+    pub fn device(&self) -> Option<&str> {
+        match &self.plane {
+            Plane::Userspace(_) => Some(linux::userspace::INTERFACE),
+            Plane::Kernel { .. } => None,
+        }
+    }
+
     /// Says what is not as it should be: once, and again when it has come back.
     pub fn look_after(&mut self) {
         let holds = match &self.plane {

@@ -206,12 +206,20 @@ impl Driver {
                 Output::Inspect => {
                     self.look_around = true;
                     self.carrier.look_after();
+                    self.look_for_move();
                     let snapshot = self.carrier.dataplane().snapshot(now().at);
                     self.again.push_back(Input::Snapshot(snapshot));
                 }
                 Output::Report(event) => self.report(event),
                 Output::Sleep(until, _) => return until,
             }
+        }
+    }
+
+    /// Addresses come and go by whoever configures the network.
+    fn look_for_move(&mut self) {
+        if let Some(own) = self.site.changed_addresses(self.carrier.device()) {
+            self.again.push_back(Input::Addresses(own));
         }
     }
 

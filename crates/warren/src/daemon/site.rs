@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crypto::Provider;
 use ike::Now;
-use ipsec::sa::Sa;
+use ipsec::sa::{Mode, Sa};
 use mesh::manifest::Place;
 use mesh::plan::Plan;
 use mesh::recording::Bundle;
@@ -27,6 +27,8 @@ pub struct Site {
     plan: Plan,
     /// Of the manifest's file in force.
     sha256: String,
+    /// The addresses by which others may reach it, as they were last.
+    places: Vec<IpAddr>,
     /// This host's certificate in force, DER; empty if there is none.
     leaf: Vec<u8>,
     /// What the manifest in force was read from, until it is asked for.
@@ -50,7 +52,8 @@ impl Site {
         let (plan, leaf) = (loaded.plan.clone(), accepted.leaf().to_vec());
         let sha256 = loaded.sha256.clone();
         let bundle = Some(Bundle { own, ..accepted.bundle });
-        let site = Self { path, rehearsal, provider, address, plan, sha256, leaf, bundle };
+        let places = Vec::new();
+        let site = Self { path, rehearsal, provider, address, plan, sha256, places, leaf, bundle };
         Ok((site, loaded, accepted.notes))
     }
 
@@ -62,6 +65,16 @@ impl Site {
     /// The manifest's file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The addresses by which others may reach this host, where tunnels can move and they are others than at the last call.
+    pub fn changed_addresses(&mut self, device: Option<&str>) -> Option<Vec<IpAddr>> {
+        let mobile = self.plan.mode() == Mode::Tunnel && self.plan.manifest().mobike;
+        let own = mobile.then(|| places(device))?;
+        (own != self.places).then(|| {
+            self.places.clone_from(&own);
+            own
+        })
     }
 
     /// This host's address in the mesh.
@@ -162,6 +175,26 @@ pub fn own_addresses() -> Vec<IpAddr> {
         }
     }
     own
+}
+
+/// Addresses on the host's own interfaces, those on the loopback device last: a router may know the way to them, or none.
+/// Those of `device`, which is the data plane's, are no places.
+fn places(device: Option<&str>) -> Vec<IpAddr> {
+    let Ok(mut rtnl) = linux::route::Rtnl::open() else { return Vec::new() };
+    let (links, addresses) =
+        (rtnl.links().unwrap_or_default(), rtnl.addresses().unwrap_or_default());
+    let usable = |a: &&linux::route::Address| !a.is_tentative() && !a.net.addr().is_loopback();
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for address in addresses.iter().filter(usable) {
+        match links.iter().find(|link| link.index == address.interface) {
+            Some(link) if Some(link.name.as_str()) == device => {}
+            Some(link) if link.is_loopback() => last.push(address.net.addr()),
+            _ => first.push(address.net.addr()),
+        }
+    }
+    last.retain(|address| !first.contains(address));
+    first.extend(last);
+    first
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -12,6 +12,7 @@ mod families;
 mod forwarded;
 mod handovers;
 mod imports;
+mod moves;
 mod mtu;
 mod recordings;
 mod reloads;

@@ -76,6 +76,7 @@ impl Setup {
             ike_proposals: vec![parse_ike(self.ike).expect("an IKE proposal")],
             child: Arc::new(child),
             force_encap: self.encap,
+            mobike: false,
             prefer_encap: false,
             dpd_delay: Some(Duration::from_secs(30)),
             ike_rekey_after: Duration::from_secs(24 * 3600),

@@ -117,7 +117,7 @@ impl Request {
         let mut sa = IkeSa::new(id, config, ends, State::Gone);
         if let Some(nat) = natt {
             sa.nat = nat;
-            sa.encap = nat.any() || wanted;
+            (sa.encap, sa.udp) = (nat.any() || wanted, wanted);
         }
         sa.fragmentation = fragmentation(&sa.config, &self.payloads);
         sa.window.begin();

@@ -1,10 +1,10 @@
 //! SAs: install, replace, move, remove.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipsec::change::RefusalReason;
-use ipsec::sa::{Direction, Mode, Sa, SaKey};
+use ipsec::sa::{Direction, Mode, Outer, Sa, SaKey};
 use wire::esp::Spi;
 
 use super::{Kernel, foreign_sa, refused};
@@ -151,20 +151,14 @@ impl Kernel {
         Some(known)
     }
 
-    /// The peer behind an SA is somewhere else now. An outbound SA has another key after that.
-    pub(super) fn move_sa(&mut self, key: SaKey, remote: SocketAddr) -> Result<(), RefusalReason> {
+    /// An SA goes between other addresses or ports now; it may have another key after that.
+    pub(super) fn move_sa(&mut self, key: SaKey, outer: Outer) -> Result<(), RefusalReason> {
         let Some(known) = self.sas.get(key) else { return Ok(()) };
         let (mut sa, unseen, limits) = (known.sa.clone(), known.unseen, known.limits);
-        let side = match sa.direction {
-            Direction::In => &mut sa.src,
-            Direction::Out => &mut sa.dst,
-        };
-        let before = std::mem::replace(side, remote.ip());
-        if let Some(encap) = &mut sa.encap {
-            encap.remote_port = remote.port();
-        }
+        let before = (sa.src, sa.dst, sa.encap.is_some());
+        sa.relocate(outer);
         check(&sa)?;
-        if before == remote.ip() {
+        if before == (sa.src, sa.dst, sa.encap.is_some()) {
             let known = Known::new(&sa, unseen);
             self.update_sa(&sa, known.limits)?;
             self.sas.0.insert(key, known);
