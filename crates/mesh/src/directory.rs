@@ -38,7 +38,7 @@ impl Directory for View<'_> {
     fn may_move(&self, peer: IpAddr, to: IpAddr) -> bool {
         let named = self.fleet.plan().known_peers().contains_key(&to);
         let there = self.peers.get(to).is_some_and(|other| !other.ikes.is_empty());
-        to == peer || (to != self.fleet.local() && !named && !there)
+        to == peer || (!self.fleet.plan().is_me(to) && !named && !there)
     }
 
     /// Named in the manifest, or proven to be who it is: an address that merely lies in a protected
