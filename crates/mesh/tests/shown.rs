@@ -79,6 +79,7 @@ fn status_keeps_its_shape() {
                 "owner": true, "retry_in_s": null, "failures": 0, "certificate": null,
                 "ike_sas": [{
                     "spi_i": "16 hex digits", "spi_r": "16 hex digits", "version": 2,
+                    "local": "10.0.0.1:500", "remote": "10.0.0.2:500",
                     "role": "initiator", "state": "established", "age_s": 9, "rekey_in_s": 0,
                     "suite": "aes128-sha256-modp2048", "remote_id": "10.0.0.2",
                 }],
