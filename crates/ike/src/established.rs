@@ -16,7 +16,7 @@ use wire::identity::Identity;
 use wire::payload::Payload;
 use wire::registry::{ExchangeType, NotifyType, ProtocolId};
 
-use crate::child_sa::{self, Stage};
+use crate::child_sa::{self, Child, Stage};
 use crate::collide::{ChildDoing, IkeDoing};
 use crate::config::ChildConfig;
 use crate::context::{After, Context};
@@ -41,6 +41,8 @@ const MAX_DELETED: usize = 16;
 const OUTBOUND_NEW: Duration = Duration::from_secs(1);
 /// The same where the old child SA still serves.
 const OUTBOUND_REKEYED: Duration = Duration::from_secs(120);
+/// Where another IKE SA's child SA still serves, the peer is asked for that sign, and it is looked for this often.
+const OUTBOUND_ASKED: Duration = Duration::from_millis(200);
 
 /// A refused exchange is tried again after this long, and up to as long again (RFC 7296 2.25).
 const RETRY: Duration = Duration::from_secs(2);

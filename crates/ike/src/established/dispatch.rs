@@ -342,11 +342,28 @@ fn outbound_due(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, ch
         // The peer may not have it any more: it serves only if the one that is better ends.
         return cx.timers.set(sa.id, Timer::Outbound(child), now.at + OUTBOUND_NEW);
     }
-    if cx.children.get(child).is_some_and(|c| c.redundant) {
+    let Some(c) = cx.children.get(child) else { return };
+    if c.redundant {
         up.push(Task::DeleteChild(child, EndReason::Redundant));
+    } else if !up.confirmed && older_serves(cx, sa, c) {
+        // The peer may not have read the answer yet: what it says to this shows that it has.
+        up.push(Task::Probe);
+        cx.timers.set(sa.id, Timer::Outbound(child), now.at + OUTBOUND_ASKED);
     } else {
         child_sa::complete(cx, child);
     }
+}
+
+/// Whether the peer authenticates anew, and the child SA from before still carries what `new` is for (RFC 7296 2.8.3).
+fn older_serves(cx: &Context, sa: &IkeSa, new: &Child) -> bool {
+    let ikes = cx.peers.get(&sa.home.ip()).into_iter().flatten().filter(|ike| **ike != sa.id);
+    let children = ikes.flat_map(|ike| cx.children.of(*ike));
+    children.filter_map(|id| cx.children.get(id)).any(|old| {
+        old.live()
+            && old.stage == Stage::Up
+            && old.config.reqid == new.config.reqid
+            && old.since < sa.began
+    })
 }
 
 fn expire_child(

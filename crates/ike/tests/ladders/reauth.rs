@@ -66,6 +66,28 @@ fn a_delete_is_answered_once_the_new_one_is_sent_through() {
     assert!(last("B: install outbound") < last("A <- B"), "{}", world.story());
 }
 
+/// What the initiator needs to receive on the new child SA comes late: until then the old one serves.
+#[test]
+fn nothing_is_sent_through_the_new_one_before_the_peer_has_it() {
+    let mut world = up(9, |_| {});
+    let mut lost = 0;
+    world.tamper = Some(Box::new(move |_, datagram| {
+        let header = Header::parse(&datagram.bytes);
+        let answer = |h: Header| h.flags.response && h.exchange == ExchangeType::IKE_AUTH;
+        if header.is_ok_and(answer) && lost < 2 {
+            lost += 1;
+            datagram.bytes = vec![0; 4];
+        }
+    }));
+    world.initiate(0);
+    world.run_secs(30);
+    world.assert_settled();
+    world.assert_no_loss();
+    for host in [0, 1] {
+        assert_eq!(ended(&world, host, EndReason::Reauthenticated), 1, "{}", world.story());
+    }
+}
+
 #[test]
 fn what_fails_leaves_the_old_one() {
     let mut world = up(2, |_| {});
