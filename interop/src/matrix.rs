@@ -287,7 +287,7 @@ fn moves(cells: &mut Vec<Cell>) {
                     suite: &DEFAULT,
                     initiator,
                     play: Play::Move,
-                    ci: peer == Peer::BookwormStrongswan && place == Place::Native,
+                    ci: false,
                 });
             }
         }
@@ -386,7 +386,7 @@ fn special(peer: Peer, cells: &mut Vec<Cell>) {
     cells.extend([
         Cell { auth: Auth::Chain, ..base },
         Cell { auth: Auth::Chain, family: Family::V6, ..them },
-        Cell { initiator: Initiator::Both, ..base },
+        Cell { initiator: Initiator::Both, ci: peer == Peer::TrixieStrongswan, ..base },
         Cell { play: Play::Nat(Nat::Us), ..nat },
         Cell { play: Play::Nat(Nat::Us), mode: Mode::Tunnel, ..nat },
         Cell { play: Play::Nat(Nat::Them), ..reauth },

@@ -46,8 +46,10 @@ pub(super) fn prove(
     let local_id = local_id(sa);
     let octets = octets(cx, sa, handshake, whose, &local_id, ppk)?;
     let methods = handshake.methods.as_ref();
+    // An initiator with a proof of another kind goes on all the same: the other end refuses it by name, and both know why.
+    let first = matches!(whose, Whose::Initiator);
     let own = match &sa.config.auth {
-        Auth::Psk(_) if refuses(methods, AuthMethod::PSK) => return Err(no_way(methods)),
+        Auth::Psk(_) if !first && refuses(methods, AuthMethod::PSK) => return Err(no_way(methods)),
         Auth::Null if refuses(methods, AuthMethod::NULL) => return Err(no_way(methods)),
         Auth::Null => {
             let payload =
@@ -62,7 +64,9 @@ pub(super) fn prove(
         }
         Auth::Certificate(credentials) => {
             let kind = credentials.key.kind();
-            let scheme = auth::choose_scheme(kind, handshake.hashes.as_deref(), methods)
+            let hashes = handshake.hashes.as_deref();
+            let scheme = auth::choose_scheme(kind, hashes, methods)
+                .or_else(|| auth::choose_scheme(kind, hashes, None).filter(|_| first))
                 .ok_or_else(|| no_way(methods))?;
             let key = credentials.key.clone();
             Own::Job(cx.job(sa.id, Work::Sign { key, scheme, octets }), scheme)

@@ -46,9 +46,14 @@ fn two_that_prove_nothing() {
 /// One end says that it proves nothing: the other, which does, refuses it, whoever begins.
 #[test]
 fn one_alone_is_refused() {
-    let ways: [fn(&mut PeerConfig); 2] =
-        [|_| {}, |p| p.auth = Auth::Certificate(Arc::new(crypto::toy::credentials("host")))];
-    for way in ways {
+    type Way = fn(&mut PeerConfig);
+    let ways: [(&str, Way); 2] = [
+        ("a pre-shared key", |_| {}),
+        ("a certificate", |p| {
+            p.auth = Auth::Certificate(Arc::new(crypto::toy::credentials("host")));
+        }),
+    ];
+    for (proof, way) in ways {
         for first in [0, 1] {
             let (mut a, mut b) = peers(way);
             b.auth = Auth::Null;
@@ -59,7 +64,14 @@ fn one_alone_is_refused() {
             for host in &world.hosts {
                 assert_eq!(host.count(|e| matches!(e, Event::IkeUp(_))), 0, "{}", world.story());
             }
-            let reason = down(&world, first).map(|r| r.to_string()).unwrap_or_default();
+            if first == 0 {
+                // It proves itself all the same, and is told that this is of no use.
+                assert_eq!(down(&world, 0), Some(Failure::RefusedByPeer), "{}", world.story());
+                let method = Failure::PeerAuth(AuthError::MethodNotAllowed(proof.into()));
+                assert_eq!(down(&world, 1), Some(method), "{}", world.story());
+                continue;
+            }
+            let reason = down(&world, 1).map(|r| r.to_string()).unwrap_or_default();
             assert!(reason.contains("takes no proof"), "{reason}\n{}", world.story());
         }
     }
