@@ -143,7 +143,11 @@ verdict() { # WHAT
     local private='Private Use - STATUS TYPES'
     [ "$(grep -c "Payload: Notify (41) - $private\$" "$work/text")" = "$(grep -cE "$private \(4738[78]\)" "$work/text")" ] ||
         die "a notify of the private range that is not Warren's"
-    if grep -vE "$private( \(4738[78]\))?\$" "$work/text" |
+    # SUPPORTED_AUTH_METHODS (RFC 9593) is younger than Wireshark 4.0.
+    local nameless='RESERVED TO IANA - STATUS TYPES'
+    [ "$(grep -c "Payload: Notify (41) - $nameless\$" "$work/text")" = "$(grep -c "$nameless (16443)" "$work/text")" ] ||
+        die "a notify that tshark has no name for"
+    if grep -vE "$private( \(4738[78]\))?\$|$nameless( \(16443\))?\$" "$work/text" |
         grep -iE 'unknown|unassigned|to iana|private use|\[incorrect|\[invalid' >&2; then
         die "tshark does not know this, or finds it wrong"
     fi

@@ -73,6 +73,10 @@ const COMPLAINTS: [&str; 8] = [
 const OWN_NOTIFY: &str = "Notify Message Type: Private Use - STATUS TYPES (47387)";
 /// What tshark writes above any of that range.
 const PRIVATE_NOTIFY: &str = "Payload: Notify (41) - Private Use - STATUS TYPES";
+/// SUPPORTED_AUTH_METHODS (RFC 9593) is younger than Wireshark 4.0.
+const NEW_NOTIFY: &str = "Notify Message Type: RESERVED TO IANA - STATUS TYPES (16443)";
+/// What tshark writes above any that it has no name for.
+const NAMELESS_NOTIFY: &str = "Payload: Notify (41) - RESERVED TO IANA - STATUS TYPES";
 
 impl Reading {
     /// Each has a profile of its own, so that nothing of this machine's counts.
@@ -106,8 +110,13 @@ impl Reading {
         let wrong = |f: &&Frame| !f.malformed.is_empty() || !f.expert.is_empty();
         let frames = self.frames.iter().filter(wrong).map(|f| format!("{f:?}"));
         let count = |text: &str| self.text.lines().filter(|line| line.trim() == text).count();
-        let only_own = count(PRIVATE_NOTIFY) == count(OWN_NOTIFY);
-        let own = |line: &str| only_own && [OWN_NOTIFY, PRIVATE_NOTIFY].contains(&line.trim());
+        let pairs = [(PRIVATE_NOTIFY, OWN_NOTIFY), (NAMELESS_NOTIFY, NEW_NOTIFY)];
+        let expected: Vec<&str> = pairs
+            .iter()
+            .filter(|(header, notify)| count(header) == count(notify))
+            .flat_map(|(header, notify)| [*header, *notify])
+            .collect();
+        let own = |line: &str| expected.contains(&line.trim());
         let lines = self.text.lines().filter(|line| {
             let lower = line.to_lowercase();
             COMPLAINTS.iter().any(|c| lower.contains(c))
