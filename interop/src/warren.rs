@@ -138,7 +138,7 @@ fn manifest_text(net: &Net, cell: &Cell, pki: &Path) -> String {
     }
     let _ = writeln!(
         text,
-        "ike_proposals: {}\nesp_proposals: {}\nmode: {}\nlog_level: 2",
+        "ike_proposals: {}\nesp_proposals: {}\nmode: {}\nmobike: true\nlog_level: 2",
         cell.ike(),
         cell.suite.esp,
         crate::matrix::lower(&cell.mode)

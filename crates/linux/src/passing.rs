@@ -49,7 +49,7 @@ struct Shared {
 
 impl Passing {
     /// Watches all interfaces of this thread's network namespace but loopback and `except`, for packets whose source or
-    /// destination is one of `own` (at most 16). Of those for which `counts` holds, one a second for each pair of addresses
+    /// destination is one of `own` (at most 4 of each version of IP). Of those for which `counts` holds, one a second for each pair of addresses
     /// is told to `tell`.
     pub fn watch(
         own: &[IpAddr],
@@ -182,7 +182,7 @@ const UDP: u32 = 17;
 /// ESP, AH, the fragment header of IPv6.
 const ESP: u32 = 50;
 const AH: u32 = 51;
-/// The fragment header of IPv6: the ports of what is in pieces are not looked for.
+/// The fragment header of IPv6: of what is in pieces nothing is looked for.
 const FRAGMENT: u32 = 44;
 
 /// Takes IP packets from or to one's own addresses that are neither ESP, AH, IKE, ESP in UDP nor later fragments.

@@ -156,7 +156,7 @@ fn build(reader: &mut Reader<'_>, section: &Section) -> Manifest {
         force_udp_encapsulation: f
             .read(reader, "force_udp_encapsulation", Reader::truth)
             .unwrap_or(false),
-        mobike: f.read(reader, "mobike", Reader::truth).unwrap_or(true),
+        mobike: f.read(reader, "mobike", Reader::truth).unwrap_or(false),
         prestart_timeout: time(reader, &f, "prestart_timeout", SECONDS, 30),
         stop_timeout: time(reader, &f, "stop_timeout", SECONDS, 30),
         log_level: f.read(reader, "log_level", log_level).unwrap_or(LogLevel(1)),

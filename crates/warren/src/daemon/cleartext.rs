@@ -1,14 +1,18 @@
 //! Under `optional` packets pass in the clear past the data plane: here they are seen.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use ipsec::Instant;
 use ipsec::dataplane::PacketInfo;
+use ipsec::sa::Mode;
 use ipsec::spd::Action;
 use linux::passing::Passing;
 use mesh::plan::Plan;
 use mesh::readiness::Watched;
 use tokio::sync::mpsc;
 
-/// Packets that may wait for the loop; what comes beyond that is told again a second later.
+/// Packets that may wait for the loop; what comes beyond that counts as missed.
 const QUEUE: usize = 1024;
 
 /// The watch, while there is something to watch.
@@ -20,6 +24,8 @@ pub struct Cleartext {
 
 struct Running {
     passing: Passing,
+    /// What was seen and found no place in the queue.
+    dropped: Arc<AtomicU64>,
     since: Instant,
     /// What was missed when that was last looked at, and when it last grew.
     missed: (u64, Option<Instant>),
@@ -36,8 +42,10 @@ impl Cleartext {
     /// Watches what this plan lets pass where there is no SA; a watch that runs keeps its beginning. `device`: what goes
     /// through it is no cleartext.
     pub fn follow(&mut self, plan: &Plan, device: Option<&str>) {
+        self.look();
         let before = self.watch.take();
-        if !plan.optional() {
+        // In tunnel mode a kernel shows what it has opened to packet sockets as if it had come so.
+        if !plan.optional() || (device.is_none() && plan.mode() == Mode::Tunnel) {
             return;
         }
         let (plan, tell) = (plan.clone(), self.tell.clone());
@@ -46,14 +54,20 @@ impl Cleartext {
             let decides = plan.decide(packet).policy.map(|planned| planned.policy.action);
             matches!(decides, Some(Action::Protect { optional: true, .. }))
         };
+        let dropped = Arc::new(AtomicU64::new(0));
+        let count = dropped.clone();
         let tell = move |packet| {
-            let _ = tell.try_send(packet);
+            if tell.try_send(packet).is_err() {
+                count.fetch_add(1, Relaxed);
+            }
         };
         match Passing::watch(&own, device, counts, tell) {
             Ok(passing) => {
                 let now = linux::clock::now();
-                let (since, missed) = before.map_or((now, None), |w| (w.since, w.missed.1));
-                self.watch = Some(Running { passing, since, missed: (0, missed) });
+                let since = before.as_ref().map_or(now, |w| w.since);
+                // Between two watches something may have passed.
+                let missed = (0, before.map(|_| now));
+                self.watch = Some(Running { passing, dropped, since, missed });
             }
             Err(error) => {
                 tracing::warn!(
@@ -75,7 +89,7 @@ impl Cleartext {
     /// Looks whether something was missed; to be called now and then.
     pub fn look(&mut self) {
         let Some(watch) = &mut self.watch else { return };
-        let missed = watch.passing.missed();
+        let missed = watch.passing.missed() + watch.dropped.load(Relaxed);
         if missed > watch.missed.0 {
             watch.missed = (missed, Some(linux::clock::now()));
         }

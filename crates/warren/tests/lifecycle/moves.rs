@@ -61,7 +61,7 @@ fn a_tunnel_goes_on_where_its_host_goes() {
     for mover in [0, 1] {
         let other = 1 - mover;
         let (home, peer) = (["10.77.0.1", "10.77.0.2"][mover], mover_peer(other));
-        let mesh = Mesh::pair(&format!("{}mode: tunnel\n", crate::BASE));
+        let mesh = Mesh::pair(&format!("{}mode: tunnel\nmobike: true\n", crate::BASE));
         let before = [0, 1].map(|n| spis(&mesh.daemons[n].peer(mesh.address(1 - n))));
         let listener = mesh.net.hosts[other]
             .run(|| TcpListener::bind(SocketAddr::new(mesh.address(other), 7000)).unwrap());
@@ -110,11 +110,11 @@ fn mover_peer(other: usize) -> IpAddr {
 
 /// Where the manifest does not want it, nothing moves.
 #[test]
-fn mobike_can_be_switched_off() {
+fn mobike_is_off_unless_it_is_switched_on() {
     if !root() {
         return;
     }
-    let mesh = Mesh::pair(&format!("{}mode: tunnel\nmobike: false\n", crate::BASE));
+    let mesh = Mesh::pair(&format!("{}mode: tunnel\n", crate::BASE));
     readdress(&mesh, 0, &["10.77.0.1"], &[("eth0", "10.77.0.91"), ("lo", "10.77.0.1")]);
     std::thread::sleep(std::time::Duration::from_secs(3));
     let row = mesh.daemons[0].peer(mesh.address(1));
