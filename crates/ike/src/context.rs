@@ -39,7 +39,7 @@ pub(crate) struct Context {
     pub(crate) peers: BTreeMap<IpAddr, BTreeSet<IkeSaId>>,
     /// What is to be done to other IKE SAs once the one in hand is put back.
     pub(crate) after: VecDeque<After>,
-    /// This host's addresses by which others can reach it, best first.
+    /// All addresses of this host, best first: one that is not among them is gone.
     pub(crate) addresses: Vec<IpAddr>,
     /// Liveness checks of late.
     pub(crate) pace: Pace,

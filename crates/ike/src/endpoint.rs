@@ -34,7 +34,7 @@ use crate::exchange::init::{self, Request, Verdict};
 use crate::exchange::rekey;
 use crate::ike_sa::{Arrived, Ends, IkeSa, State, error_notify};
 use crate::job::{Done, Job, JobId};
-use crate::mobility::{MOST_OWN, is_reachable};
+use crate::mobility::is_reachable;
 use crate::rng::Rng;
 use crate::timer::Timer;
 
@@ -467,8 +467,7 @@ impl Endpoint {
     /// The addresses by which others can reach this host, the one to be preferred first. Tunnels that can move and go
     /// from an address that is not among them move (RFC 4555); the peers of the others are told.
     pub fn set_addresses(&mut self, now: Now, addresses: &[IpAddr]) {
-        let reachable = addresses.iter().copied().filter(|address| is_reachable(*address));
-        self.cx.addresses = reachable.take(MOST_OWN).collect();
+        self.cx.addresses = addresses.to_vec();
         let mobile = self.sas.values().filter(|sa| sa.mobility.is_some()).map(|sa| sa.id);
         for id in mobile.collect::<Vec<_>>() {
             self.with(now, id, |cx, sa| addresses::changed(cx, sa, now));

@@ -15,8 +15,6 @@ use crate::nat::NatState;
 
 /// Additional addresses that are told, and of a peer's those that are remembered; further ones are passed over.
 pub const MOST_TOLD: usize = 8;
-/// Addresses of this host that are looked at.
-pub const MOST_OWN: usize = 32;
 
 /// Between which two ends the packets of an IKE SA and of its child SAs go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

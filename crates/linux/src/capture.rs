@@ -68,10 +68,7 @@ const ETH_P_ALL: u16 = 3;
 impl Capture {
     /// Begins to watch `interface`, in this thread's network namespace.
     pub fn open(interface: &str) -> Result<Self, Error> {
-        // Without a protocol, so that nothing comes in before the socket is tied to the interface.
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = rustix::net::socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
-            .map_err(|e| call("socket", of(e)))?;
+        let fd = packet_socket()?;
         let index = rustix::net::netdevice::name_to_index(&fd, interface)
             .map_err(|_| Error::NoInterface(interface.to_owned()))?;
         if sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER).is_err() {
@@ -145,6 +142,13 @@ impl Capture {
     }
 }
 
+/// A packet socket without a protocol: nothing comes in before it is bound.
+pub(crate) fn packet_socket() -> Result<OwnedFd, Error> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
+        .map_err(|e| call("socket", of(e)))
+}
+
 /// Packets that did not fit a packet socket since this was last asked.
 pub(crate) fn lost(fd: BorrowedFd<'_>) -> Result<u64, Error> {
     // struct tpacket_stats: packets, drops; reading it sets both to zero.
@@ -160,7 +164,7 @@ impl AsFd for Capture {
     }
 }
 
-fn call(call: &'static str, errno: Errno) -> Error {
+pub(crate) fn call(call: &'static str, errno: Errno) -> Error {
     Error::Call { call, errno }
 }
 

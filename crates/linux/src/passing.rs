@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use ipsec::dataplane::PacketInfo;
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::sockopt;
 
-use crate::capture::{Error, link_address, lost};
+use crate::capture::{Error, call, link_address, lost, packet_socket};
 use crate::datagram::RecvBatch;
-use crate::errno::{Errno, of};
+use crate::errno::Errno;
 use crate::filter::{Label, NEXT, Program, Step};
 use crate::sys;
 
@@ -49,8 +49,8 @@ struct Shared {
 
 impl Passing {
     /// Watches all interfaces of this thread's network namespace but loopback and `except`, for packets whose source or
-    /// destination is one of `own` (at most 4 of each version of IP). Of those for which `counts` holds, one a second for each pair of addresses
-    /// is told to `tell`.
+    /// destination is one of `own` (at most 4 of each version of IP). Of those for which `counts` holds, one a second for
+    /// each pair of addresses is told to `tell`.
     pub fn watch(
         own: &[IpAddr],
         except: Option<&str>,
@@ -160,17 +160,13 @@ fn wait(fd: &OwnedFd, limit: Duration) {
 }
 
 fn open(own: &[IpAddr]) -> Result<OwnedFd, Error> {
-    let call = |call: &'static str| move |errno| Error::Call { call, errno };
-    // Without a protocol, so that nothing comes in before the filter is there.
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = rustix::net::socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
-        .map_err(|errno| call("socket")(of(errno)))?;
+    let fd = packet_socket()?;
     let _ = sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER);
     let filter = filter(own).ok_or(Errno::EINVAL);
     filter
         .and_then(|filter| sys::attach_filter(fd.as_fd(), &filter))
-        .map_err(call("SO_ATTACH_FILTER"))?;
-    sys::bind(fd.as_fd(), &link_address(0)).map_err(call("bind"))?;
+        .map_err(|errno| call("SO_ATTACH_FILTER", errno))?;
+    sys::bind(fd.as_fd(), &link_address(0)).map_err(|errno| call("bind", errno))?;
     Ok(fd)
 }
 
@@ -182,7 +178,7 @@ const UDP: u32 = 17;
 /// ESP, AH, the fragment header of IPv6.
 const ESP: u32 = 50;
 const AH: u32 = 51;
-/// The fragment header of IPv6: of what is in pieces nothing is looked for.
+/// The fragment header of IPv6, and its length.
 const FRAGMENT: u32 = 44;
 
 /// Takes IP packets from or to one's own addresses that are neither ESP, AH, IKE, ESP in UDP nor later fragments.
@@ -204,9 +200,19 @@ fn filter(own: &[IpAddr]) -> Option<Vec<Step>> {
     own.iter().filter_map(of_v4).take(MOST_OWN).for_each(|own| either_end(&mut p, 12, &own, take));
     p.take(0);
     p.place(v6);
+    let (whole, ends) = (p.label(), p.label());
     p.load(libc::BPF_B, 6);
-    p.any(&[ESP, AH, FRAGMENT], leave);
+    p.any(&[ESP, AH], leave);
+    p.compare(libc::BPF_JEQ, FRAGMENT, NEXT, whole);
+    p.load(libc::BPF_H, 42);
+    p.compare(libc::BPF_JSET, 0xfff8, leave, NEXT);
+    p.load(libc::BPF_B, 40);
+    p.any(&[ESP, AH], leave);
+    leave_ports(&mut p, libc::BPF_ABS, 48, leave);
+    p.compare(libc::BPF_JEQ, 0, ends, ends);
+    p.place(whole);
     leave_ports(&mut p, libc::BPF_ABS, 40, leave);
+    p.place(ends);
     let of_v6 =
         |address: &IpAddr| if let IpAddr::V6(v6) = address { Some(v6.octets()) } else { None };
     own.iter().filter_map(of_v6).take(MOST_OWN).for_each(|own| either_end(&mut p, 8, &own, take));
@@ -322,6 +328,20 @@ mod tests {
         let mut later = v4.clone();
         later[7] = 9;
         assert!(!taken(&later) && !taken(&v4[..15]) && !taken(&[]));
+    }
+
+    #[test]
+    fn of_ipv6_in_pieces_the_first_is_looked_at() {
+        let piece = |to: &str, offset: u16| {
+            let mut packet = udp("[fd00::1]:7", to);
+            packet[6] = FRAGMENT as u8;
+            let [high, low] = (offset << 3 | 1).to_be_bytes();
+            packet.splice(40..40, [UDP as u8, 0, high, low, 0, 0, 0, 9]);
+            packet
+        };
+        assert!(taken(&piece("[fd00::2]:8", 0)));
+        assert!(!taken(&piece("[fd00::2]:8", 1)) && !taken(&piece("[fd00::2]:4500", 0)));
+        assert_eq!(glance(&piece("[fd00::2]:8", 0)).unwrap().dst_port, Some(8));
     }
 
     #[test]

@@ -172,12 +172,17 @@ impl Reconciler {
         Change::RemoveSa(key)
     }
 
-    /// An SA goes between other addresses; gives its name from here on.
+    /// An SA goes between other addresses; gives its name from here on. `None`, and nothing is changed, if there is none, or
+    /// if that would be the name of another one.
     pub fn move_sa(&mut self, key: SaKey, outer: Outer) -> Option<SaKey> {
-        let mut desired = self.sas.remove(&key)?;
-        let Owner { peer, direction, .. } = desired.owner;
+        let direction = self.sas.get(&key)?.owner.direction;
         let dst = if direction == Direction::In { outer.local } else { outer.remote };
         let new = SaKey { dst, ..key };
+        if new != key && self.sas.contains_key(&new) {
+            return None;
+        }
+        let mut desired = self.sas.remove(&key)?;
+        let peer = desired.owner.peer;
         desired.since_look = self.look;
         if let Some(sa) = &mut desired.sa {
             sa.relocate(outer);

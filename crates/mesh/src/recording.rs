@@ -29,7 +29,7 @@ use crate::mesh::{Identity, Input};
 use crate::status::DataPlane;
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Elements of a list, at most.
 const MOST: usize = 1 << 20;
 

@@ -6,7 +6,7 @@ use ike::ChildId;
 use ipsec::Spi;
 use ipsec::change::Change;
 use ipsec::dataplane::{SaUsage, Snapshot};
-use ipsec::sa::{Direction, Limits, Mode, Reqid, Sa, SaKey};
+use ipsec::sa::{Direction, Limits, Mode, Outer, Reqid, Sa, SaKey};
 use ipsec::spd::{Action, Flow, Policy, PolicySelector};
 use mesh::reconcile::{Reconciler, Repaired};
 
@@ -213,4 +213,23 @@ fn flush_takes_sas_before_policies() {
     let rule = policy(1, Action::Discard).key();
     assert_eq!(reconciler.flush(), [Change::RemoveSa(key), Change::RemovePolicy(rule)]);
     assert_eq!(reconciler.desired(), (0, 0));
+}
+
+/// Two peers that come to be at one address may have chosen one SPI: nobody takes another's SA over.
+#[test]
+fn an_sa_does_not_move_to_the_name_of_another() {
+    let (there, local) = (IpAddr::from([192, 0, 2, 9]), IpAddr::from([10, 0, 0, 1]));
+    let outbound = |dst| Box::new(Sa { src: local, dst, direction: Direction::Out, ..*sa(7) });
+    let mut reconciler = Reconciler::default();
+    let (own, other) = (outbound(PEER), outbound(there));
+    let (own_key, other_key) = (own.key(), other.key());
+    reconciler.add_sa(own, PEER, ChildId(1));
+    reconciler.add_sa(other, [10, 0, 0, 3].into(), ChildId(2));
+    let outer = Outer { local, remote: there, encap: None };
+    assert_eq!(reconciler.move_sa(own_key, outer), None);
+    let child = |key| reconciler.owner(key).map(|owner| owner.child);
+    assert_eq!((child(own_key), child(other_key)), (Some(ChildId(1)), Some(ChildId(2))));
+    let free = Outer { remote: [192, 0, 2, 10].into(), ..outer };
+    let moved = reconciler.move_sa(own_key, free).unwrap();
+    assert_eq!((moved.dst, reconciler.owner(own_key)), (free.remote, None));
 }

@@ -129,7 +129,8 @@ fn revive(
 fn resume_move(sa: &IkeSa, up: &mut Established, outstanding: bool) {
     let trial = sa.mobility.as_ref().is_some_and(|m| m.trial.is_some());
     match up.decides(sa) {
-        true if outstanding || trial => up.push(Task::Update),
+        // Behind a NAT it is not known either where the peer saw this host last (RFC 4555 3.8).
+        true if outstanding || trial || sa.nat.local_behind => up.push(Task::Update),
         false if trial => up.push(Task::Check),
         _ => {}
     }

@@ -55,10 +55,14 @@ pub(crate) fn agree(cx: &Context, sa: &mut IkeSa, payloads: &[Payload]) {
     }
 }
 
-/// This host's addresses but the one in use.
+/// This host's addresses by which others can reach it.
+fn own(cx: &Context) -> impl Iterator<Item = IpAddr> {
+    cx.addresses.iter().copied().filter(|address| mobility::is_reachable(*address))
+}
+
+/// The same but the one in use.
 fn others(cx: &Context, sa: &IkeSa) -> Vec<IpAddr> {
-    let others = cx.addresses.iter().filter(|address| **address != sa.local.ip());
-    others.copied().take(MOST_TOLD).collect()
+    own(cx).filter(|address| *address != sa.local.ip()).take(MOST_TOLD).collect()
 }
 
 /// This host has other addresses than before. Where the one in use is gone, the SAs move at once: through it nothing
@@ -73,8 +77,8 @@ pub(crate) fn changed(cx: &mut Context, sa: &mut IkeSa, now: Now) {
         }
         return;
     }
-    let next = cx.addresses.iter().find(|address| address.is_ipv4() == here.is_ipv4());
-    if let Some(next) = next.copied() {
+    let next = own(cx).find(|address| address.is_ipv4() == here.is_ipv4());
+    if let Some(next) = next {
         if let Some(mobility) = &mut sa.mobility {
             mobility.refused.clear();
         }
@@ -324,8 +328,8 @@ fn refused(up: &mut Established, cx: &mut Context, sa: &mut IkeSa, now: Now) -> 
         return Flow::Stay;
     }
     mobility.refused.push(here);
-    let untried = |a: &&IpAddr| a.is_ipv4() == here.is_ipv4() && !mobility.refused.contains(a);
-    let Some(next) = cx.addresses.iter().find(untried).copied() else {
+    let untried = |a: &IpAddr| a.is_ipv4() == here.is_ipv4() && !mobility.refused.contains(a);
+    let Some(next) = own(cx).find(untried) else {
         return Flow::End(Failure::PeerError(NotifyType::UNACCEPTABLE_ADDRESSES));
     };
     depart(cx, sa, now, next);
@@ -395,10 +399,9 @@ impl IkeSa {
             .collect();
         let mut paths = Vec::new();
         for remote in theirs {
-            let family = |local: &&IpAddr| local.is_ipv4() == remote.is_ipv4();
-            for local in cx.addresses.iter().filter(family) {
-                let path =
-                    Path { local: end(*local, self.local), remote: end(remote, self.remote) };
+            let family = |local: &IpAddr| local.is_ipv4() == remote.is_ipv4();
+            for local in own(cx).filter(family) {
+                let path = Path { local: end(local, self.local), remote: end(remote, self.remote) };
                 let current = path.local == self.local && path.remote == self.remote;
                 if !current && !paths.contains(&path) && paths.len() < MOST_PATHS {
                     paths.push(path);

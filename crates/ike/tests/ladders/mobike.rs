@@ -417,3 +417,14 @@ fn a_new_tunnel_from_home_replaces_one_that_has_moved() {
     assert_eq!(world.hosts[0].endpoint.ike_sas()[0].id, new);
     assert_eq!(place(&world, 1), (B, A));
 }
+
+/// However many addresses a host has, and wherever among them the one in use stands: it is not gone.
+#[test]
+fn an_address_among_many_is_still_there() {
+    let mut world = pair(9);
+    let many = (1..=100).map(|n| IpAddr::from([172, 16, 0, n])).chain([A]).collect::<Vec<_>>();
+    own(&mut world, 0, &many);
+    world.run_secs(5);
+    assert_eq!(place(&world, 0), (A, B), "{}", world.story());
+    world.assert_no_loss();
+}

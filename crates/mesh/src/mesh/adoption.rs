@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ike::record::{ChildRecord, SaRecord};
-use ike::{IkeSaId, Now, Secret};
+use ike::{Directory, IkeSaId, Now, Secret};
 use ipsec::change::Change;
 use ipsec::dataplane::Snapshot;
 use ipsec::sa::SaKey;
 
 use super::tunnels::Demand;
 use super::{Mesh, Output};
+use crate::directory::View;
 use crate::event::{Kind, Level};
 use crate::journal::{Key, Record};
 use crate::peer::{Child, Ike, Wanted};
@@ -110,6 +111,12 @@ impl Mesh {
         let config = config.ok_or("its peer is none any more")?;
         if !self.peers.make_room(address) {
             return Err("there is no room for its peer".into());
+        }
+        if let Some(fleet) = &self.fleet {
+            let view = View { fleet, peers: &self.peers, salt, adopting: true };
+            if !view.may_move(address, sa.remote.ip()) {
+                return Err("it goes to an address that is another host's by now".into());
+            }
         }
         let (fits, replaced, since) = (sa.fits(&config), sa.replaced, sa.since);
         let ends = keys_of(&sa);

@@ -60,8 +60,15 @@ impl Mesh {
 
     fn move_sas(&mut self, now: Now, peer: IpAddr, sas: &[SaKey], outer: Outer) {
         for key in sas {
+            let owner = self.reconciler.owner(*key);
+            let Some(new) = self.reconciler.move_sa(*key, outer) else {
+                // Two peers at one address, and one SPI that both chose: who comes second begins anew.
+                if let Some(owner) = owner {
+                    let _ = self.endpoint.delete_child(now, owner.child);
+                }
+                continue;
+            };
             self.change(Change::MoveSa { key: *key, outer });
-            let Some(new) = self.reconciler.move_sa(*key, outer) else { continue };
             let children = self.peers.get_mut(peer).into_iter().flat_map(|p| &mut p.children);
             for half in children.flat_map(|c| [&mut c.inbound, &mut c.outbound]) {
                 *half = half.map(|half| if half == *key { new } else { half });

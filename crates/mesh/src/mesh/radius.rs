@@ -102,12 +102,12 @@ fn worse(before: &[Rule], after: &[Rule], state: State) -> Option<(Effect, Strin
     }
     let fresh = after.iter().filter(|rule| !before.contains(rule));
     let has = |wanted: fn(&Action) -> bool| fresh.clone().any(|rule| wanted(&rule.4));
-    if has(|action| *action == Action::Discard) {
-        return say(Effect::CutOff, "some of its traffic is dropped");
-    }
     let protected = matches!(all(before), Action::Protect { .. });
     if protected && has(|action| *action == Action::Bypass) {
         return say(Effect::GoesClear, "some of its traffic passes in the clear");
+    }
+    if has(|action| *action == Action::Discard) {
+        return say(Effect::CutOff, "some of its traffic is dropped");
     }
     None
 }

@@ -29,7 +29,7 @@ const PAYLOAD: usize = 64;
 #[derive(Serialize)]
 struct Row {
     peers: u16,
-    /// Heap of one tunnel: IKE SA, pair of child SAs, peer, journal, timers; `null` where the C library does not say.
+    /// Heap of one tunnel: IKE SA, pair of child SAs, peer and its entry in the manifest, journal, timers; `null` where the C library does not say.
     tunnel_bytes: Option<usize>,
     /// CPU of a host whose tunnels idle, with `dpddelay: 30`, in per cent of a core.
     idle_percent: f64,

@@ -165,8 +165,7 @@ impl Carrier {
     /// The networks of this plan are routed into the device; a kernel needs only the policies. What the plan lets pass in
     /// the clear is watched.
     pub fn follow(&mut self, plan: &Plan) {
-        let device = matches!(self.plane, Plane::Userspace(_)).then_some(userspace::INTERFACE);
-        self.cleartext.follow(plan, device);
+        self.cleartext.follow(plan, self.device());
         let Plane::Userspace(userspace) = &mut self.plane else { return };
         userspace.set_addresses(plan.addresses());
         userspace.route(Networks {
@@ -194,7 +193,7 @@ impl Carrier {
     }
 
     /// The device that packets are led into, if there is one.
-    pub fn device(&self) -> Option<&str> {
+    pub fn device(&self) -> Option<&'static str> {
         match &self.plane {
             Plane::Userspace(_) => Some(linux::userspace::INTERFACE),
             Plane::Kernel { .. } => None,

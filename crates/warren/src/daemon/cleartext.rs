@@ -44,8 +44,14 @@ impl Cleartext {
     pub fn follow(&mut self, plan: &Plan, device: Option<&str>) {
         self.look();
         let before = self.watch.take();
-        // In tunnel mode a kernel shows what it has opened to packet sockets as if it had come so.
-        if !plan.optional() || (device.is_none() && plan.mode() == Mode::Tunnel) {
+        if !plan.optional() {
+            return;
+        }
+        if device.is_none() && plan.mode() == Mode::Tunnel {
+            // A kernel shows what it has opened to packet sockets as if it had come so.
+            tracing::warn!(
+                "`plan --enforce` cannot answer: cleartext looks like what comes out of the kernel's tunnels"
+            );
             return;
         }
         let (plan, tell) = (plan.clone(), self.tell.clone());
