@@ -23,12 +23,22 @@ own_sources() {
         sed -n 's/^Packages Debian main //p' | sort -u
 }
 
+# A mirror that stands still costs a minute or two, not the whole run: each try has an end.
+patiently() {
+    local try
+    for try in 1 2 3; do
+        timeout -k 5 90 "$@" </dev/null && return
+        say "try $try of 3 failed: $1 ${*: -1}"
+    done
+    return 1
+}
+
 # sources_for SUITE: apt's own Debian sources, with this release in the place of that which is installed.
 sources_for() {
     local own uri suite release
     own=$(own_sources)
     if [ -z "$own" ] && [ "$(id -u)" = 0 ]; then
-        apt-get update -qq
+        patiently apt-get update -qq
         own=$(own_sources)
     fi
     [ -n "$own" ] || die "apt has no lists of a Debian mirror: a Debian system with a mirror in its sources is needed, and apt-get update"
@@ -73,11 +83,11 @@ fetch() {
     apt=(-q -o "Dir::State::lists=$work/apt/lists" -o "Dir::State::status=$work/apt/status" -o "Dir::Cache=$work/apt/cache"
         -o "Dir::Etc::sourcelist=$work/apt/etc/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::Etc::preferencesparts=$work/apt/etc/preferences.d"
         -o Dir::Etc::preferences=- -o Acquire::Languages=none -o APT::Install-Recommends=false -o Debug::NoLocking=true
-        -o APT::Sandbox::User=root -o Dir::State::extended_states="$work/apt/extended")
+        -o APT::Sandbox::User=root -o Dir::State::extended_states="$work/apt/extended" -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20)
     say "fetching $peer"
     # A release may have no security archive yet; what counts is whether the packages are found.
-    apt-get "${apt[@]}" update >"$work/log" 2>&1 || true
-    apt-get "${apt[@]}" -y --download-only install "${wanted[@]}" >>"$work/log" 2>&1 || {
+    patiently apt-get "${apt[@]}" update >"$work/log" 2>&1 || true
+    patiently apt-get "${apt[@]}" -y --download-only install "${wanted[@]}" >>"$work/log" 2>&1 || {
         cat "$work/log" >&2
         die "$peer could not be fetched: is ${suite^} on this machine's mirror, and its key in debian-archive-keyring?"
     }

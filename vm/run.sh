@@ -46,13 +46,16 @@ kernel_package() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1
 }
 
+# A mirror that stands still costs a minute or two, not the whole run: each try has an end.
+patiently() { timeout -k 5 120 "$@" </dev/null || timeout -k 5 120 "$@" </dev/null; }
+
 fetch_kernel() {
     local package version work
     command -v apt-get >/dev/null || die "the kernel comes from a Debian mirror, and this is not a Debian system"
     package=$(kernel_package)
     # What an old list names may be gone from the mirror.
     if [ ! -e "$cache/${package#linux-image-}/base.cpio" ] && [ "$(id -u)" = 0 ]; then
-        apt-get update -qq
+        patiently apt-get update -qq
         package=$(kernel_package)
     fi
     [ -n "$package" ] || die "apt knows no linux-image-cloud-amd64: apt-get update, or add a Debian mirror"
@@ -60,7 +63,7 @@ fetch_kernel() {
     [ -e "$cache/$version/base.cpio" ] && return
     say "fetching $package"
     work=$(mktemp -d "$cache/fetch.XXXXXX")
-    (cd "$work" && apt-get download -qq "$package" 2>&1 | grep -v unsandboxed >&2) || true
+    (cd "$work" && patiently apt-get download -qq "$package" 2>&1 | grep -v unsandboxed >&2) || true
     dpkg-deb -x "$work/$package"_*.deb "$work/root" || die "$package could not be fetched"
     [ -e "$work/root/lib" ] || ln -s usr/lib "$work/root/lib"
     depmod -b "$work/root" "$version"
