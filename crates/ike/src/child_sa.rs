@@ -14,6 +14,7 @@ use crate::config::ChildConfig;
 use crate::context::Context;
 use crate::error::{EndReason, Failure};
 use crate::event::{ChildId, ChildInfo, Event, IkeSaId};
+use crate::ipcomp::Cpis;
 use crate::negotiate::EspSuite;
 use crate::record::ChildRecord;
 use crate::rng::Rng;
@@ -55,6 +56,7 @@ pub(crate) struct Child {
     pub(crate) local_ts: Box<[TrafficSelector]>,
     pub(crate) remote_ts: Box<[TrafficSelector]>,
     pub(crate) encap: bool,
+    pub(crate) ipcomp: Option<Cpis>,
     pub(crate) replaces: Option<ChildId>,
     /// The child that this host's own rekey, or the peer's, put in its place.
     pub(crate) successor: Option<ChildId>,
@@ -76,6 +78,7 @@ pub(crate) struct Agreed {
     pub(crate) spi_in: Spi,
     pub(crate) spi_out: Spi,
     pub(crate) mode: Mode,
+    pub(crate) ipcomp: Option<Cpis>,
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
     pub(crate) replaces: Option<ChildId>,
@@ -190,6 +193,7 @@ impl Child {
             local_ts: self.local_ts.to_vec(),
             remote_ts: self.remote_ts.to_vec(),
             encap: self.encap,
+            compression: self.ipcomp.is_some(),
             replaces: self.replaces,
             since: self.since,
             rekey_at: self.rekey_at,
@@ -228,6 +232,7 @@ pub(crate) fn install(
         local_ts: agreed.local_ts.into(),
         remote_ts: agreed.remote_ts.into(),
         encap: pair.inbound.encap.is_some(),
+        ipcomp: agreed.ipcomp,
         replaces: agreed.replaces,
         successor: None,
         redundant: false,
@@ -273,6 +278,7 @@ pub(crate) fn restore(
         local_ts: record.local_ts.into(),
         remote_ts: record.remote_ts.into(),
         encap: record.encap,
+        ipcomp: record.ipcomp,
         replaces: None,
         successor: None,
         redundant: false,

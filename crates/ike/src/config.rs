@@ -108,6 +108,8 @@ pub struct ChildConfig {
     pub reqid: Reqid,
     /// Mode asked for and accepted.
     pub mode: Mode,
+    /// IPComp is offered and accepted; the data plane must be able to.
+    pub compression: bool,
     /// Acceptable ESP suites, best first. A KE transform in one asks for PFS in CREATE_CHILD_SA.
     pub esp_proposals: Vec<Proposal>,
     /// This host's side, as wide as policy allows; an answer or a request is narrowed to it.

@@ -234,6 +234,8 @@ pub struct ChildInfo {
     pub remote_ts: Vec<TrafficSelector>,
     /// ESP in UDP.
     pub encap: bool,
+    /// Packets may be compressed with DEFLATE.
+    pub compression: bool,
     /// The child that it replaces.
     pub replaces: Option<ChildId>,
     /// When it was established.

@@ -20,6 +20,7 @@ pub mod event;
 mod exchange;
 pub mod fragment;
 mod ike_sa;
+pub mod ipcomp;
 pub mod job;
 pub mod keys;
 pub mod mobility;

@@ -34,6 +34,7 @@ use crate::event::ChildId;
 use crate::exchange::child::encapsulation;
 use crate::exchange::followup::Subject;
 use crate::ike_sa::IkeSa;
+use crate::ipcomp::Cpis;
 use crate::keys::IkeKeys;
 use crate::mobility::{Mobility, Path};
 use crate::nat::NatState;
@@ -177,6 +178,8 @@ pub struct ChildRecord {
     pub remote_ts: Vec<TrafficSelector>,
     /// ESP in UDP.
     pub encap: bool,
+    /// CPIs, if packets may be compressed.
+    pub ipcomp: Option<Cpis>,
     /// When it was established.
     pub since: Instant,
     /// When it is due for rekeying.
@@ -224,6 +227,8 @@ impl SaRecord {
         let ike = [Transform::prf(self.suite.prf), Transform::ke(self.suite.ke)];
         let esp = |c: &ChildRecord| {
             c.mode == config.child.mode
+                // Whether a peer that did not agree to it would now is not known.
+                && (c.ipcomp.is_none() || config.child.compression)
                 && offered(&config.child.esp_proposals, &cipher(c.suite.cipher))
         };
         let whole = [&cipher(self.suite.cipher)[..], &ike[..]].concat();
@@ -238,6 +243,10 @@ impl SaRecord {
     pub fn pair(&self, child: &ChildRecord, config: &ChildConfig) -> SaPair {
         let (here, there) = (self.local.ip(), self.remote.ip());
         let encap = child.encap.then(|| encapsulation(self.local, self.remote));
+        let cpi = |direction| {
+            let inbound = direction == Direction::In;
+            child.ipcomp.map(|cpis| if inbound { cpis.inbound } else { cpis.outbound })
+        };
         let sa = |direction, spi, src, dst| Sa {
             spi,
             src,
@@ -251,6 +260,7 @@ impl SaRecord {
             esn: child.suite.esn,
             replay_window: config.replay_window,
             encap,
+            ipcomp: cpi(direction),
             limits: config.limits,
             local_ts: child.local_ts.clone(),
             remote_ts: child.remote_ts.clone(),
@@ -388,6 +398,7 @@ fn child(child: &Child) -> ChildRecord {
         local_ts: child.local_ts.to_vec(),
         remote_ts: child.remote_ts.to_vec(),
         encap: child.encap,
+        ipcomp: child.ipcomp,
         since: child.since,
         rekey_at: child.rekey_at,
     }

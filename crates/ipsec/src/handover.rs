@@ -23,7 +23,7 @@ use crate::sad::MAX_SAS;
 use crate::spd::{Action, Flow, MAX_POLICIES, Policy, PolicySelector};
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Packets that wait, at most: of 64 bytes each, more than all queues hold.
 const MAX_WAITING: usize = 1 << 19;
@@ -188,6 +188,7 @@ fn put_sa(out: &mut Vec<u8>, sa: &Sa) {
         out.put_u16(encap.local_port);
         out.put_u16(encap.remote_port);
     });
+    put_option(out, sa.ipcomp.as_ref(), |out, cpi| out.put_u16(*cpi));
     let Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time } = sa.limits;
     let hard_time = hard_time.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     for limit in [soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time] {
@@ -206,6 +207,7 @@ fn sa(r: &mut Reader<'_>) -> Kept<Sa> {
     let (encr_key, integ_key) = (Secret::from(bytes(r)?), Secret::from(bytes(r)?));
     let replay_window = r.u32()?;
     let encap = option(r, |r| Ok(Encap { local_port: r.u16()?, remote_port: r.u16()? }))?;
+    let ipcomp = option(r, |r| Ok(r.u16()?))?;
     let mut limits = [None; 5];
     for limit in &mut limits {
         *limit = option(r, |r| Ok(r.u64()?))?;
@@ -227,6 +229,7 @@ fn sa(r: &mut Reader<'_>) -> Kept<Sa> {
         esn,
         replay_window,
         encap,
+        ipcomp,
         limits,
         local_ts,
         remote_ts,

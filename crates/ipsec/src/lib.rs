@@ -13,6 +13,7 @@ pub mod ecn;
 pub mod esp;
 pub mod handover;
 pub mod icmp;
+pub mod ipcomp;
 pub mod memory;
 pub mod packet;
 pub mod pipeline;

@@ -21,6 +21,7 @@ pub mod proto {
     pub const ICMPV6: u8 = 58;
     pub const NO_NEXT_HEADER: u8 = 59;
     pub const DEST_OPTIONS: u8 = 60;
+    pub const IPCOMP: u8 = 108;
     pub const SCTP: u8 = 132;
     pub const UDP_LITE: u8 = 136;
 }

@@ -19,6 +19,7 @@ use crate::Instant;
 use crate::change::{Batch, Change, Refusal, RefusalReason};
 use crate::dataplane::{DataplaneEvent, PacketInfo, Snapshot};
 use crate::handover::{Held, Path, Running};
+use crate::ipcomp::Compressor;
 use crate::packet::{HeaderFields, UDP_HEADER, proto};
 use crate::reassembly::Reassembler;
 use crate::sad::{Entry, Sad};
@@ -44,6 +45,8 @@ pub struct Pipeline {
     queued: AtomicUsize,
     fragments: Mutex<Reassembler>,
     events: Mutex<Events>,
+    /// Made when an SA first compresses.
+    compressor: Mutex<Option<Compressor>>,
     counters: Counters,
 }
 
@@ -125,6 +128,7 @@ impl Pipeline {
             queued: AtomicUsize::new(0),
             fragments: Mutex::default(),
             events: Mutex::default(),
+            compressor: Mutex::default(),
             counters: Counters::default(),
         }
     }

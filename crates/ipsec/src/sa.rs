@@ -103,6 +103,8 @@ pub struct Sa {
     pub replay_window: u32,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
+    /// Payloads may be compressed with DEFLATE: the CPI of the receiver (RFC 3173 3.3).
+    pub ipcomp: Option<u16>,
     /// Limits.
     pub limits: Limits,
     /// Negotiated selectors of this host's side.

@@ -184,6 +184,7 @@ impl Link {
             esn: self.esn,
             replay_window: self.window,
             encap,
+            ipcomp: None,
             limits: self.limits,
             local_ts: vec![TrafficSelector::host(local)],
             remote_ts: vec![TrafficSelector::host(remote)],

@@ -69,6 +69,7 @@ impl Setup {
             esn: true,
             replay_window: 1024,
             encap: self.encap.then_some(Encap { local_port: 4500, remote_port: 4500 }),
+            ipcomp: None,
             limits: Limits::default(),
             local_ts: vec![TrafficSelector::host(self.address(local))],
             remote_ts: vec![TrafficSelector::host(self.address(remote))],

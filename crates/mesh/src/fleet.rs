@@ -16,6 +16,7 @@ use crate::loaded::Loaded;
 use crate::manifest::{DpdAction, Manifest, Start};
 use crate::pair::{self, MILLION};
 use crate::plan::{FLEET, Plan};
+use crate::status::DataPlane;
 
 /// NAT mappings are kept alive by one byte so often (RFC 3948 4).
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -35,6 +36,7 @@ const PACKETS: u64 = u32::MAX as u64;
 /// The manifest in force, as this host sees it.
 pub struct Fleet {
     loaded: Loaded,
+    compresses: bool,
     by_name: BTreeMap<String, IpAddr>,
 }
 
@@ -48,11 +50,18 @@ pub enum OnDeath {
 }
 
 impl Fleet {
-    /// The manifest in force.
-    pub fn new(loaded: Loaded) -> Self {
+    /// The manifest in force; of the data planes one cannot compress.
+    pub fn new(loaded: Loaded, data_plane: DataPlane) -> Self {
+        let wanted = loaded.plan.manifest().compression;
+        let compresses = wanted && data_plane == DataPlane::Userspace;
         let known = loaded.plan.known_peers().values();
         let by_name = known.filter_map(|p| Some((p.name.clone()?, p.address))).collect();
-        Self { loaded, by_name }
+        Self { loaded, compresses, by_name }
+    }
+
+    /// Whether it wants compression, and this host cannot.
+    pub fn lacks_compression(&self) -> bool {
+        self.manifest().compression && !self.compresses
     }
 
     /// What was loaded.
@@ -153,8 +162,8 @@ impl Fleet {
             let peer = fleet.plan().peer(remote)?;
             let encap = fleet.manifest().force_udp_encapsulation;
             let suites = (peer.ike_proposals.proposals, peer.esp_proposals.proposals);
-            let own = fleet.plan().own(remote);
-            Some((own, suites, fleet.plan().mode(), encap, peer.unauthenticated))
+            let how = (fleet.plan().mode(), fleet.compresses, encap, peer.unauthenticated);
+            Some((fleet.plan().own(remote), suites, how))
         };
         essence(self) == essence(other)
     }
@@ -179,6 +188,7 @@ impl Fleet {
         ChildConfig {
             reqid: FLEET,
             mode: self.plan().mode(),
+            compression: self.compresses,
             esp_proposals,
             local_ts: vec![TrafficSelector::host(times.local)],
             remote_ts: vec![TrafficSelector::host(times.remote)],

@@ -130,6 +130,8 @@ pub struct Manifest {
     pub ike_version: IkeVersion,
     /// Transport or tunnel.
     pub mode: Mode,
+    /// Packets are compressed with DEFLATE where the peer does it too (IPComp).
+    pub compression: bool,
     /// What happens with a peer that does not answer.
     pub dpdaction: DpdAction,
     /// How long a peer may be silent before it is asked.

@@ -286,6 +286,8 @@ pub struct ChildSaStatus {
     pub rekey_in_s: u64,
     /// ESP in UDP.
     pub encap: bool,
+    /// How payloads are compressed, if they are: `deflate`.
+    pub compression: Option<&'static str>,
 }
 
 /// What decides on a packet.

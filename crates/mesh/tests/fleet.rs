@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use mesh::fleet::Fleet;
 use mesh::pair;
+use mesh::status::DataPlane;
 use world::{address, loaded, manifest};
 
 fn fleet(more: &str, host: usize) -> Fleet {
-    Fleet::new(loaded(&manifest(more), host))
+    Fleet::new(loaded(&manifest(more), host), DataPlane::Userspace)
 }
 
 #[test]
@@ -56,4 +57,18 @@ fn what_replaces_a_tunnel_and_what_does_not() {
     let one = fleet("peers: [{address: 10.0.0.3, esp_proposals: aes256gcm16}]\n", 0);
     assert!(now.same_tunnel(&one, address(1)));
     assert!(!now.same_tunnel(&one, address(2)));
+}
+
+#[test]
+fn compression_is_agreed_on_where_the_data_plane_can() {
+    let text = manifest("compression: deflate\n");
+    for (data_plane, can) in [(DataPlane::Userspace, true), (DataPlane::Kernel, false)] {
+        let fleet = Fleet::new(loaded(&text, 0), data_plane);
+        assert_eq!(fleet.config(address(1), 0, false).unwrap().child.compression, can);
+        assert_eq!(fleet.lacks_compression(), !can);
+    }
+    let plain = fleet("", 0);
+    assert!(!plain.config(address(1), 0, false).unwrap().child.compression);
+    assert!(!plain.lacks_compression());
+    assert!(!plain.same_tunnel(&fleet("compression: deflate\n", 0), address(1)));
 }

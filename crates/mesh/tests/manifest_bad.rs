@@ -305,7 +305,7 @@ fn words() {
     );
     says(&with("start: route"), (3, 8), "unknown value `route`", "did you mean `trap`?");
     says(&with("mode: beet"), (3, 7), "unknown value `beet`", "`transport` or `tunnel`");
-    says(&with("compression: deflate"), (3, 14), "not available yet", "compression: none");
+    says(&with("compression: gzip"), (3, 14), "`gzip`", "deflate");
     says(&with("log_level: loud"), (3, 12), "unknown value `loud`", "`debug`");
     says(
         &with("policies: [{action: bypass}]"),

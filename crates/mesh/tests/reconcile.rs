@@ -27,6 +27,7 @@ fn sa(spi: u32) -> Box<Sa> {
         esn: false,
         replay_window: 64,
         encap: None,
+        ipcomp: None,
         limits: Limits::default(),
         local_ts: vec![],
         remote_ts: vec![],

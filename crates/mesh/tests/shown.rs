@@ -87,7 +87,7 @@ fn status_keeps_its_shape() {
                     "spi_in": "8 hex digits", "spi_out": "8 hex digits", "mode": "transport",
                     "suite": "aes128gcm16", "local_ts": ["10.0.0.1/32"], "remote_ts": ["10.0.0.2/32"],
                     "bytes_in": 0, "bytes_out": 13, "packets_in": 0, "packets_out": 1,
-                    "age_s": 9, "rekey_in_s": 0, "encap": false,
+                    "age_s": 9, "rekey_in_s": 0, "encap": false, "compression": null,
                 }],
             }],
         })

@@ -61,6 +61,20 @@ pub fn parse_cookie(data: &[u8]) -> Result<&[u8], ParseError> {
     if COOKIE_LEN.contains(&data.len()) { Ok(data) } else { Err(ParseError::BadLength("COOKIE")) }
 }
 
+/// IPCOMP_SUPPORTED: the CPI by which the sender knows what is compressed for it, and with what (RFC 7296 3.10.1).
+pub fn ipcomp_supported(cpi: u16, transform: u8) -> Notify {
+    let mut data = Vec::with_capacity(3);
+    data.put_u16(cpi);
+    data.put_u8(transform);
+    Notify::new(NotifyType::IPCOMP_SUPPORTED, data)
+}
+
+/// CPI and transform of IPCOMP_SUPPORTED. Attributes may follow; there are none as yet.
+pub fn parse_ipcomp_supported(data: &[u8]) -> Result<(u16, u8), ParseError> {
+    let mut r = Reader::new(data, "IPCOMP_SUPPORTED");
+    Ok((r.u16()?, r.u8()?))
+}
+
 /// REKEY_SA: the SPI that the sender would see inbound on the child SA to be replaced (RFC 7296 1.3.3).
 pub fn rekey_sa(protocol: ProtocolId, spi: Spi) -> Notify {
     child(NotifyType::REKEY_SA, protocol, spi)

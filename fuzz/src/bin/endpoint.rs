@@ -258,6 +258,7 @@ fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
     let child = ChildConfig {
         reqid: Reqid(1),
         mode: Mode::Transport,
+        compression: true,
         esp_proposals: vec![parse_esp("aes128gcm16").unwrap(), parse_esp("aes128gcm16-ecp256").unwrap()],
         local_ts: vec![TrafficSelector::host(local)],
         remote_ts: vec![TrafficSelector::host(remote)],

@@ -82,6 +82,7 @@ impl Host {
             esn: flags & 4 != 0,
             replay_window: 64,
             encap: (flags & 8 != 0).then_some(Encap { local_port: 4500, remote_port: 4500 }),
+            ipcomp: (flags & 64 != 0).then_some(0x1234),
             limits: Limits::default(),
             local_ts: vec![TrafficSelector::host(me)],
             remote_ts: vec![TrafficSelector::host(peer)],

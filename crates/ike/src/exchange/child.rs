@@ -17,6 +17,7 @@ use crate::context::{Context, IKE_PORT, NATT_PORT};
 use crate::error::{Failure, Misbehaviour};
 use crate::event::ChildId;
 use crate::ike_sa::{IkeSa, error_notify, find_notify, plain_notify};
+use crate::ipcomp::{self, Cpis};
 use crate::keys::{self, ChildKeys};
 use crate::narrow::{self, Hosts, Selectors};
 use crate::negotiate::{self, ChildExchange, Chosen, EspSuite};
@@ -28,6 +29,7 @@ pub(crate) struct Offer {
     pub(crate) replaces: Option<ChildId>,
     pub(crate) proposals: Vec<Proposal>,
     spi_in: Spi,
+    cpi_in: Option<u16>,
     selectors: Selectors,
 }
 
@@ -68,8 +70,9 @@ impl Offer {
         let spi_in = cx.children.fresh_spi(&mut cx.rng);
         let proposals =
             negotiate::offer_esp(&config.esp_proposals, spi_in, exchange, &*cx.provider);
+        let cpi_in = config.compression.then(|| ipcomp::fresh(&mut cx.rng));
         let selectors = Selectors { tsi: config.local_ts.clone(), tsr: config.remote_ts.clone() };
-        Self { config, replaces, proposals, spi_in, selectors }
+        Self { config, replaces, proposals, spi_in, cpi_in, selectors }
     }
 
     pub(crate) fn sa_payload(&self) -> Payload {
@@ -78,7 +81,7 @@ impl Offer {
 
     /// Selectors and notifies.
     pub(crate) fn tail(&self) -> Vec<Payload> {
-        tail(&self.selectors, self.config.mode)
+        tail(&self.selectors, self.config.mode, self.cpi_in)
     }
 
     /// Checks the peer's answer.
@@ -99,12 +102,14 @@ impl Offer {
             Mode::Tunnel => answered,
         };
         narrow::check_narrowed(&self.selectors, &answered).map_err(Failure::Misbehaved)?;
+        let ipcomp = ipcomp::answered(self.cpi_in, payloads).map_err(Failure::Misbehaved)?;
         Ok(Agreed {
             config: self.config.clone(),
             suite: chosen.suite,
             spi_in: self.spi_in,
             spi_out: peer_spi(&chosen)?,
             mode,
+            ipcomp,
             local_ts: answered.tsi,
             remote_ts: answered.tsr,
             replaces: self.replaces,
@@ -167,12 +172,16 @@ impl Answer {
             .ok_or_else(|| ts_unacceptable(config, &request))?;
         let spi_out = peer_spi(&chosen)
             .map_err(|reason| Refusal { notify: NotifyType::INVALID_SYNTAX, reason })?;
+        let outbound = ipcomp::offered(payloads).filter(|_| config.compression);
+        let ipcomp =
+            outbound.map(|outbound| Cpis { inbound: ipcomp::fresh(&mut cx.rng), outbound });
         let agreed = Agreed {
             config: config.clone(),
             suite: chosen.suite,
             spi_in,
             spi_out,
             mode,
+            ipcomp,
             local_ts: narrowed.here.tsr,
             remote_ts: narrowed.here.tsi,
             replaces,
@@ -186,7 +195,7 @@ impl Answer {
 
     /// Selectors and notifies.
     pub(crate) fn tail(&self) -> Vec<Payload> {
-        tail(&self.selectors, self.agreed.mode)
+        tail(&self.selectors, self.agreed.mode, self.agreed.ipcomp.map(|cpis| cpis.inbound))
     }
 }
 
@@ -249,6 +258,7 @@ fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> 
             esn: agreed.suite.esn,
             replay_window: agreed.config.replay_window,
             encap,
+            ipcomp: agreed.ipcomp.map(|c| if inbound { c.inbound } else { c.outbound }),
             limits: agreed.config.limits,
             local_ts: agreed.local_ts.clone(),
             remote_ts: agreed.remote_ts.clone(),
@@ -265,12 +275,13 @@ fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> 
     }
 }
 
-fn tail(selectors: &Selectors, mode: Mode) -> Vec<Payload> {
+fn tail(selectors: &Selectors, mode: Mode, cpi_in: Option<u16>) -> Vec<Payload> {
     let mut payloads =
         vec![Payload::TsI(selectors.tsi.clone()), Payload::TsR(selectors.tsr.clone())];
     if mode == Mode::Transport {
         payloads.push(error_notify(NotifyType::USE_TRANSPORT_MODE));
     }
+    payloads.extend(cpi_in.map(ipcomp::payload));
     payloads.push(error_notify(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED));
     payloads
 }

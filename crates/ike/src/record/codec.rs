@@ -16,6 +16,7 @@ use wire::kept::{
 use wire::registry::{Encr, ExchangeType, Integ, Ke, Prf};
 
 use super::{Asks, ChildRecord, CipherSpec, IkeSpi, KeptMobility, Origin, Outstanding, SaRecord};
+use crate::ipcomp::Cpis;
 use crate::keys::IkeKeys;
 use crate::mobility::Path;
 use crate::multi_ke::Additional;
@@ -23,7 +24,7 @@ use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -249,6 +250,10 @@ fn put_child(out: &mut Vec<u8>, child: &ChildRecord) {
     put_additional(out, &child.suite.additional);
     put_list(out, &child.local_ts, put_selector);
     put_list(out, &child.remote_ts, put_selector);
+    put_option(out, child.ipcomp.as_ref(), |out, cpis| {
+        out.put_u16(cpis.inbound);
+        out.put_u16(cpis.outbound);
+    });
     put_times(out, child.since, child.rekey_at);
 }
 
@@ -263,6 +268,7 @@ fn child(r: &mut Reader<'_>) -> Kept<ChildRecord> {
     let (cipher, ke) = (cipher(r)?, option(r, |r| Ok(Ke(r.u16()?)))?);
     let additional = additional(r)?;
     let (local_ts, remote_ts) = (list(r, selector)?, list(r, selector)?);
+    let ipcomp = option(r, |r| Ok(Cpis { inbound: r.u16()?, outbound: r.u16()? }))?;
     let (since, rekey_at) = times(r)?;
     let suite = EspSuite { cipher, esn, ke, additional };
     Ok(ChildRecord {
@@ -274,6 +280,7 @@ fn child(r: &mut Reader<'_>) -> Kept<ChildRecord> {
         local_ts,
         remote_ts,
         encap,
+        ipcomp,
         since,
         rekey_at,
     })

@@ -10,7 +10,7 @@ use wire::registry::{NotifyType as N, PayloadType};
 use crate::setup::*;
 
 /// Puts payloads behind the last one.
-fn append(plain: &mut Vec<u8>, payloads: &[Payload]) {
+pub fn append(plain: &mut Vec<u8>, payloads: &[Payload]) {
     let mut at = 0;
     while plain[at] != 0 {
         at += usize::from(u16::from_be_bytes([plain[at + 2], plain[at + 3]]));

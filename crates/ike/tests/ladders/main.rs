@@ -17,6 +17,7 @@ mod faults;
 mod fragments;
 mod held;
 mod hostile;
+mod ipcomp;
 mod mobike;
 mod multi_ke;
 mod nat;

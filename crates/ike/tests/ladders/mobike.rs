@@ -136,6 +136,31 @@ fn a_tunnel_follows_its_initiator() {
     assert_eq!(place(&world, 1), (B, A), "home again\n{}", world.story());
 }
 
+/// CPIs belong to the child SA, wherever it goes, and to that of its rekey there.
+#[test]
+fn compression_moves_with_it() {
+    let mut world = toy(12, |p| {
+        mobile(p);
+        edit_child(p, |child| child.compression = true);
+    });
+    own(&mut world, 0, &[A]);
+    own(&mut world, 1, &[B]);
+    world.initiate(0);
+    world.run_secs(3);
+    let cpis = |world: &World, n: usize| {
+        let (inbound, outbound) = (world.hosts[n].inbound(), world.hosts[n].outbound());
+        (inbound[0].ipcomp.unwrap(), outbound[0].ipcomp.unwrap())
+    };
+    let before = cpis(&world, 0);
+    own(&mut world, 0, &[A2]);
+    world.run_secs(3);
+    assert_eq!(place(&world, 0), (A2, B));
+    assert_eq!(cpis(&world, 0), before);
+    assert_moved(&mut world, A2, B);
+    let (inbound, outbound) = cpis(&world, 0);
+    assert_eq!(cpis(&world, 1), (outbound, inbound));
+}
+
 #[test]
 fn a_tunnel_follows_its_responder() {
     let mut world = pair(11);

@@ -240,5 +240,11 @@ fn what_cannot_be_gone_on_with_is_refused_and_named() {
         change(&mut config);
         assert!(!good.fits(&config));
     }
+    let mut compressed = good.clone();
+    compressed.children[0].ipcomp = Some(ike::ipcomp::Cpis { inbound: 256, outbound: 257 });
+    let mut config = (*world.hosts[0].directory.config).clone();
+    assert!(!compressed.fits(&config), "it is not wanted any more");
+    edit_child(&mut config, |c| c.compression = true);
+    assert!(compressed.fits(&config) && good.fits(&config), "a peer may not want it");
     assert!(restore(&mut world, good, |_| {}).is_ok());
 }

@@ -30,6 +30,7 @@ pub fn child(local: IpAddr, remote: IpAddr) -> ChildConfig {
     ChildConfig {
         reqid: Reqid(7),
         mode: Mode::Transport,
+        compression: false,
         esp_proposals: esp_suites(&["aes128gcm16"]),
         local_ts: vec![TrafficSelector::host(local)],
         remote_ts: vec![TrafficSelector::host(remote)],

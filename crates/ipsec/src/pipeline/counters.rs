@@ -36,6 +36,8 @@ macro_rules! counters {
 counters! {
     /// Not an ESP packet, or what was in it is not an IP packet.
     in_malformed,
+    /// Verified, and what was compressed in it cannot be had: see [`crate::ipcomp::expand`].
+    in_ipcomp_malformed,
     /// No SA of this SPI.
     in_no_sa,
     /// Did not verify.
@@ -84,6 +86,8 @@ counters! {
     out_seq_exhausted,
     /// Protected and sent.
     out_protected,
+    /// Of those, compressed (RFC 3173).
+    out_compressed,
     /// Events that were not told because too many waited.
     events_dropped,
 }

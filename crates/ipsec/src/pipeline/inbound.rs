@@ -12,7 +12,7 @@ use crate::packet::{self, HeaderFields, Headers, IPV4_HEADER, IPV6_HEADER, proto
 use crate::sa::{Mode, SaKey};
 use crate::sad::{Charge, Entry};
 use crate::spd::Action;
-use crate::{Instant, checksum, ecn};
+use crate::{Instant, checksum, ecn, ipcomp};
 
 use super::counters::Counter;
 use super::{Emit, OuterInfo, Pipeline, locked, reading};
@@ -31,6 +31,16 @@ pub struct Inside {
     pub checked: bool,
 }
 
+/// What was in an ESP packet.
+enum Found {
+    /// Nothing (RFC 4303 2.6).
+    Dummy,
+    /// A packet, in the buffer that it came in.
+    Here(Inside),
+    /// A packet that was compressed.
+    Aside(Vec<u8>),
+}
+
 /// Bytes that must be free before an ESP packet that is opened where it is, in transport mode between addresses of
 /// this family: the IP header goes there.
 pub const fn headroom(family: Family) -> usize {
@@ -46,7 +56,7 @@ impl Pipeline {
         let room = headroom(Family::V6);
         let mut buffer = std::mem::take(esp);
         buffer.splice(..0, std::iter::repeat_n(0, room));
-        if let Some(Inside { range, .. }) = self.open(now, outer, &mut buffer, room) {
+        if let Some(Inside { range, .. }) = self.open(now, outer, &mut buffer, room, emit) {
             buffer.truncate(range.end);
             buffer.drain(..range.start);
             emit.push(Emit::Deliver(buffer));
@@ -54,33 +64,38 @@ impl Pipeline {
     }
 
     /// An ESP packet from the wire, opened where it is: it begins at `at` and ends with the buffer. What stands within
-    /// [`headroom`] before it may be overwritten; where there is less, a packet in transport mode is not taken.
+    /// [`headroom`] before it may be overwritten; where there is less, a packet in transport mode is not taken. One that
+    /// was compressed does not fit there: it is in `emit`.
     pub fn open(
         &self,
         now: Instant,
         outer: OuterInfo,
         buffer: &mut [u8],
         at: usize,
+        emit: &mut Vec<Emit>,
     ) -> Option<Inside> {
         match self.accept(now, outer, buffer, at) {
-            Ok(Some(inside)) => {
+            Ok(Found::Here(inside)) => {
                 self.counters.in_delivered.count();
                 return Some(inside);
             }
-            Ok(None) => self.counters.in_dummy.count(),
+            Ok(Found::Aside(packet)) => {
+                self.counters.in_delivered.count();
+                emit.push(Emit::Deliver(packet));
+            }
+            Ok(Found::Dummy) => self.counters.in_dummy.count(),
             Err(counter) => counter.count(),
         }
         None
     }
 
-    /// The packet inside; `None` for a dummy.
     fn accept(
         &self,
         now: Instant,
         outer: OuterInfo,
         buffer: &mut [u8],
         at: usize,
-    ) -> Result<Option<Inside>, Dropped<'_>> {
+    ) -> Result<Found, Dropped<'_>> {
         let counters = &self.counters;
         let esp = buffer.get_mut(at..).ok_or(&counters.in_malformed)?;
         let (spi, low) = parse_header(esp).ok_or(&counters.in_malformed)?;
@@ -95,18 +110,39 @@ impl Pipeline {
         }
         let opened = self.verify(now, &entry, outer, low, esp)?;
         if opened.next_header == proto::NO_NEXT_HEADER {
-            return Ok(None);
+            return Ok(Found::Dummy);
         }
         let payload = at + opened.start..at + opened.start + opened.len;
+        let Some(cpi) = entry.sa.ipcomp.filter(|_| opened.next_header == proto::IPCOMP) else {
+            return self.decap(&entry, outer, opened.next_header, buffer, payload).map(Found::Here);
+        };
+        let room = headroom(Family::V6) + HEADER_LEN;
+        let (mut expanded, next_header) = ipcomp::expand(cpi, &buffer[payload], room)
+            .map_err(|_| &counters.in_ipcomp_malformed)?;
+        let payload = room..expanded.len();
+        let Inside { range, .. } =
+            self.decap(&entry, outer, next_header, &mut expanded, payload)?;
+        expanded.truncate(range.end);
+        expanded.drain(..range.start);
+        Ok(Found::Aside(expanded))
+    }
+
+    /// The packet around a payload, as its SA and policy want it.
+    fn decap(
+        &self,
+        entry: &Entry,
+        outer: OuterInfo,
+        next_header: u8,
+        buffer: &mut [u8],
+        payload: Range<usize>,
+    ) -> Result<Inside, Dropped<'_>> {
         let inside = match entry.sa.mode {
-            Mode::Transport => {
-                self.decap_transport(&entry, outer, opened.next_header, buffer, payload)?
-            }
-            Mode::Tunnel => self.decap_tunnel(outer, opened.next_header, buffer, payload)?,
+            Mode::Transport => self.decap_transport(entry, outer, next_header, buffer, payload)?,
+            Mode::Tunnel => self.decap_tunnel(outer, next_header, buffer, payload)?,
         };
         let info = inside.headers.info(&buffer[inside.range.clone()]);
-        self.check_selectors(&entry, &info)?;
-        Ok(Some(inside))
+        self.check_selectors(entry, &info)?;
+        Ok(inside)
     }
 
     /// Replay check, ICV, replay update, limits: in this order (RFC 4303 3.4.3).

@@ -66,6 +66,9 @@ impl Pipeline {
         let action = reading(&self.spd).lookup(Flow::Out, &info)?.action;
         let Action::Protect { mode, reqid, .. } = action else { return None };
         let entry = reading(&self.sad).outbound(now, reqid, mode, &info)?.clone();
+        if entry.sa.ipcomp.is_some() {
+            return None;
+        }
         let frame = Frame::of(&entry.sa, Shape::of(entry.cipher()), headers);
         let mtu = reading(&self.paths).get(now, entry.sa.dst);
         if mtu.is_some_and(|mtu| frame.outer_len(longest) > mtu) {

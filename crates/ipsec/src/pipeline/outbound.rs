@@ -200,12 +200,17 @@ impl Pipeline {
     fn encapsulate(&self, now: Instant, entry: &Arc<Entry>, out: Outgoing, emit: &mut Vec<Emit>) {
         let sa = &entry.sa;
         let Some(may_fragment) = self.fits(now, entry, &out, emit) else { return };
-        let Outgoing { packet, headers, .. } = out;
+        let Outgoing { mut packet, headers, .. } = out;
+        let (clear, mut next_header) = payload_of(sa.mode, &headers);
+        if let Some(cpi) = sa.ipcomp
+            && self.compress(cpi, next_header, clear, &mut packet)
+        {
+            next_header = proto::IPCOMP;
+        }
         // As the receiver counts: what ESP protects.
-        let clear = if sa.mode == Mode::Transport { headers.esp_at } else { 0 };
         let protected = packet.len().saturating_sub(clear);
         let Some(seq) = self.number(now, entry, protected) else { return };
-        let packet = seal(entry, seq, packet, &headers, may_fragment);
+        let packet = seal(entry, seq, packet, &headers, (clear, next_header), may_fragment);
         self.counters.out_protected.count();
         emit.push(match sa.encap {
             None => Emit::Esp(packet),
@@ -215,6 +220,19 @@ impl Pipeline {
                 remote: SocketAddr::new(sa.dst, encap.remote_port),
             },
         });
+    }
+
+    /// Compresses what stands behind the first `at` bytes, if it gets shorter. Whether it fits its path was decided
+    /// before: what a path takes does not depend on what is in a packet.
+    fn compress(&self, cpi: u16, next_header: u8, at: usize, packet: &mut Vec<u8>) -> bool {
+        let payload = packet.get(at..).unwrap_or(&[]);
+        let shorter =
+            locked(&self.compressor).get_or_insert_default().compress(cpi, next_header, payload);
+        let Some(shorter) = shorter else { return false };
+        packet.truncate(at);
+        packet.extend_from_slice(&shorter);
+        self.counters.out_compressed.count();
+        true
     }
 
     /// Charges a packet with so many bytes to its SA, and gives it a sequence number; `None` where there are no more.
@@ -305,11 +323,21 @@ impl Frame {
     }
 }
 
+/// Where what ESP protects begins, and what it is.
+fn payload_of(mode: Mode, headers: &Headers) -> (usize, u8) {
+    match mode {
+        Mode::Tunnel if headers.src.is_ipv4() => (0, proto::IPV4),
+        Mode::Tunnel => (0, proto::IPV6),
+        Mode::Transport => (headers.esp_at, headers.esp_next),
+    }
+}
+
 fn seal(
     entry: &Entry,
     seq: u64,
     mut packet: Vec<u8>,
     headers: &Headers,
+    (payload_at, next_header): (usize, u8),
     may_fragment: bool,
 ) -> OuterPacket {
     let sa = &entry.sa;
@@ -325,21 +353,16 @@ fn seal(
         options: Vec::new(),
         esp: Vec::new(),
     };
-    let (payload_at, next_header) = match sa.mode {
-        Mode::Tunnel if headers.src.is_ipv4() => (0, proto::IPV4),
-        Mode::Tunnel => (0, proto::IPV6),
-        Mode::Transport => {
-            (outer.src, outer.dst) = (headers.src, headers.dst);
-            outer.ttl = headers.ttl;
-            outer.options = packet[headers.fixed_len()..headers.esp_at].to_vec();
-            // In IPv6 the last of the headers before ESP names it.
-            if let Some(at) = headers.esp_next_at.checked_sub(headers.fixed_len()) {
-                outer.protocol = packet[6];
-                outer.options[at] = carrier(udp);
-            }
-            (headers.esp_at, headers.esp_next)
+    if sa.mode == Mode::Transport {
+        (outer.src, outer.dst) = (headers.src, headers.dst);
+        outer.ttl = headers.ttl;
+        outer.options = packet[headers.fixed_len()..headers.esp_at].to_vec();
+        // In IPv6 the last of the headers before ESP names it.
+        if let Some(at) = headers.esp_next_at.checked_sub(headers.fixed_len()) {
+            outer.protocol = packet[6];
+            outer.options[at] = carrier(udp);
         }
-    };
+    }
     let as_ = SealAs { spi: sa.spi, seq, esn: sa.esn, next_header };
     esp::seal(entry.cipher(), as_, payload_at, &mut packet);
     outer.esp = packet;

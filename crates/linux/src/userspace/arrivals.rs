@@ -153,8 +153,8 @@ impl<'a> Arrivals<'a> {
             *rest = Rest { bytes: behind, gap: 0 };
             return self.esp_aside(outer, &piece[gap..], room);
         }
-        let inside =
-            self.shared.pipeline.open(self.time, outer, &mut rest.bytes[..gap + length], gap);
+        let bytes = &mut rest.bytes[..gap + length];
+        let inside = self.shared.pipeline.open(self.time, outer, bytes, gap, &mut self.late);
         let Some(Inside { range, headers, checked }) = inside else {
             rest.gap += length;
             return;
@@ -175,7 +175,7 @@ impl<'a> Arrivals<'a> {
         let (mine, left) = take(&mut self.aside).split_at_mut(room + esp.len());
         self.aside = left;
         mine[room..].copy_from_slice(esp);
-        let inside = pipeline.open(self.time, outer, mine, room);
+        let inside = pipeline.open(self.time, outer, mine, room, &mut self.late);
         if let Some(Inside { range, headers, checked }) = inside {
             let mine: &'a [u8] = mine;
             self.packets.push(&mine[range], headers, checked);

@@ -147,6 +147,7 @@ pub(crate) mod tests {
             esn: false,
             replay_window: 64,
             encap: None,
+            ipcomp: None,
             limits: Limits::default(),
             local_ts: vec![TrafficSelector::host(src)],
             remote_ts: vec![TrafficSelector::host(dst)],

@@ -157,10 +157,9 @@ fn transforms(line: usize, rules: &[&str], remote: Option<IpNet>, draft: &mut Dr
                 draft.note(line, "AH has no counterpart; ESP protects instead, and encrypts too");
                 esp = true;
             }
-            "ipcomp" => draft.note(
-                line,
-                "compression has no counterpart: compress in the application if it pays",
-            ),
+            "ipcomp" => {
+                draft.note(line, "`compression: deflate` does the same for all peers, if it pays")
+            }
             _ => {}
         }
         match *mode {

@@ -224,7 +224,7 @@ fn child(child: &Section, remotes: &[IpAddr], draft: &mut Draft) -> Vec<String> 
     let mode = child.value("mode").unwrap_or("tunnel");
     let line = child.line;
     for (key, text) in [
-        ("ipcomp", "compression has no counterpart: compress in the application if it pays"),
+        ("ipcomp", "`compression: deflate` does the same for all peers, if it pays"),
         (
             "updown",
             "scripts have no counterpart; `warren monitor --json` tells programs what happens",

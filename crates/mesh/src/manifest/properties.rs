@@ -140,7 +140,6 @@ fn build(reader: &mut Reader<'_>, section: &Section) -> Manifest {
         section.at,
     );
     let places = Places::new(&protected.list, &clear.list);
-    no_compression(reader, f.get("compression"));
     Manifest {
         credentials: Arc::new(credentials::credentials(reader, &f, section.at)),
         optional: f.read(reader, "optional", Reader::truth).unwrap_or(false),
@@ -151,6 +150,7 @@ fn build(reader: &mut Reader<'_>, section: &Section) -> Manifest {
         esp_proposals: suites::esp(reader, f.get("esp_proposals")),
         ike_version: f.read(reader, "ike_version", ike_version).unwrap_or_default(),
         mode: f.read(reader, "mode", mode).unwrap_or(Mode::Transport),
+        compression: f.read(reader, "compression", compression).unwrap_or(false),
         dpdaction: f.read(reader, "dpdaction", dpdaction).unwrap_or_default(),
         dpddelay: time(reader, &f, "dpddelay", SECONDS, 30),
         force_udp_encapsulation: f
@@ -214,18 +214,15 @@ fn time(
     f.get(name).and_then(|p| reader.duration(p, range)).unwrap_or(Duration::from_secs(default))
 }
 
-fn no_compression(reader: &mut Reader<'_>, p: Option<Property<'_>>) {
-    let Some(p) = p else { return };
-    if reader.choice(
-        p,
-        &[("none", false), ("deflate", true)],
-        &[("yes", "deflate"), ("no", "none")],
-    ) == Some(true)
-    {
-        let remedy =
-            "write `compression: none` or remove the line; compress in the application if it pays";
-        reader.error(p.node.span, "IP compression is not available yet", remedy);
+fn compression(reader: &mut Reader<'_>, p: Property<'_>) -> Option<bool> {
+    let words = [("none", false), ("deflate", true)];
+    let compression = reader.choice(p, &words, &[("yes", "deflate"), ("no", "none")])?;
+    if compression {
+        let message = "with compression the length of a packet says something of what is in it";
+        let remedy = "keep it off where one packet holds a secret and what strangers choose";
+        reader.found.note(p.node.span, message, remedy);
     }
+    Some(compression)
 }
 
 pub(crate) fn ike_version(reader: &mut Reader<'_>, p: Property<'_>) -> Option<IkeVersion> {

@@ -16,7 +16,8 @@ impl Mesh {
     /// Policies first, so that nothing leaves in the clear meanwhile; then tunnels that are not
     /// wanted any more; then new ones.
     pub(super) fn on_manifest(&mut self, now: Now, loaded: Loaded) {
-        let fleet = Fleet::new(loaded);
+        let fleet = Fleet::new(loaded, self.identity.data_plane);
+        let lacks_compression = fleet.lacks_compression();
         for change in self.reconciler.set_policies(fleet.policies()) {
             self.change(change);
         }
@@ -33,6 +34,10 @@ impl Mesh {
         let text =
             format!("manifest in force: {policies} policies, {} peers known", self.peers.len());
         self.report(now, Level::Info, None, Kind::ManifestLoaded, text);
+        if lacks_compression {
+            let text = "`compression` is declined: the kernel's data plane does not compress";
+            self.report(now, Level::Warn, None, Kind::ManifestLoaded, text);
+        }
     }
 
     fn revise(&mut self, now: Now, address: IpAddr, old: Option<&Fleet>) {

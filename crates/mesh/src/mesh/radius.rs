@@ -20,7 +20,7 @@ impl Mesh {
     /// What `new` would do to each pair that is known: in either manifest, or seen. Nothing is changed.
     pub fn radius(&self, now: Now, new: &Loaded) -> Radius {
         let Some(old) = &self.fleet else { return Radius::default() };
-        let new = Fleet::new(new.clone());
+        let new = Fleet::new(new.clone(), self.identity.data_plane);
         let known = [old, &new].into_iter().flat_map(|fleet| fleet.known().map(|(peer, _)| peer));
         let all: BTreeSet<IpAddr> =
             known.chain(self.peers.iter().map(|(address, _)| address)).collect();
@@ -51,9 +51,10 @@ fn effect(old: &Fleet, new: &Fleet, peer: IpAddr, state: State) -> Option<(Effec
     match (old.is_peer(peer), new.is_peer(peer)) {
         (true, false) => say(Effect::Removed, "nothing of its traffic is protected any more"),
         (false, true) => say(Effect::Added, "its traffic is protected from then on"),
-        (true, true) if !new.same_tunnel(old, peer) && has_tunnel(state) => {
-            say(Effect::Renegotiated, "proposals, mode, encapsulation or its own settings change")
-        }
+        (true, true) if !new.same_tunnel(old, peer) && has_tunnel(state) => say(
+            Effect::Renegotiated,
+            "proposals, mode, compression, encapsulation or its own settings change",
+        ),
         (true, true) if before != after => say(Effect::PoliciesChange, "its tunnel stays"),
         _ => None,
     }

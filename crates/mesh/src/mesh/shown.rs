@@ -272,6 +272,7 @@ impl Mesh {
                 age_s: now.at.since(info.since).as_secs(),
                 rekey_in_s: info.rekey_at.since(now.at).as_secs(),
                 encap: info.encap,
+                compression: info.compression.then_some("deflate"),
             }
         });
         shown.collect()

@@ -39,7 +39,7 @@ pub struct SettingsDiff {
     pub cluster: bool,
     /// `ike_proposals` or `ike_version`: used from the next IKE SA on.
     pub ike: bool,
-    /// `esp_proposals`, `mode` or `force_udp_encapsulation`: used from the next child SA on.
+    /// `esp_proposals`, `mode`, `compression` or `force_udp_encapsulation`: used from the next child SA on.
     pub esp: bool,
     /// Lifetimes, dpd, liveness: used from the next timer on.
     pub timers: bool,
@@ -102,6 +102,7 @@ fn settings(new: &Manifest, old: &Manifest) -> SettingsDiff {
             || new.mobike != old.mobike,
         esp: new.esp_proposals != old.esp_proposals
             || new.mode != old.mode
+            || new.compression != old.compression
             || new.force_udp_encapsulation != old.force_udp_encapsulation,
         timers: new.lifetimes != old.lifetimes
             || (new.dpdaction, new.dpddelay) != (old.dpdaction, old.dpddelay)

@@ -158,11 +158,12 @@ fn print_peer(peer: &Value) {
 
 fn print_child(child: &Value) {
     println!(
-        "  child SA {}_in {}_out  {}{}",
+        "  child SA {}_in {}_out  {}{}{}",
         text(&child["spi_in"]),
         text(&child["spi_out"]),
         text(&child["mode"]),
         if child["encap"] == true { " in UDP" } else { "" },
+        if child["compression"].is_string() { ", compressed" } else { "" },
     );
     wrapped(4, &suite_and_ages(child));
     wrapped(4, &format!("{} === {}", joined(&child["local_ts"]), joined(&child["remote_ts"])));

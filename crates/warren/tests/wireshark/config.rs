@@ -60,6 +60,7 @@ impl Setup {
         let child = ChildConfig {
             reqid: Reqid(7),
             mode: self.mode,
+            compression: false,
             esp_proposals: vec![parse_esp(self.esp).expect("an ESP proposal")],
             local_ts: vec![TrafficSelector::host(self.inner(local))],
             remote_ts: vec![TrafficSelector::host(self.inner(remote))],

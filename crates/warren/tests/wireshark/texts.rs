@@ -46,6 +46,7 @@ fn esp(cipher: CipherSpec, [src, dst]: [&str; 2], integ: u8, esn: bool) -> Sa {
         esn,
         replay_window: 64,
         encap: None,
+        ipcomp: None,
         limits: Limits::default(),
         local_ts: Vec::new(),
         remote_ts: Vec::new(),
