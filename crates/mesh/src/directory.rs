@@ -8,6 +8,7 @@ use ike::{Directory, PeerConfig};
 use crate::fleet::Fleet;
 use crate::peer::Wanted;
 use crate::peers::Peers;
+use crate::reconcile::Reconciler;
 
 /// What is looked up during one call.
 pub struct View<'a> {
@@ -15,6 +16,8 @@ pub struct View<'a> {
     pub fleet: &'a Fleet,
     /// The peers.
     pub peers: &'a Peers,
+    /// Their SAs.
+    pub reconciler: &'a Reconciler,
     /// Fresh randomness for the spread of lifetimes.
     pub salt: u64,
     /// Whether SAs of an earlier process are still to be taken over.
@@ -34,11 +37,12 @@ impl Directory for View<'_> {
     }
 
     /// Whatever an address stands for in the fleet stays with whom it stands for: this host, a host that the manifest
-    /// names, one that there is a tunnel with.
+    /// names, one that there is a tunnel with, one whose tunnel has moved there.
     fn may_move(&self, peer: IpAddr, to: IpAddr) -> bool {
         let named = self.fleet.plan().known_peers().contains_key(&to);
         let there = self.peers.get(to).is_some_and(|other| !other.ikes.is_empty());
-        to == peer || (!self.fleet.plan().is_me(to) && !named && !there)
+        let moved = self.reconciler.owners_at(to).any(|owner| owner.peer != peer);
+        to == peer || (!self.fleet.plan().is_me(to) && !named && !there && !moved)
     }
 
     /// Named in the manifest, or proven to be who it is: an address that merely lies in a protected

@@ -259,7 +259,8 @@ impl Mesh {
         let (salt, adopting) = (self.rng.u64(), self.adopts());
         match &self.fleet {
             Some(fleet) => {
-                let view = View { fleet, peers: &self.peers, salt, adopting };
+                let (peers, reconciler) = (&self.peers, &self.reconciler);
+                let view = View { fleet, peers, reconciler, salt, adopting };
                 self.endpoint.datagram(now, datagram, &view);
             }
             None => self.counters.before_manifest += 1,
@@ -269,7 +270,8 @@ impl Mesh {
     fn on_job_done(&mut self, now: Now, id: JobId, done: Done) {
         let (salt, adopting) = (self.rng.u64(), self.adopts());
         if let Some(fleet) = &self.fleet {
-            let view = View { fleet, peers: &self.peers, salt, adopting };
+            let (peers, reconciler) = (&self.peers, &self.reconciler);
+            let view = View { fleet, peers, reconciler, salt, adopting };
             self.endpoint.job_done(now, id, done, &view);
         }
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ike::ChildId;
+use ipsec::Spi;
 use ipsec::change::Change;
 use ipsec::dataplane::Snapshot;
 use ipsec::sa::{Direction, Outer, Sa, SaKey};
@@ -199,6 +200,12 @@ impl Reconciler {
     /// Whose an SA is.
     pub fn owner(&self, key: SaKey) -> Option<Owner> {
         self.sas.get(&key).map(|d| d.owner)
+    }
+
+    /// Whose SAs go to an address.
+    pub fn owners_at(&self, dst: IpAddr) -> impl Iterator<Item = Owner> {
+        let [first, last] = [0, u32::MAX].map(|spi| SaKey { dst, spi: Spi(spi) });
+        self.sas.range(first..=last).map(|(_, desired)| desired.owner)
     }
 
     /// The SAs that are to be there and were made by this process, keys included, by destination and SPI.

@@ -113,7 +113,8 @@ impl Mesh {
             return Err("there is no room for its peer".into());
         }
         if let Some(fleet) = &self.fleet {
-            let view = View { fleet, peers: &self.peers, salt, adopting: true };
+            let (peers, reconciler) = (&self.peers, &self.reconciler);
+            let view = View { fleet, peers, reconciler, salt, adopting: true };
             if !view.may_move(address, sa.remote.ip()) {
                 return Err("it goes to an address that is another host's by now".into());
             }
