@@ -21,9 +21,6 @@ use crate::rng::Rng;
 use crate::suite;
 use crate::timer::Timer;
 
-/// Child SAs of one IKE SA, at most; more are refused with NO_ADDITIONAL_SAS.
-pub(crate) const MAX_CHILDREN: usize = 64;
-
 /// A replaced inbound SA is kept this long for packets that were overtaken.
 const LINGER: Duration = Duration::from_secs(5);
 

@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) rng: Rng,
     pub(crate) timers: Timers,
     pub(crate) children: Children,
+    /// Child SAs of one IKE SA, at most.
+    pub(crate) max_children: usize,
     /// Local SPIs of all IKE SAs.
     pub(crate) by_spi: BTreeMap<IkeSpi, IkeSaId>,
     /// IKE SAs per peer address, of any state.
@@ -91,7 +93,7 @@ pub(crate) enum After {
 }
 
 impl Context {
-    pub(crate) fn new(provider: Arc<dyn Provider>, mut rng: Rng) -> Self {
+    pub(crate) fn new(provider: Arc<dyn Provider>, mut rng: Rng, max_children: usize) -> Self {
         let crash_secret = Secret::from(&rng.bytes::<32>()[..]);
         Self {
             provider,
@@ -100,6 +102,7 @@ impl Context {
             children: Children::default(),
             by_spi: BTreeMap::new(),
             peers: BTreeMap::new(),
+            max_children,
             after: VecDeque::new(),
             addresses: Vec::new(),
             pace: Pace::default(),

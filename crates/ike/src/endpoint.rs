@@ -150,6 +150,8 @@ pub struct EndpointConfig {
     pub max_half_open: usize,
     /// IKE SAs in all.
     pub max_ike_sas: usize,
+    /// Child SAs of one IKE SA; more are refused with NO_ADDITIONAL_SAS.
+    pub max_children: usize,
 }
 
 /// All IKE SAs of one host.
@@ -176,7 +178,7 @@ impl Endpoint {
         let cookies = CookieJar::new(rng.bytes());
         Self {
             limits: config,
-            cx: Context::new(provider, rng),
+            cx: Context::new(provider, rng, config.max_children),
             cookies,
             sas: BTreeMap::new(),
             inits: BTreeMap::new(),

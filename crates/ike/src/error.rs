@@ -112,6 +112,14 @@ pub enum Failure {
     Ended(EndReason),
 }
 
+impl Failure {
+    /// Whether the peer has no room for another child SA in this IKE SA, as a minimal implementation never has
+    /// (NO_ADDITIONAL_SAS): it is to be made with another IKE SA (RFC 7296 4).
+    pub fn wants_another_ike_sa(&self) -> bool {
+        matches!(self, Self::PeerError(NotifyType::NO_ADDITIONAL_SAS))
+    }
+}
+
 /// What ended an SA in good order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EndReason {

@@ -183,17 +183,30 @@ pub struct Mesh {
     last_proof: Option<Arc<ike::event::PeerProof>>,
 }
 
+/// What a host has room for. Hosts of one fleet that start together are no flood: cookies only for what exceeds one.
+pub const LIMITS: EndpointConfig = EndpointConfig {
+    cookie_threshold: 256,
+    max_half_open: 4096,
+    max_ike_sas: 2 * crate::peers::MAX_PEERS,
+    max_children: 64,
+};
+
 impl Mesh {
     /// A host without a manifest: it answers nobody and changes nothing. `seed` comes from the OS
     /// on a real host; with the same seed and inputs the outputs are the same.
     pub fn new(identity: Identity, provider: Arc<dyn Provider>, seed: [u8; 32], now: Now) -> Self {
+        Self::with_limits(identity, provider, seed, now, LIMITS)
+    }
+
+    /// The same with other limits of IKE than [`LIMITS`].
+    pub fn with_limits(
+        identity: Identity,
+        provider: Arc<dyn Provider>,
+        seed: [u8; 32],
+        now: Now,
+        limits: EndpointConfig,
+    ) -> Self {
         let mut rng = Rng::new(seed);
-        // Hosts of one fleet that start together are no flood: cookies only for what exceeds one.
-        let limits = EndpointConfig {
-            cookie_threshold: 256,
-            max_half_open: 4096,
-            max_ike_sas: 2 * crate::peers::MAX_PEERS,
-        };
         Self {
             identity,
             started: now.unix,

@@ -373,6 +373,27 @@ fn rekeys_are_the_owners_and_lose_nothing() {
     assert_eq!(world.count(0, Kind::UniqueReplace) + world.count(1, Kind::UniqueReplace), 0);
 }
 
+/// A peer that makes no other child SA within an IKE SA: what cannot be rekeyed is made anew, in time.
+#[test]
+fn a_minimal_peer_gets_another_ike_sa_instead_of_a_rekey() {
+    let mut world = World::bare(2, 0);
+    world.make_minimal(1);
+    world.load_all(&manifest("ike_lifetime: 600\nchild_lifetime: 20\n"));
+    let mut sent = 0;
+    for _ in 0..10_000 {
+        world.send(0, 1, b"ping");
+        world.send(1, 0, b"ping");
+        sent += 1;
+        world.run(Duration::from_millis(10));
+    }
+    world.seconds(8);
+    world.assert_one_tunnel(0, 1);
+    assert_eq!((world.hosts[0].got.len(), world.hosts[1].got.len()), (sent, sent));
+    // The peer itself may rekey what this host has no rule against.
+    let built = world.count(0, Kind::IkeUp);
+    assert!((3..=9).contains(&built), "{built} IKE SAs");
+}
+
 #[test]
 fn commands_name_what_they_do_not_know() {
     let mut world = World::new(2, &manifest(EAGER));

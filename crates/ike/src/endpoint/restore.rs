@@ -75,7 +75,7 @@ impl Endpoint {
         let config = sa.config.child.clone();
         sa.state = State::Up(Box::new(up));
         self.insert(Box::new(sa));
-        let children = record.children.into_iter().take(child_sa::MAX_CHILDREN);
+        let children = record.children.into_iter().take(self.cx.max_children);
         let children = children
             .map(|child| child_sa::restore(&mut self.cx, id, ends, config.clone(), child))
             .collect();

@@ -8,7 +8,7 @@ use wire::esp::Spi;
 use wire::payload::{KePayload, Notify, Payload};
 use wire::registry::{ExchangeType, Ke, NotifyType, ProtocolId};
 
-use crate::child_sa::{self, Agreed, MAX_CHILDREN, Stage};
+use crate::child_sa::{self, Agreed, Stage};
 use crate::collide::{self, Nonces, Reply, Request};
 use crate::config::ChildConfig;
 use crate::context::Context;
@@ -521,7 +521,7 @@ fn consider(
         }
         _ => {}
     }
-    if cx.children.of(sa.id).len() >= MAX_CHILDREN {
+    if cx.children.of(sa.id).len() >= cx.max_children {
         return Err(plain_notify(NotifyType::NO_ADDITIONAL_SAS));
     }
     let config =

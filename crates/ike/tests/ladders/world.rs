@@ -141,8 +141,12 @@ pub struct World {
     next_packet: Instant,
 }
 
-pub const LIMITS: EndpointConfig =
-    EndpointConfig { cookie_threshold: 30, max_half_open: 100, max_ike_sas: 1000 };
+pub const LIMITS: EndpointConfig = EndpointConfig {
+    cookie_threshold: 30,
+    max_half_open: 100,
+    max_ike_sas: 1000,
+    max_children: 64,
+};
 /// Time from one event to the next where a test says which it is.
 const STEP: Duration = Duration::from_millis(1);
 const UNIX: u64 = 1_800_000_000;

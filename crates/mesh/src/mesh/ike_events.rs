@@ -425,6 +425,9 @@ impl Mesh {
             self.torn.insert(address, true);
             return;
         }
+        if reason.wants_another_ike_sa() {
+            peer.make_stale(now.at);
+        }
         peer.rekey_again |= replaces.is_some();
         peer.demand_until = peer.demand_until.max(now.at + super::tunnels::REPAIR_WINDOW);
         let (kind, verdict) = self.judge(now, address, reason);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::toy::Toy;
-use ike::endpoint::Datagram;
+use ike::endpoint::{Datagram, EndpointConfig};
 use ike::rng::Rng;
 use ike::{Auth, Done, JobId, Now, Provider, Secret};
 use ipsec::Instant;
@@ -113,6 +113,10 @@ pub fn loaded_with(text: &str, host: usize, psk: &str) -> Loaded {
 }
 
 fn new_mesh(host: usize, boot: u32, now: Now) -> Mesh {
+    mesh_with(host, boot, now, mesh::mesh::LIMITS)
+}
+
+fn mesh_with(host: usize, boot: u32, now: Now, limits: EndpointConfig) -> Mesh {
     let identity = Identity {
         address: address(host),
         name: format!("host-{host}"),
@@ -121,7 +125,7 @@ fn new_mesh(host: usize, boot: u32, now: Now) -> Mesh {
     };
     let mut seed = [host as u8 + 1; 32];
     seed[..4].copy_from_slice(&boot.to_be_bytes());
-    Mesh::new(identity, Arc::new(Toy), seed, now)
+    Mesh::with_limits(identity, Arc::new(Toy), seed, now, limits)
 }
 
 impl World {
@@ -161,6 +165,12 @@ impl World {
         };
         world.at(now, Thing::Second);
         world
+    }
+
+    /// A host without a manifest becomes one that makes a single child SA for each IKE SA (RFC 7815).
+    pub fn make_minimal(&mut self, host: usize) {
+        let limits = EndpointConfig { max_children: 1, ..mesh::mesh::LIMITS };
+        self.hosts[host].mesh = mesh_with(host, 0, self.clock(), limits);
     }
 
     pub fn load(&mut self, host: usize, loaded: Loaded) {

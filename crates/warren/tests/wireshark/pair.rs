@@ -200,7 +200,12 @@ impl Pair {
 impl Host {
     fn new(seed: u8, config: PeerConfig, cookies: bool) -> Self {
         let cookie_threshold = if cookies { 0 } else { 10 };
-        let limits = EndpointConfig { cookie_threshold, max_half_open: 100, max_ike_sas: 100 };
+        let limits = EndpointConfig {
+            cookie_threshold,
+            max_half_open: 100,
+            max_ike_sas: 100,
+            max_children: 10,
+        };
         let plane = Pipeline::new(Arc::new(Native));
         let child = &config.child;
         let action = Action::Protect { mode: child.mode, reqid: child.reqid, optional: false };
