@@ -47,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) pace: Pace,
     /// Tokens shown of late (RFC 6290).
     pub(crate) tokens: Pace,
+    /// First requests and others that were answered without protection, by what they were told.
+    pub(crate) refused: BTreeMap<&'static str, u64>,
     /// Of this process alone, for tokens where there is no better one.
     pub(crate) crash_secret: Secret,
     /// IKE SAs whose records changed.
@@ -100,13 +102,14 @@ impl Context {
             rng,
             timers: Timers::default(),
             children: Children::default(),
+            max_children,
             by_spi: BTreeMap::new(),
             peers: BTreeMap::new(),
-            max_children,
             after: VecDeque::new(),
             addresses: Vec::new(),
             pace: Pace::default(),
             tokens: Pace::default(),
+            refused: BTreeMap::new(),
             crash_secret,
             unsaved: BTreeSet::new(),
             out: VecDeque::new(),

@@ -534,6 +534,16 @@ impl Endpoint {
         })
     }
 
+    /// Requests that were turned away with an unprotected answer since start, by the notify in it.
+    pub fn turned_away(&self) -> &BTreeMap<&'static str, u64> {
+        &self.cx.refused
+    }
+
+    /// Handshakes that peers began and have not finished; each is forgotten after 30 s.
+    pub fn half_open_count(&self) -> usize {
+        self.half_open.total()
+    }
+
     /// How much is held, by table.
     pub fn census(&self) -> Vec<(&'static str, usize)> {
         let mut all = vec![

@@ -1,5 +1,6 @@
 //! What `warren status --json` shows; the shape is a contract with other programs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -47,8 +48,21 @@ pub struct NodeStatus {
     pub drift: Repaired,
     /// Changes that the data plane refused since start.
     pub refusals: u64,
+    /// What strangers and peers ask of IKE.
+    pub ike: IkeStatus,
     /// What the program waits for next.
     pub waiting_for: String,
+}
+
+/// What comes to IKE without a proof.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct IkeStatus {
+    /// Handshakes that others began and have not finished. Each ends within 30 s.
+    pub half_open: usize,
+    /// Requests answered without protection since start, by the notify in the answer: `COOKIE`, `NO_PROPOSAL_CHOSEN`, …
+    pub turned_away: BTreeMap<&'static str, u64>,
+    /// Datagrams that came to nothing since start, by reason; a request for a cookie counts as `half-open limit`, too.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// Which data plane carries the packets.

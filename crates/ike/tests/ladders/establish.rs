@@ -162,6 +162,9 @@ fn a_cookie_and_another_key_exchange() {
     world.initiate(0);
     world.run_secs(5);
     world.assert_settled();
+    let told = world.hosts[1].endpoint.turned_away();
+    assert!(["COOKIE", "INVALID_KE_PAYLOAD"].iter().all(|what| told[what] > 0), "{told:?}");
+    assert_eq!(world.hosts[1].endpoint.half_open_count(), 0);
 }
 
 #[test]

@@ -17,8 +17,8 @@ use crate::fleet::Fleet;
 use crate::metrics::{Sample, gauge};
 use crate::peer::{Peer, Wanted};
 use crate::status::{
-    ChildSaStatus, Considered, DataPlane, Explanation, IkeSaStatus, ManifestStatus, NodeStatus,
-    PeerStatus, State, Status, Verdict,
+    ChildSaStatus, Considered, DataPlane, Explanation, IkeSaStatus, IkeStatus, ManifestStatus,
+    NodeStatus, PeerStatus, State, Status, Verdict,
 };
 use crate::time::rfc3339;
 
@@ -103,6 +103,15 @@ impl Mesh {
             ("warren_handshakes_waiting", "peers that wait for a slot", waiting),
         ];
         samples.extend(plain.map(|(name, help, n)| gauge(name, help, Vec::new(), n as f64)));
+        let half_open = self.endpoint.half_open_count() as f64;
+        let help = "handshakes that others began and have not finished";
+        samples.push(gauge("warren_ike_half_open", help, Vec::new(), half_open));
+        for (notify, n) in self.endpoint.turned_away() {
+            let help = "requests answered without protection, by the notify in the answer";
+            let labels = vec![("notify", (*notify).to_owned())];
+            let sample = gauge("warren_ike_turned_away_total", help, labels, *n as f64);
+            samples.push(Sample { counter: true, ..sample });
+        }
         for (kind, n) in self.reconciler.repaired().kinds() {
             let help = "entries of the data plane that were put right, by what was wrong";
             let labels = vec![("kind", kind.to_owned())];
@@ -215,7 +224,17 @@ impl Mesh {
             drift_repaired: self.reconciler.repaired().drift(),
             drift: self.reconciler.repaired(),
             refusals: self.counters.refusals.values().sum(),
+            ike: self.ike_shown(),
             waiting_for: self.next_wake().1.to_string(),
+        }
+    }
+
+    fn ike_shown(&self) -> IkeStatus {
+        let dropped = self.counters.dropped.iter();
+        IkeStatus {
+            half_open: self.endpoint.half_open_count(),
+            turned_away: self.endpoint.turned_away().clone(),
+            dropped: dropped.map(|(what, n)| (what.to_string(), *n)).collect(),
         }
     }
 

@@ -256,6 +256,9 @@ pub(crate) fn refuse_with(cx: &mut Context, arrived: Arrived<'_>, payloads: &[Pa
     let initiator = !header.flags.initiator;
     header.flags = wire::message::Flags { initiator, version: false, response: true };
     header.version = wire::message::Header::VERSION;
+    if let Some(Payload::Notify(Notify { kind, .. })) = payloads.first() {
+        *cx.refused.entry(kind.name().unwrap_or("other")).or_default() += 1;
+    }
     let bytes = wire::message::encode_plain(&header, payloads);
     cx.transmit(arrived.local, arrived.remote, &bytes);
 }
