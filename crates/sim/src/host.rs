@@ -405,9 +405,10 @@ impl Host {
         self.process.as_ref()?.mesh.peer_status(self.now(at), &Target::Address(peer)).ok()
     }
 
-    /// How much its daemon holds, by table.
+    /// How much its daemon holds, by table, and how much it has written down for the next one.
     pub fn census(&self) -> Vec<(&'static str, usize)> {
-        self.process.as_ref().map_or_else(Vec::new, |process| process.mesh.census())
+        let own = self.process.as_ref().map_or_else(Vec::new, |process| process.mesh.census());
+        own.into_iter().chain([("journal entries", self.journal.len())]).collect()
     }
 
     /// Keys of its IKE SAs with a peer, for the ladder.

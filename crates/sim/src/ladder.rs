@@ -23,6 +23,7 @@ const MOST_KEYS: usize = 12;
 pub struct Recorder {
     pairs: BTreeMap<(HostId, HostId), Record>,
     room: usize,
+    keys: usize,
 }
 
 #[derive(Default)]
@@ -43,7 +44,16 @@ impl Recorder {
     /// A recorder for so many pairs.
     pub fn new(pairs: usize) -> Self {
         let (least, most) = STEPS_OF_PAIR;
-        Self { pairs: BTreeMap::new(), room: (MOST_STEPS / pairs.max(1)).clamp(least, most) }
+        Self {
+            pairs: BTreeMap::new(),
+            room: (MOST_STEPS / pairs.max(1)).clamp(least, most),
+            keys: MOST_KEYS,
+        }
+    }
+
+    /// Remembers no more than so many steps of each pair from now on, and the keys of so many IKE SAs.
+    pub fn limit(&mut self, steps: usize, keys: usize) {
+        (self.room, self.keys) = (steps, keys);
     }
 
     /// A packet set out. Of ESP nothing is remembered: there is too much of it.
@@ -89,6 +99,7 @@ impl Recorder {
 
     /// Keys of an IKE SA, so that its messages can be shown open.
     pub fn keys(&mut self, host: HostId, peer: HostId, keys: Vec<ExportedKeys>) {
+        let most = self.keys;
         let record = self.record(host, peer);
         for key in keys {
             let known = |k: &ExportedKeys| (k.spi_i, k.spi_r) == (key.spi_i, key.spi_r);
@@ -96,7 +107,7 @@ impl Recorder {
                 record.keys.push_back(key);
             }
         }
-        while record.keys.len() > MOST_KEYS {
+        while record.keys.len() > most {
             record.keys.pop_front();
         }
     }

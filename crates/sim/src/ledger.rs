@@ -1,5 +1,6 @@
 //! Every packet that the hosts' applications sent, and what became of it.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -12,10 +13,15 @@ pub const MARK: &[u8; 16] = b"plain text here!";
 /// UDP port of the applications.
 const PORT: u16 = 7;
 
+/// Settled packets that are remembered, to tell one that is delivered twice from one that nobody sent.
+const REMEMBERED: usize = 1 << 16;
+
 /// All packets of a world.
 #[derive(Default)]
 pub struct Ledger {
-    sent: Vec<Sent>,
+    /// How many were forgotten: the number of the first one in `sent`.
+    forgotten: usize,
+    sent: VecDeque<Sent>,
     /// Packets before this one are settled: delivered, given up, or excused.
     settled: usize,
     totals: Totals,
@@ -53,6 +59,8 @@ pub enum Odd {
     Twice(HostId, HostId),
     /// At another host than its destination.
     Astray(HostId, HostId),
+    /// One that was settled long ago.
+    Old,
     /// Nothing that an application sent.
     Unknown,
 }
@@ -66,14 +74,14 @@ impl Ledger {
         (to, dst): (HostId, IpAddr),
         must_arrive: bool,
     ) -> Option<Vec<u8>> {
-        let number = self.sent.len() as u64;
+        let number = (self.forgotten + self.sent.len()) as u64;
         // Some are long, so that padding and lengths vary.
         let filler = [0x2e; 600];
         let extra = usize::try_from(number * 37 % 600).unwrap_or(0);
         let payload = [MARK.as_slice(), &number.to_be_bytes(), &filler[..extra]].concat();
         let ends = (SocketAddr::new(src, PORT), SocketAddr::new(dst, PORT));
         let packet = ipsec::packet::udp(ends.0, ends.1, &payload)?;
-        self.sent.push(Sent { from, to, at: now, must_arrive, delivered: false });
+        self.sent.push_back(Sent { from, to, at: now, must_arrive, delivered: false });
         self.totals.sent += 1;
         Some(packet)
     }
@@ -81,7 +89,8 @@ impl Ledger {
     /// A packet came up to the application of a host.
     pub fn deliver(&mut self, at: HostId, packet: &[u8]) -> Result<(), Odd> {
         let number = number_of(packet).and_then(|n| usize::try_from(n).ok());
-        let sent = number.and_then(|n| self.sent.get_mut(n)).ok_or(Odd::Unknown)?;
+        let place = number.ok_or(Odd::Unknown)?.checked_sub(self.forgotten).ok_or(Odd::Old)?;
+        let sent = self.sent.get_mut(place).ok_or(Odd::Unknown)?;
         if sent.to != at {
             return Err(Odd::Astray(sent.from, at));
         }
@@ -94,27 +103,35 @@ impl Ledger {
 
     /// Nothing that is under way must arrive any more.
     pub fn excuse_all(&mut self) {
-        self.sent[self.settled..].iter_mut().for_each(|sent| sent.must_arrive = false);
+        self.sent.range_mut(self.settled..).for_each(|sent| sent.must_arrive = false);
     }
 
     /// Nothing that is under way between these two must arrive any more.
     pub fn excuse(&mut self, a: HostId, b: HostId) {
         let between = |s: &&mut Sent| (s.from, s.to) == (a, b) || (s.from, s.to) == (b, a);
-        self.sent[self.settled..]
-            .iter_mut()
+        self.sent
+            .range_mut(self.settled..)
             .filter(between)
             .for_each(|sent| sent.must_arrive = false);
     }
 
     /// Packets that should have arrived: sent more than `patience` ago. Each is given once.
     pub fn overdue(&mut self, now: Instant, patience: Duration) -> Vec<Sent> {
-        let rest = &self.sent[self.settled..];
-        let old = rest.iter().take_while(|sent| now.since(sent.at) > patience).count();
-        let lost: Vec<_> =
-            rest[..old].iter().filter(|s| s.must_arrive && !s.delivered).copied().collect();
+        let rest = self.sent.range(self.settled..);
+        let old = rest.take_while(|sent| now.since(sent.at) > patience).count();
+        let settled = self.sent.range(self.settled..self.settled + old);
+        let lost: Vec<_> = settled.filter(|s| s.must_arrive && !s.delivered).copied().collect();
         self.settled += old;
         self.totals.lost += lost.len() as u64;
+        self.forget();
         lost
+    }
+
+    fn forget(&mut self) {
+        let old = self.settled.saturating_sub(REMEMBERED);
+        self.sent.drain(..old);
+        self.settled -= old;
+        self.forgotten += old;
     }
 
     /// Counts.
@@ -160,6 +177,19 @@ mod tests {
         assert_eq!(ledger.overdue(at(7), patience).len(), 1);
         assert_eq!(ledger.overdue(at(9), patience).len(), 0);
         assert_eq!(ledger.totals(), Totals { sent: 2, delivered: 1, lost: 1 });
+    }
+
+    #[test]
+    fn what_was_settled_long_ago_is_forgotten_and_does_not_come_back() {
+        let mut ledger = Ledger::default();
+        let (from, to) = ends();
+        let first = ledger.send(Instant::ZERO, from, to, false).unwrap();
+        (0..REMEMBERED).for_each(|_| drop(ledger.send(Instant::ZERO, from, to, false)));
+        assert_eq!(ledger.overdue(Instant::NEVER, Duration::ZERO).len(), 0);
+        assert_eq!((ledger.sent.len(), ledger.forgotten), (REMEMBERED, 1));
+        let next = ledger.send(Instant::NEVER, from, to, true).unwrap();
+        assert_eq!(ledger.deliver(1, &first), Err(Odd::Old));
+        assert_eq!(ledger.deliver(1, &next), Ok(()));
     }
 
     #[test]

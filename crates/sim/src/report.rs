@@ -1,5 +1,6 @@
 //! What became of a run.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -53,11 +54,26 @@ pub struct RunReport {
     pub recipe: Recipe,
     /// What the seed chose for the links while there were faults.
     pub weather: Weather,
+    /// What was held at several points of a long run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<Weight>,
     /// What went wrong; the first ends the run.
     pub violations: Vec<Violation>,
     /// The last messages of the pair that it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ladder: Option<String>,
+}
+
+/// What is held at some point of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Weight {
+    /// Seconds since the world began.
+    pub seconds: f64,
+    /// Entries of all daemons' tables, and SAs of all data planes.
+    pub tables: BTreeMap<&'static str, usize>,
+    /// Bytes of heap that the process holds, where somebody measures that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heap: Option<usize>,
 }
 
 impl RunReport {

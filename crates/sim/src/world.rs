@@ -21,7 +21,7 @@ use crate::nat::Nat;
 use crate::net::{HostId, Net, Rule, Weather};
 use crate::oracle::Oracle;
 use crate::packet::Packet;
-use crate::report::RunReport;
+use crate::report::{RunReport, Weight};
 use crate::scenario::{Setup, Shape};
 use crate::violation::Violation;
 use crate::{MOST_HOSTS, Options};
@@ -76,6 +76,8 @@ pub struct World {
     violations: Vec<Violation>,
     ladder: Option<String>,
     effects: Vec<Effect>,
+    heap: fn() -> Option<usize>,
+    weights: Vec<Weight>,
 }
 
 impl World {
@@ -126,6 +128,8 @@ impl World {
             violations: Vec::new(),
             ladder: None,
             effects: Vec::new(),
+            heap: || None,
+            weights: Vec::new(),
         };
         world.agenda.enter(BEGIN, Happening::Audit);
         world
@@ -290,6 +294,7 @@ impl World {
             trace: format!("{:016x}", self.trace),
             recipe: self.setup.recipe,
             weather: self.setup.weather,
+            weights: self.weights,
             violations: self.violations,
             ladder: self.ladder,
         }

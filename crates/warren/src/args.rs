@@ -752,7 +752,7 @@ pub struct Sim {
     /// How many seeds, counted up from the first.
     #[arg(long, default_value_t = 1)]
     pub seeds: u64,
-    /// How long `soak` lasts in the world: `90s`, `30m`, `24h`.
+    /// How long the load of `rekey` and `soak` lasts in the world: `90s`, `30m`, `24h`.
     #[arg(long, value_parser = time)]
     pub duration: Option<std::time::Duration>,
 }

@@ -8,7 +8,7 @@ use crate::fleet::Recipe;
 use crate::net::Weather;
 use crate::world::{Stopped, World};
 
-/// Some ten lifetimes of child SAs.
+/// Some ten lifetimes of child SAs, if nothing else is asked for.
 const LOAD: Duration = Duration::from_secs(60);
 
 /// `rekey`
@@ -38,7 +38,7 @@ impl Scenario for Rekey {
         world.start_all(world.setup().skew);
         world.talk(Some(Duration::from_millis(500)));
         world.until_all_up(Duration::from_secs(10))?;
-        world.run_for(LOAD)?;
+        world.run_for(world.duration().unwrap_or(LOAD))?;
         world.calm();
         world.until_each_settled(Duration::from_secs(20))?;
         world.run_for(Duration::from_secs(2))

@@ -215,6 +215,7 @@ impl World {
             // Errors that a data plane makes for its own applications, too big for instance.
             Err(Odd::Unknown) if is_icmp(packet) => return,
             Err(Odd::Unknown) => (None, "what no application sent was delivered".to_owned()),
+            Err(Odd::Old) => (None, "a packet of long ago was delivered".to_owned()),
             Err(Odd::Twice(from, to)) => {
                 (Some(from), format!("a packet from h{from} was delivered to h{to} twice"))
             }

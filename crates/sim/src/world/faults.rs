@@ -11,6 +11,10 @@ use crate::oracle::Tally;
 
 /// Packets that a listener remembers.
 const TAP: usize = 256;
+/// Steps of a pair that are remembered in a long run: some rekeys.
+const STEPS_OF_LONG_RUNS: usize = 40;
+/// IKE SAs of a pair whose keys are remembered in one.
+const KEYS_OF_LONG_RUNS: usize = 2;
 
 impl World {
     /// A host loses everything now, and is back after this.
@@ -115,6 +119,29 @@ impl World {
             *all.entry(table).or_default() += size;
         }
         all
+    }
+
+    /// How to learn what this process holds of memory: a world asks nobody by itself.
+    pub fn measure_heap_with(&mut self, heap: fn() -> Option<usize>) {
+        self.heap = heap;
+    }
+
+    /// The world's own memory of what happened is short from now on, so that what grows is the daemons'.
+    pub fn remember_little(&mut self) {
+        self.recorder.limit(STEPS_OF_LONG_RUNS, KEYS_OF_LONG_RUNS);
+    }
+
+    /// Writes down what is held now.
+    pub fn weigh(&mut self) {
+        let mut tables = self.census_of_tables();
+        tables.insert("installed SAs", self.hosts.iter().map(|host| host.sas().len()).sum());
+        let (seconds, heap) = (self.elapsed().as_secs_f64(), (self.heap)());
+        self.weights.push(Weight { seconds, tables, heap });
+    }
+
+    /// All that was written down.
+    pub fn weights(&self) -> &[Weight] {
+        &self.weights
     }
 
     /// How much one daemon holds, by table.

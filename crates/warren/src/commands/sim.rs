@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use sim::report::Weight;
 use sim::{RunReport, Scenario};
 
 use crate::args::Sim;
@@ -82,7 +83,13 @@ fn each_seed(
         let seed = args.seed.wrapping_add(number);
         let (hosts, duration) = (usize::from(args.hosts), args.duration);
         let started = Instant::now();
-        let report = sim::run(sim::Options { scenario, hosts, seed, duration });
+        let options = sim::Options { scenario, hosts, seed, duration };
+        let report = sim::run_with(options, |world| {
+            // What several worlds hold at once is nobody's.
+            if args.seeds == 1 {
+                world.measure_heap_with(linux::memory::heap_in_use);
+            }
+        });
         // Whoever listens does so to the end.
         let _ = done.send((number, (report, started.elapsed())));
     };
@@ -140,6 +147,7 @@ fn print_run(run: &RunReport, took: Duration) {
         run.cleartext_packets,
         took.as_secs_f64(),
     );
+    print_weights(&run.weights);
     if run.ok {
         return;
     }
@@ -150,6 +158,24 @@ fn print_run(run: &RunReport, took: Duration) {
         println!("\n{ladder}");
     }
     println!("  again: {}\n", run.replay());
+}
+
+/// What was held, at some of the points where that was looked at; the last one is that after the end.
+fn print_weights(weights: &[Weight]) {
+    let few = weights.len().div_ceil(8).max(1);
+    for weight in weights.iter().rev().step_by(few).collect::<Vec<_>>().into_iter().rev() {
+        let of = |table| weight.tables.get(table).copied().unwrap_or(0);
+        let heap = weight.heap.map(|bytes| format!(", heap {:.2} MB", bytes as f64 / 1e6));
+        println!(
+            "  {:>7.2} h: {} IKE SAs, {} child SAs, {} SAs installed, {} timers{}",
+            weight.seconds / 3600.0,
+            of("IKE SAs"),
+            of("child SAs"),
+            of("installed SAs"),
+            of("timers"),
+            heap.unwrap_or_default(),
+        );
+    }
 }
 
 fn print_summary(summary: &Summary, took: Duration) {
