@@ -175,7 +175,7 @@ impl Stage<'_> {
             ("both rekeys by Warren", Self::our_rekey),
         ];
         let steps = match self.cell.play {
-            Play::Whole => whole,
+            Play::Whole | Play::With(_) => whole,
             // Whoever is outside cannot begin.
             Play::Nat(_) => &whole[..7],
             Play::Reauth => reauth,

@@ -15,6 +15,7 @@ mod args;
 mod cell;
 mod daemon;
 mod enter;
+mod extension;
 mod libreswan;
 mod machine;
 mod matrix;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::extension::Extension;
+
 /// A daemon, by the Debian release that it comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Peer {
@@ -126,6 +128,8 @@ pub enum Play {
     Dead,
     /// Both hosts get other addresses, one after the other.
     Move,
+    /// As `Whole`, with an extension that both insist on.
+    With(Extension),
 }
 
 /// Algorithms, in the syntax of strongSwan and of libreswan.
@@ -238,6 +242,8 @@ impl fmt::Display for Cell {
             Play::Reauth => "reauth",
             Play::Dead => "dead",
             Play::Move => "move",
+            Play::With(Extension::Ppk) => "ppk",
+            Play::With(Extension::Childless) => "childless",
         };
         write!(
             f,
@@ -264,6 +270,7 @@ pub fn cells() -> Vec<Cell> {
     for (number, peer) in Peer::ALL.into_iter().enumerate() {
         if peer.is_strongswan() {
             native(peer, &mut cells);
+            extensions(peer, &mut cells);
         }
         kernel(peer, number, &mut cells);
         special(peer, &mut cells);
@@ -333,6 +340,25 @@ fn native(peer: Peer, cells: &mut Vec<Cell>) {
                     ci: ci && suite == &DEFAULT,
                 });
             }
+        }
+    }
+}
+
+/// What strongSwan can do of Warren's extensions.
+fn extensions(peer: Peer, cells: &mut Vec<Cell>) {
+    for extension in Extension::ALL {
+        for initiator in [Initiator::Warren, Initiator::Peer] {
+            cells.push(Cell {
+                peer,
+                place: Place::Native,
+                mode: Mode::Tunnel,
+                family: Family::V4,
+                auth: Auth::Rsa,
+                suite: &X25519,
+                initiator,
+                play: Play::With(extension),
+                ci: false,
+            });
         }
     }
 }

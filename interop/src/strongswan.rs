@@ -169,6 +169,10 @@ fn connection(cell: &Cell, addresses: &Addresses) -> String {
     };
     let remote_addrs =
         if cell.nat() == Some(Nat::Us) { "%any".to_owned() } else { ours_seen.to_string() };
+    let extension = match cell.play {
+        Play::With(extension) => Some(extension),
+        _ => None,
+    };
     // Every few seconds, without a random share.
     let reauth = if cell.play == Play::Reauth {
         "reauth_time = 8s\n  over_time = 8s\n  rand_time = 0s"
@@ -183,6 +187,7 @@ fn connection(cell: &Cell, addresses: &Addresses) -> String {
   proposals = {ike}
   encap = {encap}
   {reauth}
+  {extension}
   local {{ {local} }}
   remote {{ {remote} }}
   children {{ {CHILD} {{
@@ -193,7 +198,10 @@ fn connection(cell: &Cell, addresses: &Addresses) -> String {
   }} }}
 }} }}
 {secret}
+{more}
 ",
+        extension = extension.map_or("", |e| e.connection()),
+        more = extension.map_or(String::new(), |e| e.secret()),
         ike = cell.ike(),
         encap = if cell.place == Place::Native { "yes" } else { "no" },
         esp = cell.suite.esp,

@@ -146,6 +146,10 @@ fn manifest_text(net: &Net, cell: &Cell, pki: &Path) -> String {
     if cell.place == Place::Native {
         text += "force_udp_encapsulation: true\n";
     }
+    if let Play::With(extension) = cell.play {
+        let (peer, keys) = (net.addresses.theirs_seen, extension.manifest());
+        let _ = writeln!(text, "peers:\n- {{address: '{peer}', {keys}}}");
+    }
     if cell.play == Play::Dead {
         text += "dpddelay: 2\n";
     }
