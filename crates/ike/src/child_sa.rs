@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::error::{EndReason, Failure};
 use crate::event::{ChildId, ChildInfo, Event, IkeSaId};
 use crate::ipcomp::Cpis;
+use crate::narrow::Names;
 use crate::negotiate::EspSuite;
 use crate::record::ChildRecord;
 use crate::rng::Rng;
@@ -52,6 +53,7 @@ pub(crate) struct Child {
     pub(crate) suite: EspSuite,
     pub(crate) local_ts: Box<[TrafficSelector]>,
     pub(crate) remote_ts: Box<[TrafficSelector]>,
+    names: Option<Box<Names>>,
     pub(crate) encap: bool,
     pub(crate) ipcomp: Option<Cpis>,
     pub(crate) replaces: Option<ChildId>,
@@ -78,6 +80,7 @@ pub(crate) struct Agreed {
     pub(crate) ipcomp: Option<Cpis>,
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
+    pub(crate) names: Option<Names>,
     pub(crate) replaces: Option<ChildId>,
 }
 
@@ -176,6 +179,11 @@ impl Child {
         SaKey { dst: self.remote, spi: self.spi_out }
     }
 
+    /// What the two ends were called in the exchange that made it, if a NAT makes that matter.
+    pub(crate) fn names(&self) -> Option<Names> {
+        self.names.as_deref().copied()
+    }
+
     /// What is told about it.
     pub(crate) fn info(&self) -> ChildInfo {
         ChildInfo {
@@ -228,6 +236,7 @@ pub(crate) fn install(
         suite: agreed.suite,
         local_ts: agreed.local_ts.into(),
         remote_ts: agreed.remote_ts.into(),
+        names: agreed.names.map(Box::new),
         encap: pair.inbound.encap.is_some(),
         ipcomp: agreed.ipcomp,
         replaces: agreed.replaces,
@@ -274,6 +283,7 @@ pub(crate) fn restore(
         suite: record.suite,
         local_ts: record.local_ts.into(),
         remote_ts: record.remote_ts.into(),
+        names: record.names.map(Box::new),
         encap: record.encap,
         ipcomp: record.ipcomp,
         replaces: None,

@@ -98,6 +98,38 @@ pub fn as_seen(answered: Selectors, seen: Hosts, behind: (bool, bool)) -> Select
     }
 }
 
+/// The single address of either side as selectors have it on the wire, in transport mode through a NAT.
+///
+/// A rekey proposes what the old SA has (RFC 7296 2.9.2). There that is what both ends have once agreed on, and not what
+/// this host makes of it: a peer that replaces addresses (RFC 7296 2.23.1) does so whatever they are, and one that
+/// does not knows only these.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Names {
+    /// Of this host.
+    pub local: IpAddr,
+    /// Of the peer.
+    pub remote: IpAddr,
+}
+
+impl Names {
+    /// Read from selectors on the wire; `None` if a side has not exactly one address.
+    pub fn of(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Option<Self> {
+        Some(Self { local: single_address(local)?, remote: single_address(remote)? })
+    }
+
+    /// An offer of this host in these names; a side of more than one address stays.
+    pub fn offer(&self, selectors: &Selectors) -> Selectors {
+        let named = |side: &[TrafficSelector], name| match single_address(side) {
+            Some(_) => relocate(side, name),
+            None => side.to_vec(),
+        };
+        Selectors {
+            tsi: named(&selectors.tsi, self.local),
+            tsr: named(&selectors.tsr, self.remote),
+        }
+    }
+}
+
 impl Substituted {
     /// The answer to send: `narrowed` with the peers' own addresses put back.
     pub fn restore(&self, narrowed: &Selectors) -> Selectors {

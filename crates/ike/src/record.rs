@@ -37,6 +37,7 @@ use crate::ike_sa::IkeSa;
 use crate::ipcomp::Cpis;
 use crate::keys::IkeKeys;
 use crate::mobility::{Mobility, Path};
+use crate::narrow::Names;
 use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
@@ -176,6 +177,8 @@ pub struct ChildRecord {
     pub local_ts: Vec<TrafficSelector>,
     /// Selectors of the peer's side.
     pub remote_ts: Vec<TrafficSelector>,
+    /// What both were called on the wire, if a NAT makes that matter.
+    pub names: Option<Names>,
     /// ESP in UDP.
     pub encap: bool,
     /// CPIs, if packets may be compressed.
@@ -397,6 +400,7 @@ fn child(child: &Child) -> ChildRecord {
         suite: child.suite,
         local_ts: child.local_ts.to_vec(),
         remote_ts: child.remote_ts.to_vec(),
+        names: child.names(),
         encap: child.encap,
         ipcomp: child.ipcomp,
         since: child.since,

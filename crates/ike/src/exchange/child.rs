@@ -19,7 +19,7 @@ use crate::event::ChildId;
 use crate::ike_sa::{IkeSa, error_notify, find_notify, plain_notify};
 use crate::ipcomp::{self, Cpis};
 use crate::keys::{self, ChildKeys};
-use crate::narrow::{self, Hosts, Selectors};
+use crate::narrow::{self, Hosts, Names, Selectors};
 use crate::negotiate::{self, ChildExchange, Chosen, EspSuite};
 use crate::told;
 
@@ -31,6 +31,8 @@ pub(crate) struct Offer {
     spi_in: Spi,
     cpi_in: Option<u16>,
     selectors: Selectors,
+    /// By the names of both ends that the SA to be replaced was agreed on with.
+    names: Option<Names>,
 }
 
 /// What this host answers.
@@ -72,7 +74,9 @@ impl Offer {
             negotiate::offer_esp(&config.esp_proposals, spi_in, exchange, &*cx.provider);
         let cpi_in = config.compression.then(|| ipcomp::fresh(&mut cx.rng));
         let selectors = Selectors { tsi: config.local_ts.clone(), tsr: config.remote_ts.clone() };
-        Self { config, replaces, proposals, spi_in, cpi_in, selectors }
+        let old = replaces.and_then(|id| cx.children.get(id));
+        let names = old.filter(|_| config.mode == Mode::Transport).and_then(|old| old.names());
+        Self { config, replaces, proposals, spi_in, cpi_in, selectors, names }
     }
 
     pub(crate) fn sa_payload(&self) -> Payload {
@@ -81,7 +85,11 @@ impl Offer {
 
     /// Selectors and notifies.
     pub(crate) fn tail(&self) -> Vec<Payload> {
-        tail(&self.selectors, self.config.mode, self.cpi_in)
+        let mode = self.config.mode;
+        match &self.names {
+            Some(names) => tail(&names.offer(&self.selectors), mode, self.cpi_in),
+            None => tail(&self.selectors, mode, self.cpi_in),
+        }
     }
 
     /// Checks the peer's answer.
@@ -95,6 +103,7 @@ impl Offer {
         if mode != self.config.mode {
             return Err(other_mode(self.config.mode, mode));
         }
+        let names = names(sa, mode, &answered.tsi, &answered.tsr);
         let hosts = Hosts { initiator: sa.local.ip(), responder: sa.remote.ip() };
         let behind = (sa.nat.local_behind, sa.nat.remote_behind);
         let answered = match mode {
@@ -112,6 +121,7 @@ impl Offer {
             ipcomp,
             local_ts: answered.tsi,
             remote_ts: answered.tsr,
+            names,
             replaces: self.replaces,
         })
     }
@@ -184,6 +194,7 @@ impl Answer {
             ipcomp,
             local_ts: narrowed.here.tsr,
             remote_ts: narrowed.here.tsi,
+            names: names(sa, mode, &narrowed.sent.tsr, &narrowed.sent.tsi),
             replaces,
         };
         Ok(Self { agreed, proposal: chosen.proposal, selectors: narrowed.sent })
@@ -313,6 +324,16 @@ fn narrow_request(
     let here = narrow::narrow(&policy, seen, Some(hosts)).ok()?;
     let sent = substituted.map_or_else(|| here.clone(), |s| s.restore(&here));
     Some(Narrowed { here, sent })
+}
+
+/// What the two ends are called by selectors on the wire, where that may differ from their addresses.
+fn names(
+    sa: &IkeSa,
+    mode: Mode,
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+) -> Option<Names> {
+    if mode == Mode::Transport && sa.nat.any() { Names::of(local, remote) } else { None }
 }
 
 /// Transport mode is the initiator's wish and the responder's choice (RFC 7296 1.3.1).

@@ -20,11 +20,12 @@ use crate::ipcomp::Cpis;
 use crate::keys::IkeKeys;
 use crate::mobility::Path;
 use crate::multi_ke::Additional;
+use crate::narrow::Names;
 use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -250,6 +251,10 @@ fn put_child(out: &mut Vec<u8>, child: &ChildRecord) {
     put_additional(out, &child.suite.additional);
     put_list(out, &child.local_ts, put_selector);
     put_list(out, &child.remote_ts, put_selector);
+    put_option(out, child.names.as_ref(), |out, names| {
+        put_ip(out, names.local);
+        put_ip(out, names.remote);
+    });
     put_option(out, child.ipcomp.as_ref(), |out, cpis| {
         out.put_u16(cpis.inbound);
         out.put_u16(cpis.outbound);
@@ -268,6 +273,7 @@ fn child(r: &mut Reader<'_>) -> Kept<ChildRecord> {
     let (cipher, ke) = (cipher(r)?, option(r, |r| Ok(Ke(r.u16()?)))?);
     let additional = additional(r)?;
     let (local_ts, remote_ts) = (list(r, selector)?, list(r, selector)?);
+    let names = option(r, |r| Ok(Names { local: ip(r)?, remote: ip(r)? }))?;
     let ipcomp = option(r, |r| Ok(Cpis { inbound: r.u16()?, outbound: r.u16()? }))?;
     let (since, rekey_at) = times(r)?;
     let suite = EspSuite { cipher, esn, ke, additional };
@@ -279,6 +285,7 @@ fn child(r: &mut Reader<'_>) -> Kept<ChildRecord> {
         suite,
         local_ts,
         remote_ts,
+        names,
         encap,
         ipcomp,
         since,

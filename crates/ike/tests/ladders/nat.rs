@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ike::Event;
+use wire::payload::Payload;
+use wire::registry::ExchangeType;
+use wire::selector::TrafficSelector;
 
 use crate::setup::*;
 use crate::world::World;
@@ -86,5 +89,50 @@ fn a_new_mapping_is_shown_within_a_keepalives_time_though_nobody_sends() {
         world.run_secs(21);
         let new = public(30_000 + number + 4500);
         assert_eq!(world.hosts[1].count(moved(new)), 1, "{}", world.story());
+    }
+}
+
+/// What `from` asked for in its CREATE_CHILD_SA requests: TSi and TSr.
+fn asked(world: &World, from: usize) -> Vec<[Vec<TrafficSelector>; 2]> {
+    let sent = world.recorded.iter().filter(|(to, _)| *to != from).map(|(_, datagram)| datagram);
+    let selectors = |datagram| {
+        let (header, payloads) =
+            crate::decrypt::open(&world.hosts[from].endpoint, &crypto::toy::Toy, datagram)?;
+        let side = |f: fn(Payload) -> Option<Vec<TrafficSelector>>| {
+            payloads.clone().into_iter().find_map(f)
+        };
+        let tsi = side(|p| if let Payload::TsI(ts) = p { Some(ts) } else { None })?;
+        let tsr = side(|p| if let Payload::TsR(ts) = p { Some(ts) } else { None })?;
+        let asks = header.exchange == ExchangeType::CREATE_CHILD_SA && !header.flags.response;
+        asks.then_some([tsi, tsr])
+    };
+    sent.filter_map(selectors).collect()
+}
+
+/// RFC 7296 2.9.2: the selectors of the old SA. To a peer behind a NAT that replaces no addresses (2.23.1), those that the
+/// NAT makes of its own are another's.
+#[test]
+fn a_rekey_calls_both_hosts_what_they_were_called_before() {
+    for restarted in [false, true] {
+        let mut world = behind_nat(20_000);
+        world.initiate(0);
+        world.run_secs(10);
+        if restarted {
+            world.restart(1, true);
+            world.run_secs(10);
+        }
+        world.recorded.clear();
+        for host in [1, 1, 0, 1] {
+            crate::collide::rekey_child(&mut world, host);
+            world.run_secs(10);
+        }
+        let story = world.story();
+        let host = |at| vec![TrafficSelector::host(at)];
+        assert_eq!(asked(&world, 1), vec![[host(B), host(A)]; 3], "{story}");
+        assert_eq!(asked(&world, 0), [[host(A), host(B)]], "{story}");
+        // Its data plane goes on with the address that it sees.
+        let children = world.hosts[1].endpoint.children();
+        assert_eq!(children.len(), 1, "{story}");
+        assert_eq!(children[0].remote_ts, host(PUBLIC.parse().unwrap()), "{story}");
     }
 }

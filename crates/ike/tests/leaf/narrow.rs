@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ike::error::Misbehaviour;
 use ike::narrow::{
-    Hosts, MAX_SELECTORS, Selectors, Unacceptable, as_seen, check_narrowed, narrow, substitute,
+    Hosts, MAX_SELECTORS, Names, Selectors, Unacceptable, as_seen, check_narrowed, narrow,
+    substitute,
 };
 use wire::selector::TrafficSelector as Ts;
 
@@ -165,4 +166,17 @@ fn only_a_single_address_can_be_replaced() {
     assert_eq!(substitute(&net, seen, true, false), None);
     assert_eq!(substitute(&pair(&[], &[]), seen, true, false), None);
     assert_eq!(substitute(&net, seen, false, false).unwrap().selectors, net);
+}
+
+#[test]
+fn an_offer_in_the_names_of_the_old_sa() {
+    let names = Names::of(&[host("198.51.100.2")], &[host("10.0.1.1").with(6, 0..=65535)]).unwrap();
+    let seen = pair(&[host("198.51.100.2").with(6, 443..=443)], &[host("192.0.2.1")]);
+    let offer = pair(&[host("198.51.100.2").with(6, 443..=443)], &[host("10.0.1.1")]);
+    assert_eq!(names.offer(&seen), offer);
+    // What is not a host stays what it is.
+    let wide = pair(&[host("198.51.100.2")], &[net("192.0.2.0/24")]);
+    assert_eq!(names.offer(&wide), wide);
+    assert_eq!(Names::of(&[host("198.51.100.2")], &[host("10.0.1.1"), host("10.0.1.2")]), None);
+    assert_eq!(Names::of(&[net("10.0.1.0/24")], &[host("10.0.1.1")]), None);
 }

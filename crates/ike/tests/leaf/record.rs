@@ -7,6 +7,7 @@ use ike::ipcomp::Cpis;
 use ike::keys::IkeKeys;
 use ike::mobility::Path;
 use ike::multi_ke::Additional;
+use ike::narrow::Names;
 use ike::nat::NatState;
 use ike::negotiate::{EspSuite, IkeSuite};
 use ike::record::{
@@ -36,7 +37,9 @@ prop_compose! {
         ChildRecord {
             reqid: Reqid(spi ^ 1), spi_in: Spi(spi), spi_out: Spi(u32::MAX), mode: if mode { Mode::Tunnel } else { Mode::Transport },
             suite: EspSuite { cipher: CipherSpec { encr: Encr::AES_GCM_16, key_bits: 256, integ: Integ::NONE }, esn, ke: ke.map(Ke), additional: Additional([1, 2, 3, 4, 5, 6, 7].map(|n| Ke(n * 5000))) },
-            local_ts: vec![host(0), host(1)], remote_ts: vec![host(1).with(17, 5..=9)], encap: esn, ipcomp: ke.map(|inbound| Cpis { inbound, outbound: 2 }),
+            local_ts: vec![host(0), host(1)], remote_ts: vec![host(1).with(17, 5..=9)],
+            names: mode.then(|| Names { local: address(3), remote: "fd00::9".parse().unwrap() }), encap: esn,
+            ipcomp: ke.map(|inbound| Cpis { inbound, outbound: 2 }),
             since: Instant::from_nanos(at), rekey_at: Instant::from_nanos(at / 2),
         }
     }
