@@ -23,7 +23,7 @@ pub const PROVEN_AFTER: Duration = Duration::from_secs(60);
 pub const FIRST_CHILD_WITHIN: Duration = Duration::from_secs(5);
 /// A further one that was asked for comes, or fails, before its request is given up.
 pub const CHILD_WITHIN: Duration = Duration::from_secs(45);
-/// IKE SAs that came up within this time were begun at once, by chance.
+/// SAs that came up within this time were begun at once, by chance.
 pub const AT_ONCE: Duration = Duration::from_secs(5);
 /// A peer that is not in the manifest by name and does nothing is forgotten after this.
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -120,6 +120,8 @@ pub struct Child {
     pub id: ChildId,
     /// Its IKE SA, once it is known.
     pub ike: Option<IkeSaId>,
+    /// When it was agreed on.
+    pub since: Instant,
     /// Its inbound SA, while that is installed.
     pub inbound: Option<SaKey>,
     /// Its outbound SA, while that is installed.
@@ -344,14 +346,15 @@ impl Peer {
         live.map(|i| i.id).collect()
     }
 
-    /// Live child SAs of the kept IKE SA beyond the one to be kept; and that one.
+    /// Live child SAs of the kept IKE SA beyond the one to be kept; and that one: the newest, which one end made because it
+    /// wants that one, or did not count on the others; of some that came at once, one on which both ends agree.
     pub fn redundant_children(&self) -> (Option<ChildId>, Vec<ChildId>) {
         let keeper = self.keeper();
-        let mut live: Vec<_> =
-            self.children.iter().filter(|c| c.up && !c.superseded && c.ike == keeper).collect();
-        live.sort_by_key(|c| c.spis());
-        let keep = live.pop().map(|c| c.id);
-        (keep, live.iter().map(|c| c.id).collect())
+        let live = || self.children.iter().filter(|c| c.up && !c.superseded && c.ike == keeper);
+        let newest = live().map(|c| c.since).max().unwrap_or_default();
+        let of_one_time = live().filter(|c| c.since + AT_ONCE >= newest);
+        let keep = of_one_time.max_by_key(|c| c.spis()).map(|c| c.id);
+        (keep, live().map(|c| c.id).filter(|id| Some(*id) != keep).collect())
     }
 
     /// When something is due.
@@ -387,11 +390,12 @@ impl Ike {
 
 impl Child {
     /// A child SA of which nothing is installed yet.
-    pub fn new(id: ChildId) -> Self {
+    pub fn new(id: ChildId, since: Instant) -> Self {
         let (ike, inbound, outbound, up, superseded) = Default::default();
         Self {
             id,
             ike,
+            since,
             inbound,
             outbound,
             up,
@@ -445,7 +449,8 @@ mod tests {
     fn child(id: u64, ike: u64) -> Child {
         let key = |n| Some(SaKey { dst: [10, 0, 0, 1].into(), spi: ipsec::Spi(n) });
         let (inbound, outbound) = (key(id as u32 * 2 + 1000), key(id as u32 * 2 + 1001));
-        Child { ike: Some(IkeSaId(ike)), inbound, outbound, up: true, ..Child::new(ChildId(id)) }
+        let ike = Some(IkeSaId(ike));
+        Child { ike, inbound, outbound, up: true, ..Child::new(ChildId(id), NOW) }
     }
 
     #[test]
@@ -543,6 +548,22 @@ mod tests {
         assert_eq!(peer.redundant_children(), (Some(ChildId(9)), vec![ChildId(8)]));
         peer.children[0].superseded = true;
         assert_eq!(peer.redundant_children(), (Some(ChildId(8)), vec![]));
+    }
+
+    #[test]
+    fn of_child_sas_that_did_not_come_at_once_the_newest_is_kept() {
+        let mut peer = Peer::new(true, NOW);
+        peer.ikes = vec![ike(1, true, 1)];
+        peer.children = vec![child(9, 1), child(8, 1), child(7, 1)];
+        peer.children[1].since = at(6);
+        assert_eq!(peer.redundant_children(), (Some(ChildId(8)), vec![ChildId(9), ChildId(7)]));
+        peer.children[2].since = at(1);
+        assert_eq!(peer.redundant_children(), (Some(ChildId(8)), vec![ChildId(9), ChildId(7)]));
+        peer.children[0].since = at(2);
+        assert_eq!(peer.redundant_children(), (Some(ChildId(9)), vec![ChildId(8), ChildId(7)]));
+        // One of another IKE SA counts for nothing.
+        peer.children[0].ike = Some(IkeSaId(2));
+        assert_eq!(peer.redundant_children(), (Some(ChildId(8)), vec![ChildId(7)]));
     }
 
     #[test]

@@ -142,11 +142,11 @@ impl Mesh {
         let (id, since, child_due, closing) = (restored.id, Some(since), None, false);
         peer.ikes.push(Ike { id, initiated, since, child_due, stale: !fits, closing });
         let mut goes_on = 0;
-        for (pair, id) in pairs.into_iter().zip(restored.children) {
+        for ((pair, child), id) in pairs.into_iter().zip(&kept).zip(restored.children) {
             let Some(id) = id else { continue };
             let (ike, up) = (Some(restored.id), true);
             let (inbound, outbound) = (Some(pair.inbound.key()), Some(pair.outbound.key()));
-            peer.children.push(Child { ike, inbound, outbound, up, ..Child::new(id) });
+            peer.children.push(Child { ike, inbound, outbound, up, ..Child::new(id, child.since) });
             for sa in [pair.inbound, pair.outbound] {
                 let owner = Owner { peer: address, child: id, direction: sa.direction };
                 self.reconciler.adopt(sa.key(), owner);

@@ -284,7 +284,7 @@ impl Mesh {
         let peer = self.peers.entry(local, address, now.at);
         let entry = match peer.children.iter().position(|c| c.id == child) {
             Some(at) => &mut peer.children[at],
-            None => peer.children.push_mut(Child::new(child)),
+            None => peer.children.push_mut(Child::new(child, now.at)),
         };
         let slot =
             if direction == Direction::In { &mut entry.inbound } else { &mut entry.outbound };
@@ -314,7 +314,7 @@ impl Mesh {
         let local = self.own(address);
         let peer = self.peers.entry(local, address, now.at);
         if !peer.children.iter().any(|c| c.id == info.id) {
-            peer.children.push(Child::new(info.id));
+            peer.children.push(Child::new(info.id, info.since));
         }
         for ike in peer.ikes.iter_mut().filter(|i| i.id == info.ike) {
             ike.child_due = None;

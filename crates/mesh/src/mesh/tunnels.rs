@@ -53,7 +53,7 @@ const SPREAD_PER_PEER: Duration = Duration::from_millis(5);
 const SPREAD_MAX: Duration = Duration::from_secs(10);
 /// What this host made twice is closed after this; nothing is sent through it for the last half …
 const TIDY_OWN: Duration = Duration::from_secs(2);
-/// … what this host made and the peer replaced after this …
+/// … what this host made and the peer replaced, and a second child SA, after this …
 const TIDY_REPLACED: Duration = Duration::from_secs(5);
 /// … and what both ends made, if IKE has not settled it by itself long ago.
 const TIDY_OTHERS: Duration = Duration::from_secs(60);
@@ -285,7 +285,8 @@ impl Mesh {
             Some(_) => second_tunnel_lives(peer),
             None if peer.redundant_children().1.is_empty() => return,
             None if peer.owner => TIDY_OWN,
-            None => TIDY_OTHERS,
+            // Both ends close the same one; a peer that calls nothing a duplicate closes none.
+            None => TIDY_REPLACED,
         };
         let at = now.at + wait;
         peer.tidy_at = Some(peer.tidy_at.map_or(at, |old| old.min(at)));
