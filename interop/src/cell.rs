@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use linux::netns::Netns;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::{Daemon, Sas};
@@ -27,6 +28,8 @@ const ENOUGH: usize = 100;
 
 /// Packets of unknown SAs that reached Warren: the peer has used an SA before Warren had it.
 const EARLY: &str = "ours/XfrmInNoStates";
+/// Packets of half-made SAs that reached the peer: it has used one, as the initiator of a rekey, before it could receive on it.
+const HALF: &str = "theirs/XfrmAcquireError";
 /// Packets of unknown SAs that reached the peer: it has deleted one before Warren knew.
 const LATE: &str = "theirs/XfrmInNoStates";
 
@@ -76,10 +79,12 @@ fn play(
     let played = stage.all(done);
     if played.is_err() {
         *logs = Some(format!(
-            "--- {}\n{}\n--- Warren\n{}",
+            "--- {}\n{}\n{}\n--- Warren\n{}\n{}",
             cell.peer.folder(),
             stage.theirs.log(),
-            stage.ours.log()
+            kernel(&net, &net.theirs),
+            stage.ours.log(),
+            kernel(&net, &net.ours),
         ));
     }
     played?;
@@ -87,6 +92,16 @@ fn play(
     let seen = watch.finish()?;
     done.push(format!("wire ({})", judge(cell, &seen)?));
     Ok(())
+}
+
+/// What a host's kernel has of SAs and policies.
+fn kernel(net: &Net, host: &Netns) -> String {
+    let list = |what: &[&str]| match net.on(host, "ip", what) {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => error,
+    };
+    let states = list(&["-statistics", "xfrm", "state", "list", "nokeys"]);
+    states + &list(&["xfrm", "policy", "list", "nosock"])
 }
 
 /// Only ESP and IKE between the hosts, in the form that belongs to the cell.
@@ -183,7 +198,11 @@ impl Stage<'_> {
             Play::Move => moves,
         };
         for (name, step) in steps {
-            let said = step(self).map_err(|error| format!("{name}: {error}"))?;
+            let before = self.counters().unwrap_or_default();
+            let said = step(self).map_err(|error| {
+                let counted = self.more(&before).unwrap_or_default().join(", ");
+                format!("{name}: {error}{}{counted}", if counted.is_empty() { "" } else { "; " })
+            })?;
             done.push(if said.is_empty() {
                 (*name).to_owned()
             } else {
@@ -306,8 +325,12 @@ impl Stage<'_> {
         Ok(format!("{megabytes} MB"))
     }
 
+    /// As the responder, Warren sends with the new keys once it has received something with them: that assures it that
+    /// the initiator can receive (RFC 7296 2.8). libreswan makes its outbound SA first.
     fn their_child_rekey(&mut self) -> Said {
-        nothing_lost(&self.rekeyed("child_sas", "spi_in", &|| self.theirs.rekey_child())?)
+        let before = self.counted(HALF)?;
+        let count = self.rekeyed("child_sas", "spi_in", &|| self.theirs.rekey_child())?;
+        self.excused(&count, HALF, before, "sent on what the peer used before it could receive")
     }
 
     fn their_ike_rekey(&mut self) -> Said {
@@ -323,12 +346,17 @@ impl Stage<'_> {
         if self.spi("ike_sas", "spi_i")? == ike {
             return Err("the IKE SA is still the same".into());
         }
+        self.excused(&count, EARLY, before, "sent by the peer too early")
+    }
+
+    /// What libreswan made be lost, and a counter of the kernel says so, is excused.
+    fn excused(&mut self, count: &Count, counter: &str, before: u64, why: &str) -> Said {
         if self.cell.peer.is_strongswan() {
-            return nothing_lost(&count);
+            return nothing_lost(count);
         }
-        let now = self.counted(EARLY)?;
-        self.quiet.insert(EARLY.to_owned(), now);
-        lost_only(&count, now - before, "sent by the peer too early")
+        let now = self.counted(counter)?;
+        self.quiet.insert(counter.to_owned(), now);
+        lost_only(count, now - before, why)
     }
 
     fn counted(&self, name: &str) -> Result<u64, String> {
@@ -374,15 +402,16 @@ impl Stage<'_> {
     }
 
     fn no_errors(&mut self) -> Said {
-        let now = self.counters()?;
-        let more: Vec<String> = now
-            .iter()
-            .filter(|(name, count)| self.quiet.get(*name) != Some(count))
-            .map(|(name, count)| {
-                format!("{name} {} -> {count}", self.quiet.get(name).unwrap_or(&0))
-            })
-            .collect();
+        let more = self.more(&self.quiet)?;
         if more.is_empty() { Ok(String::new()) } else { Err(more.join(", ")) }
+    }
+
+    /// What the kernels have counted since `before`.
+    fn more(&self, before: &BTreeMap<String, u64>) -> Result<Vec<String>, String> {
+        let now = self.counters()?;
+        let old = |name: &str| before.get(name).copied().unwrap_or(0);
+        let grown = now.iter().filter(|(name, count)| old(name) != **count);
+        Ok(grown.map(|(name, count)| format!("{name} {} -> {count}", old(name))).collect())
     }
 
     /// The kernels' counters of packets dropped by XFRM, under `ours/` and `theirs/`.

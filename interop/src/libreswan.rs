@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::daemon::{Daemon, Home, Sas};
-use crate::matrix::{Auth, Cell, Family, Mode, Nat, Play};
+use crate::matrix::{Auth, Cell, Family, Nat, Play};
 use crate::net::{Addresses, Net, Running, eventually, tail};
 use crate::pki::{self, OURS, PSK, THEIRS};
 
@@ -107,7 +107,7 @@ impl Daemon for Libreswan<'_> {
     }
 
     fn log(&self) -> String {
-        tail(&self.home.read("../pluto.log"), 60)
+        tail(&self.home.read("../pluto.log"), 200)
     }
 }
 
@@ -119,9 +119,9 @@ fn configuration(cell: &Cell, addresses: &Addresses) -> String {
         Auth::Rsa | Auth::Chain => certificate("rsa-sha2"),
     };
     let bits = if cell.family == Family::V4 { 32 } else { 128 };
-    // With the peer behind a NAT, its address is inside; in transport mode it is what the NAT makes of it.
-    let right = match (cell.nat(), cell.mode) {
-        (Some(Nat::Us), Mode::Tunnel) => format!("right={ours_seen}\n  rightsubnet={ours}/{bits}"),
+    // libreswan looks for the very selectors of the message; in transport mode too these name the inner address.
+    let right = match cell.nat() {
+        Some(Nat::Us) => format!("right={ours_seen}\n  rightsubnet={ours}/{bits}"),
         _ => format!("right={ours_seen}"),
     };
     let times = if cell.play == Play::Reauth {

@@ -280,23 +280,22 @@ pub fn cells() -> Vec<Cell> {
     cells
 }
 
-/// Tunnels with peers that have MOBIKE, whoever began them.
+/// Tunnels with peers that have MOBIKE, whoever began them. With the kernel's ESP, strongSwan gives the selectors of a
+/// moved host the new address, which nobody has negotiated: there is nothing to be played.
 fn moves(cells: &mut Vec<Cell>) {
-    for peer in [Peer::BookwormStrongswan, Peer::TrixieStrongswan] {
-        for place in [Place::Native, Place::Vm] {
-            for initiator in [Initiator::Warren, Initiator::Peer] {
-                cells.push(Cell {
-                    peer,
-                    place,
-                    mode: Mode::Tunnel,
-                    family: Family::V4,
-                    auth: Auth::Psk,
-                    suite: &DEFAULT,
-                    initiator,
-                    play: Play::Move,
-                    ci: false,
-                });
-            }
+    for peer in [Peer::BookwormStrongswan, Peer::TrixieStrongswan, Peer::ForkyStrongswan] {
+        for initiator in [Initiator::Warren, Initiator::Peer] {
+            cells.push(Cell {
+                peer,
+                place: Place::Native,
+                mode: Mode::Tunnel,
+                family: Family::V4,
+                auth: Auth::Psk,
+                suite: &DEFAULT,
+                initiator,
+                play: Play::Move,
+                ci: false,
+            });
         }
     }
 }
@@ -407,7 +406,7 @@ fn special(peer: Peer, cells: &mut Vec<Cell>) {
         ci: matches!(peer, Peer::TrixieStrongswan | Peer::TrixieLibreswan),
     };
     let them = Cell { initiator: Initiator::Peer, ..base };
-    // Not all of these are green yet (docs/interop.md).
+    // The part for CI is to stay short.
     let (nat, reauth) = (Cell { ci: false, ..base }, Cell { ci: false, ..them });
     cells.extend([
         Cell { auth: Auth::Chain, ..base },

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use linux::netns::{Guard, Netns};
-use linux::route::{NewLink, Route, Rtnl};
+use linux::route::{MAIN_TABLE, NewLink, Route, Rtnl};
 
-use crate::matrix::{Cell, Family, Nat};
+use crate::matrix::{Cell, Family, Mode, Nat};
 
 /// The interface of either host.
 const INTERFACE: &str = "eth0";
@@ -55,7 +55,7 @@ impl Net {
         net.plug()?;
         match cell.nat() {
             None => net.bridge()?,
-            Some(nat) => net.translate(nat)?,
+            Some(nat) => net.translate(nat, cell.mode)?,
         }
         Ok(net)
     }
@@ -101,7 +101,7 @@ impl Net {
     }
 
     /// A router that gives the inner host its own address and other ports, as home routers do.
-    fn translate(&self, nat: Nat) -> Result<(), String> {
+    fn translate(&self, nat: Nat, mode: Mode) -> Result<(), String> {
         let Addresses { ours, theirs, ours_seen, theirs_seen } = self.addresses;
         let (inner, inner_port, outer_port, seen) = match nat {
             Nat::Us => (ours, "a", "b", ours_seen),
@@ -115,11 +115,21 @@ impl Net {
         };
         self.between.run(router).map_err(text)?;
         self.between.sysctl("net/ipv4/ip_forward", "1").map_err(text)?;
-        let netns = if nat == Nat::Us { &self.ours } else { &self.theirs };
-        let default = "0.0.0.0/0".parse().map_err(text)?;
-        // Main table.
-        let route = Route { gateway: Some(gateway), ..Route::unicast(default, 254, INTERFACE) };
-        netns.run(|| Rtnl::open()?.add_route(&route)).map_err(text)?;
+        let (inside, outside) = match nat {
+            Nat::Us => (&self.ours, &self.theirs),
+            Nat::Them => (&self.theirs, &self.ours),
+        };
+        let route = |to, gateway| Route {
+            gateway: Some(gateway),
+            ..Route::unicast(to, MAIN_TABLE, INTERFACE)
+        };
+        let out = route("0.0.0.0/0".parse().map_err(text)?, gateway);
+        inside.run(|| Rtnl::open()?.add_route(&out)).map_err(text)?;
+        if mode == Mode::Tunnel {
+            // What leads to the inner address at all is left to whoever configures the tunnel.
+            let back = route(network(inner, 24).trunc(), seen);
+            outside.run(|| Rtnl::open()?.add_route(&back)).map_err(text)?;
+        }
         let rules = format!(
             "table ip nat {{
   chain post {{

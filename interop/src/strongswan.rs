@@ -112,7 +112,7 @@ impl Daemon for StrongSwan<'_> {
     }
 
     fn log(&self) -> String {
-        tail(&self.home.read("run/log"), 60)
+        tail(&self.home.read("run/log"), 200)
     }
 }
 

@@ -98,7 +98,7 @@ impl<'a> Warren<'a> {
 
     /// The end of its log.
     pub fn log(&self) -> String {
-        tail(&fs::read_to_string(self.net.dir.join("warren.log")).unwrap_or_default(), 60)
+        tail(&fs::read_to_string(self.net.dir.join("warren.log")).unwrap_or_default(), 200)
     }
 }
 
