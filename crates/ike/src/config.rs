@@ -65,6 +65,9 @@ pub struct PeerConfig {
     pub prefer_encap: bool,
     /// The tunnel may move between addresses, of either end (RFC 4555). Of no effect in transport mode.
     pub mobike: bool,
+    /// The peer may send this host's tunnel to another gateway, which must prove to be [`remote_id`](Self::remote_id) as
+    /// well (RFC 5685). Of no effect in transport mode.
+    pub redirect: bool,
     /// Liveness check after this long without a sign of the peer; `None` never.
     pub dpd_delay: Option<Duration>,
     /// Rekey the IKE SA this long after it is up.

@@ -15,6 +15,7 @@ use crate::event::{Event, IkeSaId};
 use crate::exchange::liveness::Pace;
 use crate::ike_sa::IkeSa;
 use crate::job::{Job, JobId, Work};
+use crate::redirect::Followed;
 use crate::rng::Rng;
 use crate::timer::Timers;
 
@@ -49,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) tokens: Pace,
     /// First requests and others that were answered without protection, by what they were told.
     pub(crate) refused: BTreeMap<&'static str, u64>,
+    /// Redirects of late (RFC 5685).
+    pub(crate) followed: Followed,
     /// Of this process alone, for tokens where there is no better one.
     pub(crate) crash_secret: Secret,
     /// IKE SAs whose records changed.
@@ -110,6 +113,7 @@ impl Context {
             pace: Pace::default(),
             tokens: Pace::default(),
             refused: BTreeMap::new(),
+            followed: Followed::default(),
             crash_secret,
             unsaved: BTreeSet::new(),
             out: VecDeque::new(),

@@ -35,6 +35,7 @@ use crate::exchange::rekey;
 use crate::ike_sa::{Arrived, Ends, IkeSa, State, error_notify};
 use crate::job::{Done, Job, JobId};
 use crate::mobility::is_reachable;
+use crate::redirect::{NotFollowed, Redirect};
 use crate::rng::Rng;
 use crate::timer::Timer;
 
@@ -351,21 +352,40 @@ impl Endpoint {
     /// the peer is up already, it is replaced, make before break (reauthentication, RFC 7296 2.8.3): it is
     /// deleted once the new one with its child SA is up at both ends, and stays if that fails.
     pub fn initiate(&mut self, now: Now, config: Arc<PeerConfig>) -> IkeSaId {
+        self.begin(now, config, None)
+    }
+
+    /// The same with the gateway that the peer sent this host to, which must prove to be whom `config` says. A loop of
+    /// redirects is not followed.
+    pub fn follow(
+        &mut self,
+        now: Now,
+        config: Arc<PeerConfig>,
+        redirect: Redirect,
+    ) -> Result<IkeSaId, NotFollowed> {
+        if !self.cx.followed.allows(now.at, config.remote) {
+            return Err(NotFollowed::Loop);
+        }
+        Ok(self.begin(now, config, Some(redirect)))
+    }
+
+    fn begin(&mut self, now: Now, config: Arc<PeerConfig>, redirect: Option<Redirect>) -> IkeSaId {
         let id = self.cx.fresh_ike_id();
-        let remote = config.remote;
+        let home = config.remote;
         if self.sas.len() >= self.limits.max_ike_sas {
             let reason = Failure::Local("this host has as many IKE SAs as it may".into());
-            self.cx.event(Event::IkeDown { id, remote, reason });
+            self.cx.event(Event::IkeDown { id, remote: home, reason });
             return id;
         }
         let ends = Ends {
             local: SocketAddr::new(config.local, IKE_PORT),
-            remote: SocketAddr::new(remote, IKE_PORT),
+            remote: SocketAddr::new(redirect.map_or(home, |redirect| redirect.to), IKE_PORT),
             initiator: true,
             spi_i: self.cx.fresh_ike_spi(),
             spi_r: IkeSpi(0),
         };
-        let mut sa = init::start(&mut self.cx, config, ends, id);
+        let from = redirect.map(|redirect| redirect.from);
+        let mut sa = init::start(&mut self.cx, config, ends, id, from);
         if !matches!(sa.state, State::Gone) {
             sa.began = now.at;
             self.insert(Box::new(sa));

@@ -6,6 +6,7 @@ use wire::proposal::Proposal;
 use wire::registry::NotifyType;
 use wire::selector::TrafficSelector;
 
+use crate::redirect::{NotFollowed, Redirect};
 use crate::suite;
 
 /// Why a peer's proof was not accepted. The peer is told AUTHENTICATION_FAILED and no more.
@@ -107,6 +108,12 @@ pub enum Failure {
     /// Something here: a key that cannot sign, an algorithm that is not there.
     #[error("{0}")]
     Local(String),
+    /// The peer sent this host to another gateway, and it may be followed.
+    #[error("the peer redirects to {}", .0.to)]
+    Redirected(Redirect),
+    /// The peer sent this host elsewhere, and it is not followed.
+    #[error("the peer redirects, and is not followed: {0}")]
+    NotRedirected(NotFollowed),
     /// The operator, the plan, or a newer SA ended it.
     #[error("ended: {0}")]
     Ended(EndReason),
@@ -200,6 +207,9 @@ pub enum Misbehaviour {
     /// Another COOKIE2 than it was sent (RFC 4555 3.7).
     #[error("COOKIE2 that was not sent")]
     Cookie2,
+    /// REDIRECT without the nonce of the request that it claims to answer (RFC 5685).
+    #[error("REDIRECT without the nonce that was sent")]
+    Redirect,
     /// For an SPI that is not known.
     #[error("unknown IKE SPI")]
     UnknownSpi,

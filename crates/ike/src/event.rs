@@ -10,6 +10,7 @@ use wire::message::IkeSpi;
 use wire::selector::TrafficSelector;
 
 use crate::error::{Failure, Misbehaviour};
+use crate::redirect::{NotFollowed, Redirect};
 
 /// Names an IKE SA in this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -126,6 +127,23 @@ pub enum Event {
         id: IkeSaId,
         /// Where.
         to: SocketAddr,
+    },
+    /// The peer of an established IKE SA sends this host to another gateway, to be followed by [`Endpoint::follow`]
+    /// if nobody else is there.
+    ///
+    /// [`Endpoint::follow`]: crate::Endpoint::follow
+    Redirected {
+        /// Which IKE SA.
+        id: IkeSaId,
+        /// Where.
+        redirect: Redirect,
+    },
+    /// The peer of an established IKE SA sends this host where it does not go.
+    NotRedirected {
+        /// Which IKE SA.
+        id: IkeSaId,
+        /// Why it does not.
+        why: NotFollowed,
     },
     /// A sign of life: a fresh, verified message of the peer.
     Alive {

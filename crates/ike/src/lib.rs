@@ -30,6 +30,7 @@ pub mod nat;
 pub mod negotiate;
 pub mod ppk;
 pub mod record;
+pub mod redirect;
 pub mod rng;
 pub mod sk;
 pub mod suite;

@@ -40,6 +40,7 @@ use crate::mobility::{Mobility, Path};
 use crate::narrow::Names;
 use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
+use crate::redirect;
 
 /// A restored SA counts on from so far ahead. More messages than are ever sealed between two records.
 pub const COUNTER_LEAP: u64 = 1 << 20;
@@ -327,7 +328,8 @@ impl SaRecord {
             return Err(RestoreError::Expired);
         }
         let home = (self.local.ip(), self.remote.ip()) == (config.local, config.remote);
-        if !home && self.mobility.is_none() {
+        let redirected = self.local.ip() == config.local && redirect::wanted(config);
+        if !home && !redirected && self.mobility.is_none() {
             return Err(RestoreError::Addresses);
         }
         let proven = !self.remote_id.is_null() || matches!(config.auth, Auth::Null);

@@ -86,6 +86,8 @@ pub enum Kind {
     InitialContact,
     /// A tunnel goes between other addresses or ports: a NAT's mapping, or MOBIKE.
     IkeUpdate,
+    /// A peer sends its tunnel to another gateway; followed, or not.
+    Redirect,
     /// The data plane refused an SA.
     InstallChildSaFailed,
     /// The data plane refused a policy.

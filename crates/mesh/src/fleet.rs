@@ -138,6 +138,7 @@ impl Fleet {
             force_encap: manifest.force_udp_encapsulation,
             prefer_encap: self.loaded.prefer_encap,
             mobike: manifest.mobike,
+            redirect: peer.redirect,
             dpd_delay: dpd.map(|delay| times.about(delay)),
             ike_rekey_after: times.rekey_after(ike),
             ike_hard_lifetime: hard(ike),

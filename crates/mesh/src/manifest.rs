@@ -416,6 +416,8 @@ pub struct Peer {
     pub ppk: Option<Arc<PpkSetting>>,
     /// Whether the first child SA comes with IKE_AUTH.
     pub childless: Childless,
+    /// It may send its tunnel to another gateway of the same `id` (RFC 5685).
+    pub redirect: bool,
     /// Neither end proves who it is.
     pub unauthenticated: bool,
     /// Where it stands.

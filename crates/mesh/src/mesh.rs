@@ -14,6 +14,7 @@ mod ike_events;
 mod manifest_change;
 mod moves;
 mod radius;
+mod redirects;
 mod reminders;
 mod shown;
 mod tunnels;

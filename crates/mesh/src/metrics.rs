@@ -43,6 +43,10 @@ pub struct Counters {
     pub failures: u64,
     /// Requests sent again.
     pub retransmits: u64,
+    /// Redirects of peers that were followed.
+    pub redirects_followed: u64,
+    /// And those that were not.
+    pub redirects_refused: u64,
     /// Packets that asked for an SA.
     pub acquires: u64,
     /// Changes that the data plane refused, by reason.
@@ -82,6 +86,16 @@ impl Counters {
             ("warren_child_rekeys_total", "child SAs rekeyed", self.child_rekeyed),
             ("warren_exchange_failures_total", "exchanges that failed", self.failures),
             ("warren_ike_retransmits_total", "IKE requests sent again", self.retransmits),
+            (
+                "warren_redirects_followed_total",
+                "redirects to another gateway that were followed",
+                self.redirects_followed,
+            ),
+            (
+                "warren_redirects_refused_total",
+                "redirects to another gateway that were not followed",
+                self.redirects_refused,
+            ),
             ("warren_acquires_total", "packets that asked for an SA", self.acquires),
             ("warren_esp_unknown_spi_total", "ESP for unknown SPIs, as reported", self.unknown_spi),
             (

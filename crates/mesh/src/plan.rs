@@ -113,6 +113,8 @@ pub struct PeerPlan {
     pub ppk: Option<Arc<PpkSetting>>,
     /// Whether the first child SA comes with IKE_AUTH.
     pub childless: Childless,
+    /// It may send its tunnel to another gateway.
+    pub redirect: bool,
     /// Neither end proves who it is.
     pub unauthenticated: bool,
 }
@@ -331,6 +333,7 @@ impl PeerPlan {
             start: own.and_then(|peer| peer.start).unwrap_or(manifest.start),
             ppk: own.and_then(|peer| peer.ppk.as_ref()).or(manifest.ppk.as_ref()).cloned(),
             childless: own.map(|peer| peer.childless).unwrap_or_default(),
+            redirect: own.is_some_and(|peer| peer.redirect),
             unauthenticated: own.is_some_and(|peer| peer.unauthenticated),
         }
     }

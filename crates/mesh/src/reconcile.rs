@@ -156,10 +156,13 @@ impl Reconciler {
         }
     }
 
-    /// Whether packets to its peer go through another outbound SA, installed after this one.
+    /// Whether packets to its peer go through another outbound SA, installed after this one. Of two that go to different
+    /// places that depends on the data plane: one to the peer's home may come before a newer one to another gateway.
     pub fn is_superseded(&self, key: SaKey) -> bool {
         let newest = self.owner(key).and_then(|owner| self.newest.get(&owner.peer));
-        newest.is_some_and(|newest| *newest != key && self.sas.contains_key(newest))
+        newest.is_some_and(|newest| {
+            *newest != key && newest.dst == key.dst && self.sas.contains_key(newest)
+        })
     }
 
     /// An SA is not to be there any more.

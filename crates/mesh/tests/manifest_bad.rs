@@ -253,6 +253,8 @@ fn what_a_peer_has_of_its_own_is_whole() {
     assert!(only(&found).2.contains("`ppk_id` is given without `ppk`"), "{found}");
     let found = of("childless: sometimes");
     assert!(only(&found).2.contains("childless"), "{found}");
+    let found = of("redirect: true");
+    assert!(only(&found).2.contains("not said who it is"), "{found}");
     let found = of("unauthenticated: perhaps");
     assert!(only(&found).2.contains("unauthenticated"), "{found}");
     for other in ["psk: 0123456789abcdef0123456789abcdef", "id: db.example.com"] {

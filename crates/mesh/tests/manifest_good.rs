@@ -266,12 +266,13 @@ fn a_post_quantum_key() {
 fn peers_with_secrets_and_ways_of_their_own() {
     let text = "ppk: 0123456789abcdef0123456789abcdef\nppk_id: fleet\npeers:\n\
         - {address: 10.0.0.1, ppk: another-secret-of-one-pair, ppk_id: pair, ppk_required: true}\n\
-        - {address: 10.0.0.2, childless: force}\n- {address: 10.0.0.3, unauthenticated: true}\n";
+        - {address: 10.0.0.2, childless: force, redirect: true, id: gateway.example}\n- {address: 10.0.0.3, unauthenticated: true}\n";
     let (m, notes) = ok(&with(text));
     let own = m.peers[0].ppk.as_ref().expect("its own");
     assert_eq!((own.id.as_str(), own.required), ("pair", true));
     assert_eq!(m.peers[1].childless, ike::config::Childless::Force);
     assert!(m.peers[2].unauthenticated && !m.peers[1].unauthenticated);
+    assert!(m.peers[1].redirect && !m.peers[0].redirect);
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].message.contains("nothing is proven"), "{notes:?}");
     let plan = mesh::plan::Plan::for_host(&m, "10.0.0.9".parse().unwrap()).unwrap();

@@ -234,3 +234,22 @@ fn an_sa_does_not_move_to_the_name_of_another() {
     let moved = reconciler.move_sa(own_key, free).unwrap();
     assert_eq!((moved.dst, reconciler.owner(own_key)), (free.remote, None));
 }
+
+/// What a newer SA to the same place carries is let go later; one to another place may carry packets until it is gone.
+#[test]
+fn only_a_newer_one_to_the_same_place_supersedes() {
+    let mut reconciler = Reconciler::default();
+    let outbound = |spi, dst: [u8; 4]| {
+        let mut sa = sa(spi);
+        (sa.direction, sa.dst) = (Direction::Out, dst.into());
+        sa
+    };
+    let old = outbound(7, [10, 0, 0, 2]);
+    let key = old.key();
+    reconciler.add_sa(old, PEER, ChildId(1));
+    assert!(!reconciler.is_superseded(key));
+    reconciler.add_sa(outbound(8, [192, 0, 2, 1]), PEER, ChildId(2));
+    assert!(!reconciler.is_superseded(key));
+    reconciler.add_sa(outbound(9, [10, 0, 0, 2]), PEER, ChildId(3));
+    assert!(reconciler.is_superseded(key));
+}

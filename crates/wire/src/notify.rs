@@ -75,6 +75,58 @@ pub fn parse_ipcomp_supported(data: &[u8]) -> Result<(u16, u8), ParseError> {
     Ok((r.u16()?, r.u8()?))
 }
 
+/// The gateway that a REDIRECT names (RFC 5685).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Gateway {
+    /// By its address.
+    Address(IpAddr),
+    /// By its domain name; what is no printable ASCII is escaped.
+    Name(String),
+}
+
+/// What REDIRECT says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Redirect<'a> {
+    /// Where to go.
+    pub gateway: Gateway,
+    /// The initiator's nonce, in IKE_SA_INIT; empty elsewhere.
+    pub nonce: &'a [u8],
+}
+
+/// Types of a gateway's identity (RFC 5685): IPv4, IPv6, FQDN.
+const GATEWAY: [u8; 3] = [1, 2, 3];
+
+/// Reads the data of REDIRECT.
+pub fn parse_redirect(data: &[u8]) -> Result<Redirect<'_>, ParseError> {
+    const WHAT: &str = "REDIRECT";
+    let mut r = Reader::new(data, WHAT);
+    let (kind, len) = (r.u8()?, r.u8()?);
+    let (identity, [v4, v6, name]) = (r.take(len.into())?, GATEWAY);
+    let bad = |_| ParseError::BadLength(WHAT);
+    let gateway = match kind {
+        k if k == v4 => Gateway::Address(<[u8; 4]>::try_from(identity).map_err(bad)?.into()),
+        k if k == v6 => Gateway::Address(<[u8; 16]>::try_from(identity).map_err(bad)?.into()),
+        k if k == name && len > 0 => Gateway::Name(identity.escape_ascii().to_string()),
+        _ => return Err(ParseError::BadLength(WHAT)),
+    };
+    Ok(Redirect { gateway, nonce: r.rest() })
+}
+
+/// REDIRECTED_FROM: the gateway that sent its sender elsewhere (RFC 5685).
+pub fn redirected_from(gateway: IpAddr) -> Notify {
+    let mut data = Vec::with_capacity(18);
+    let mut put = |kind, octets: &[u8]| {
+        data.put_u8(kind);
+        data.put_u8(octets.len() as u8);
+        data.put(octets);
+    };
+    match gateway {
+        IpAddr::V4(address) => put(GATEWAY[0], &address.octets()),
+        IpAddr::V6(address) => put(GATEWAY[1], &address.octets()),
+    }
+    Notify::new(NotifyType::REDIRECTED_FROM, data)
+}
+
 /// REKEY_SA: the SPI that the sender would see inbound on the child SA to be replaced (RFC 7296 1.3.3).
 pub fn rekey_sa(protocol: ProtocolId, spi: Spi) -> Notify {
     child(NotifyType::REKEY_SA, protocol, spi)

@@ -289,6 +289,26 @@ fn notify_data() {
     assert!(parse_cookie(&[]).is_err());
     assert!(parse_cookie(&[0; 65]).is_err());
     assert_eq!(parse_cookie(&[1; 64]), Ok(&[1; 64][..]));
+    let to = |gateway, nonce| Ok(Redirect { gateway, nonce });
+    let v4 = Gateway::Address([192, 0, 2, 7].into());
+    assert_eq!(parse_redirect(&[1, 4, 192, 0, 2, 7]), to(v4.clone(), &[]));
+    assert_eq!(parse_redirect(&[1, 4, 192, 0, 2, 7, 9, 9]), to(v4, &[9, 9]));
+    let v6 = redirected_from("2001:db8::1".parse().unwrap());
+    assert_eq!(v6.data, hex("0210 20010db8000000000000000000000001"));
+    let address = Gateway::Address("2001:db8::1".parse().unwrap());
+    assert_eq!(parse_redirect(&v6.data), to(address, &[]));
+    assert_eq!(parse_redirect(b"\x03\x04gw\x1b."), to(Gateway::Name("gw\\x1b.".into()), &[]));
+    for bad in [
+        &[][..],
+        &[1],
+        &[1, 4, 1, 2, 3],
+        &[1, 5, 1, 2, 3, 4, 5],
+        &[2, 4, 1, 2, 3, 4],
+        &[3, 0],
+        &[4, 1, 0],
+    ] {
+        assert!(parse_redirect(bad).is_err(), "{bad:?}");
+    }
     let spi = wire::esp::Spi(0xdead_beef);
     let rekey = rekey_sa(ProtocolId::ESP, spi);
     assert_eq!(parse_child(&rekey), Ok((ProtocolId::ESP, spi)));

@@ -12,10 +12,11 @@ use crypto::Secret;
 use crypto::toy::Toy;
 use ike::config::Retransmit;
 use ike::endpoint::{Datagram, EndpointConfig};
+use ike::error::Failure;
 use ike::keys::IkeKeys;
 use ike::negotiate::IkeSuite;
 use ike::sk::{self, SkCiphers};
-use ike::{Auth, ChildConfig, Directory, Endpoint, IkeSaId, Now, Output, PeerConfig};
+use ike::{Auth, ChildConfig, Directory, Endpoint, Event, IkeSaId, Now, Output, PeerConfig};
 use ipsec::Instant;
 use ipsec::sa::{Limits, Mode, Reqid};
 use libfuzzer_sys::fuzz_target;
@@ -78,6 +79,10 @@ impl Pair {
                 Output::Job(job) => endpoint.job_done(now, job.id, job.work.run(&Toy), directory),
                 Output::Transmit(d) => {
                     self.wire.push((1 - n, Datagram { local: d.remote, remote: d.local, bytes: d.bytes }));
+                }
+                Output::Event(Event::Redirected { redirect, .. })
+                | Output::Event(Event::IkeDown { reason: Failure::Redirected(redirect), .. }) => {
+                    let _ = endpoint.follow(now, directory.0.clone(), redirect);
                 }
                 Output::Event(_) => {}
             }
@@ -277,6 +282,7 @@ fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
         child: Arc::new(child),
         force_encap: false,
         mobike: true,
+        redirect: true,
         prefer_encap: true,
         dpd_delay: Some(Duration::from_secs(20)),
         ike_rekey_after: Duration::from_secs(300),

@@ -103,8 +103,8 @@ fn revive(
     let schedule = config.retransmit;
     let mut sa = IkeSa::new(id, config, ends, State::Gone);
     (sa.nat, sa.encap, sa.udp) = (record.nat, record.encap, record.udp);
+    sa.home.set_ip(sa.config.remote);
     if let Some(kept) = &record.mobility {
-        sa.home.set_ip(sa.config.remote);
         let trial = kept.trial.map(|path| Trial { path, nat: None, sends: 0 });
         let theirs = kept.theirs.clone();
         sa.mobility = Some(Box::new(Mobility { theirs, trial, ..Mobility::default() }));

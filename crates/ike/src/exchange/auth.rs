@@ -26,6 +26,7 @@ use crate::mobility;
 use crate::negotiate::ChildExchange;
 use crate::ppk::{self, PpkKeys};
 use crate::record::Origin;
+use crate::redirect::{self, NotFollowed, Redirect};
 
 /// What both sides sign, and how the peer can be answered.
 pub(crate) struct Handshake {
@@ -305,6 +306,23 @@ impl Sent {
         )
     }
 
+    /// The peer has proven who it is, gives no child SA, and sends this host to another gateway (RFC 5685 6).
+    fn redirected(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &mut IkeSa,
+        now: Now,
+        id: Identity,
+        target: Result<Redirect, NotFollowed>,
+    ) -> State {
+        let failure = match target {
+            Ok(redirect) => Failure::Redirected(redirect),
+            Err(why) => Failure::NotRedirected(why),
+        };
+        sa.report_down(cx, failure);
+        self.unwanted(cx, sa, now, id)
+    }
+
     fn finish(
         self: Box<Self>,
         cx: &mut Context,
@@ -313,6 +331,11 @@ impl Sent {
         remote_id: Identity,
         payloads: &[Payload],
     ) -> State {
+        if let Some(target) = redirect::proven(sa, payloads)
+            && find_sa(payloads).is_none()
+        {
+            return self.redirected(cx, sa, now, remote_id, target);
+        }
         let Self { handshake, local_id, offer } = *self;
         addresses::agree(cx, sa, payloads);
         let mut up = establish(cx, sa, now, local_id, remote_id, &handshake);

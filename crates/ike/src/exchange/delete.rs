@@ -15,6 +15,7 @@ use crate::event::ChildId;
 use crate::exchange::child::delete_esp;
 use crate::exchange::{addresses, liveness, rekey};
 use crate::ike_sa::{IkeSa, error_notify, find_notify, plain_notify};
+use crate::redirect;
 
 /// This host's Delete of a child SA.
 pub(crate) struct Sent {
@@ -137,6 +138,7 @@ pub(crate) fn informational(
         sa.respond(cx, Vec::new());
         return Flow::End(Failure::RefusedByPeer);
     }
+    redirect::informed(up, cx, sa, payloads);
     let mut gone = Vec::new();
     for delete in deletes().filter(|d| d.protocol == ProtocolId::ESP) {
         for spi in &delete.spis {

@@ -4,11 +4,13 @@ mod responder;
 
 pub(crate) use responder::*;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crypto::Secret;
 use crypto::kx::{KxError, PrivateKx};
 use wire::message::{IkeSpi, Message};
+use wire::notify;
 use wire::payload::{KePayload, Notify, Payload};
 use wire::proposal::Proposal;
 use wire::registry::{ExchangeType, HashAlg, Ke, NotifyType, ProtocolId};
@@ -20,6 +22,7 @@ use crate::context::{Context, NATT_PORT};
 use crate::endpoint::Now;
 use crate::error::{Failure, Misbehaviour};
 use crate::exchange::auth::Handshake;
+use crate::exchange::child::find_sa;
 use crate::exchange::{encap, intermediate};
 use crate::ike_sa::{
     Arrived, Ends, IkeSa, State, error_notify, find_error, find_notify, plain_notify,
@@ -30,6 +33,7 @@ use crate::mobility;
 use crate::multi_ke;
 use crate::nat;
 use crate::negotiate::{self, Chosen, IkeSuite};
+use crate::redirect;
 use crate::timer::Timer;
 use crate::told;
 
@@ -49,6 +53,8 @@ pub(crate) struct Opening {
     cookie: Option<Vec<u8>>,
     cookies: u8,
     other_ke: u8,
+    /// The gateway that sent this host to this one (RFC 5685).
+    redirected_from: Option<IpAddr>,
 }
 
 /// Initiator: waits for the private value.
@@ -82,16 +88,25 @@ pub(crate) fn start(
     config: Arc<PeerConfig>,
     ends: Ends,
     id: crate::IkeSaId,
+    redirected_from: Option<IpAddr>,
 ) -> IkeSa {
     let offer = negotiate::offer_ike(&config.ike_proposals, None, &*cx.provider);
     let method = negotiate::first_ke(&offer);
     let mut sa = IkeSa::new(id, config, ends, State::Gone);
+    sa.home.set_ip(sa.config.remote);
     let Some(method) = method else {
         let reason = "none of the IKE proposals can be done by this host";
         sa.report_down(cx, Failure::Local(reason.into()));
         return sa;
     };
-    let opening = Opening { offer, nonce: cx.nonce(), cookie: None, cookies: 0, other_ke: 0 };
+    let opening = Opening {
+        offer,
+        nonce: cx.nonce(),
+        cookie: None,
+        cookies: 0,
+        other_ke: 0,
+        redirected_from,
+    };
     sa.state =
         State::InitKey(Box::new(KeyWait { job: key_share(cx, id, method, None), opening, method }));
     sa
@@ -167,6 +182,7 @@ impl Sent {
         payloads.push(Payload::Nonce(opening.nonce.clone()));
         payloads.extend(nat_payloads(cx, sa)?);
         payloads.extend(encap::payload(&sa.config));
+        payloads.extend(redirect::announce(&sa.config, opening.redirected_from));
         payloads.push(Payload::Notify(crate::auth::hash_algorithms()));
         payloads.extend(fragmentation_payload(&sa.config));
         if sa.config.ppk.is_some() {
@@ -197,6 +213,12 @@ impl Sent {
         };
         if cluster::differs(&*cx.provider, sa.config.cluster.as_deref(), &message.payloads) {
             return (self.hearsay(cx, sa, now, Failure::OtherCluster), Ok(()));
+        }
+        let whole = find_sa(&message.payloads).is_some();
+        if let Some(redirect) =
+            find_notify(&message.payloads, NotifyType::REDIRECT).filter(|_| !whole)
+        {
+            return self.redirected(cx, sa, now, &redirect.data.clone());
         }
         if let Some(cookie) = find_notify(&message.payloads, NotifyType::COOKIE) {
             return self.with_cookie(cx, sa, now, &cookie.data.clone());
@@ -260,6 +282,27 @@ impl Sent {
         cx.timers.cancel(sa.id, Timer::Retransmit);
         let job = key_share(cx, sa.id, method, None);
         (State::InitKey(Box::new(KeyWait { job, opening: self.opening, method })), Ok(()))
+    }
+
+    /// RFC 5685 3: only who saw the request knows its nonce.
+    fn redirected(
+        self: Box<Self>,
+        cx: &mut Context,
+        sa: &IkeSa,
+        now: Now,
+        data: &[u8],
+    ) -> (State, Result<(), Misbehaviour>) {
+        let Ok(redirect) = notify::parse_redirect(data) else {
+            return (State::InitSent(self), Err(Misbehaviour::Malformed));
+        };
+        if redirect.nonce != self.opening.nonce {
+            return (State::InitSent(self), Err(Misbehaviour::Redirect));
+        }
+        let failure = match redirect::target(sa, redirect.gateway) {
+            Ok(redirect) => Failure::Redirected(redirect),
+            Err(why) => Failure::NotRedirected(why),
+        };
+        (self.hearsay(cx, sa, now, failure), Ok(()))
     }
 
     fn refused(self: Box<Self>, cx: &mut Context, sa: &IkeSa, now: Now, error: &Notify) -> State {

@@ -26,5 +26,6 @@ mod null;
 mod orders;
 mod ppk;
 mod reauth;
+mod redirect;
 mod rekey;
 mod restore;

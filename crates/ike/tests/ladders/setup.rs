@@ -52,6 +52,7 @@ pub fn peer(local: IpAddr, remote: IpAddr) -> PeerConfig {
         force_encap: false,
         prefer_encap: false,
         mobike: false,
+        redirect: false,
         dpd_delay: Some(Duration::from_secs(30)),
         ike_rekey_after: Duration::from_secs(24 * 3600),
         ike_hard_lifetime: Duration::from_secs(25 * 3600),

@@ -51,12 +51,14 @@ pub struct Dir {
     pub settled: bool,
     /// Addresses of others.
     pub taken: Vec<IpAddr>,
+    /// Where it answers as well.
+    pub elsewhere: Vec<IpAddr>,
 }
 
 impl Directory for Dir {
     fn responder(&self, local: IpAddr, remote: SocketAddr) -> Option<Arc<PeerConfig>> {
-        (local == self.config.local && remote.ip() == self.config.remote)
-            .then(|| self.config.clone())
+        let here = local == self.config.local || self.elsewhere.contains(&local);
+        (here && remote.ip() == self.config.remote).then(|| self.config.clone())
     }
 
     fn is_known(&self, _: IpAddr) -> bool {
@@ -175,6 +177,7 @@ impl World {
                 known: true,
                 settled: true,
                 taken: Vec::new(),
+                elsewhere: Vec::new(),
             },
             events: Vec::new(),
             journal: BTreeMap::new(),

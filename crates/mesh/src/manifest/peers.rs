@@ -12,7 +12,7 @@ use super::read::{Property, Reader, short};
 use super::yaml::Node;
 use super::{Peer, credentials, properties, suites};
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "address",
     "name",
     "id",
@@ -25,6 +25,7 @@ const KEYS: [&str; 13] = [
     "ppk_id",
     "ppk_required",
     "childless",
+    "redirect",
     "unauthenticated",
 ];
 
@@ -98,6 +99,7 @@ fn peer(reader: &mut Reader<'_>, node: &Node) -> Option<Peer> {
         start: get("start").and_then(|p| properties::start(reader, p)),
         ppk: credentials::ppk(reader, get).map(Arc::new),
         childless: get("childless").and_then(|p| childless(reader, p)).unwrap_or_default(),
+        redirect: get("redirect").is_some_and(|p| redirect(reader, p, get)),
         unauthenticated: get("unauthenticated").is_some_and(|p| unauthenticated(reader, p, get)),
         span: node.span,
     };
@@ -108,6 +110,22 @@ fn childless(reader: &mut Reader<'_>, p: Property<'_>) -> Option<Childless> {
     let words =
         [("allow", Childless::Allow), ("prefer", Childless::Prefer), ("force", Childless::Force)];
     reader.choice(p, &words, &[("never", "allow"), ("always", "force")])
+}
+
+/// Whether it may send its tunnel to another gateway (RFC 5685). That one must be who the manifest says: hosts of a fleet
+/// often have one certificate, and any of them could be it otherwise.
+fn redirect<'a>(
+    reader: &mut Reader<'_>,
+    p: Property<'a>,
+    get: impl Fn(&'static str) -> Option<Property<'a>>,
+) -> bool {
+    let wanted = reader.truth(p) == Some(true);
+    if wanted && get("id").is_none() {
+        let message = "this peer may redirect, and it is not said who it is";
+        let remedy = "add `id`: whoever it redirects to must prove to be that, and nobody else is";
+        reader.error(p.node.span, message, remedy);
+    }
+    wanted
 }
 
 /// Whether nobody proves anything (RFC 7619). Whoever asks for that hears what it means.

@@ -50,6 +50,8 @@ impl Mesh {
                 self.peer_moved(now, id, remote, outer, &sas);
             }
             Event::MoveRefused { id, to } => self.move_refused(now, id, to),
+            Event::Redirected { id, redirect } => self.on_redirect(now, id, redirect),
+            Event::NotRedirected { id, why } => self.not_redirected(now, id, &why),
             Event::Alive { id, .. } => self.alive(now, id),
             Event::Compared { id, received } => self.compared(now, id, &received),
             Event::UnknownIke { remote } => self.unknown_ike(now, remote.ip()),
@@ -82,7 +84,8 @@ impl Mesh {
     }
 
     fn ike_up(&mut self, now: Now, info: &IkeInfo) {
-        let address = info.remote.ip();
+        // Of a tunnel that this host began with another gateway, the peer's home.
+        let address = self.ikes.get(&info.id).copied().unwrap_or(info.remote.ip());
         let wanted = self.fleet.as_ref().is_some_and(|f| f.is_peer(address));
         let local = self.own(address);
         let peer = self.peers.entry(local, address, now.at);
@@ -244,6 +247,11 @@ impl Mesh {
         self.budget.release(address);
         let other_way = self.peers.get(address).is_some_and(|p| p.keeper().is_some() && !p.stale());
         match reason {
+            Failure::Redirected(redirect) => {
+                if let Err(why) = self.follow(now, address, *redirect) {
+                    self.attempt_down(now, address, &Failure::NotRedirected(why));
+                }
+            }
             // The operator, or a handshake that the peer had begun at the same time.
             Failure::Ended(_) => {
                 if self.peers.get(address).is_some_and(|p| p.demanded(now.at) && !p.connecting()) {
@@ -255,6 +263,8 @@ impl Mesh {
                 self.report(now, Level::Debug, Some(address), Kind::ExchangeFailed, text);
             }
             _ => {
+                let refused = matches!(reason, Failure::NotRedirected(_));
+                self.counters.redirects_refused += u64::from(refused);
                 let (kind, verdict) = self.judge(now, address, reason);
                 self.failed(now, address, kind, verdict, &self.words(now, reason));
             }
@@ -451,7 +461,7 @@ impl Mesh {
         self.report(now, Level::Debug, Some(address), Kind::RetransmitSend, text);
     }
 
-    fn note_trouble(&mut self, now: Now, address: IpAddr, verdict: Verdict, text: &str) {
+    pub(super) fn note_trouble(&mut self, now: Now, address: IpAddr, verdict: Verdict, text: &str) {
         if let Some(peer) = self.peers.get_mut(address) {
             peer.last_active = now.at;
             peer.trouble = Some(Trouble { text: text.into(), verdict, at: now.at });

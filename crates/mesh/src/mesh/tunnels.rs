@@ -313,6 +313,11 @@ impl Mesh {
         replaces: bool,
     ) {
         let id = self.endpoint.initiate(now, config);
+        self.begun(now, address, id, replaces);
+    }
+
+    /// A handshake is under way.
+    pub(super) fn begun(&mut self, now: Now, address: IpAddr, id: IkeSaId, replaces: bool) {
         self.counters.initiated += 1;
         self.ikes.insert(id, address);
         if let Some(peer) = self.peers.get_mut(address) {
@@ -374,6 +379,7 @@ impl Mesh {
                 (Kind::ProposalMismatchIke, Verdict::IpsecBroken)
             }
             Failure::NoProposalChosen { .. } => (Kind::ProposalMismatchChild, Verdict::IpsecBroken),
+            Failure::NotRedirected(_) => (Kind::Redirect, Verdict::IpsecBroken),
             Failure::TsUnacceptable { .. } => (Kind::TsMismatch, Verdict::IpsecBroken),
             Failure::PeerAuth(_) => (Kind::PeerAuthFailed, Verdict::IpsecBroken),
             Failure::RefusedByPeer => (Kind::LocalAuthFailed, Verdict::IpsecBroken),

@@ -36,6 +36,8 @@ pub struct World {
     /// Whether cleartext was seen between hosts.
     pub clear: u64,
     pub datagrams: Vec<(Instant, usize)>,
+    /// Those to addresses that no host has.
+    pub nowhere: Vec<Datagram>,
     due: BTreeMap<(Instant, u64), Thing>,
     next: u64,
     chance: Rng,
@@ -159,6 +161,7 @@ impl World {
             loss: 0,
             clear: 0,
             datagrams: Vec::new(),
+            nowhere: Vec::new(),
             due: BTreeMap::new(),
             next: 0,
             chance: Rng::new([(boot % 251) as u8; 32]),
@@ -416,6 +419,9 @@ impl World {
 
     fn transmit(&mut self, host: usize, d: Datagram) {
         self.datagrams.push((self.now, host));
+        if self.host_of(d.remote.ip()).is_none() {
+            self.nowhere.push(d.clone());
+        }
         let arrived = Datagram { local: d.remote, remote: d.local, bytes: d.bytes };
         self.wire(host, d.remote.ip(), Thing::Datagram(arrived));
     }

@@ -78,6 +78,7 @@ impl Setup {
             child: Arc::new(child),
             force_encap: self.encap,
             mobike: false,
+            redirect: false,
             prefer_encap: false,
             dpd_delay: Some(Duration::from_secs(30)),
             ike_rekey_after: Duration::from_secs(24 * 3600),
