@@ -1,6 +1,6 @@
 //! One cell, played for real: what must work, step by step.
 
-mod moves;
+pub(crate) mod moves;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -189,6 +189,15 @@ impl Stage<'_> {
             ("IKE rekey by the peer", Self::their_ike_rekey),
             ("both rekeys by Warren", Self::our_rekey),
         ];
+        let redirect: &[Step<Self>] = &[
+            ("up", Self::up),
+            ("traffic", Self::traffic),
+            ("the peer redirects", Self::they_redirect),
+            ("traffic", Self::traffic),
+            ("child rekey by the peer", Self::their_child_rekey),
+            ("IKE rekey by the peer", Self::their_ike_rekey),
+            ("both rekeys by Warren", Self::our_rekey),
+        ];
         let steps = match self.cell.play {
             Play::Whole | Play::With(_) => whole,
             // Whoever is outside cannot begin.
@@ -196,6 +205,7 @@ impl Stage<'_> {
             Play::Reauth => reauth,
             Play::Dead => dead,
             Play::Move => moves,
+            Play::Redirect => redirect,
         };
         for (name, step) in steps {
             let before = self.counters().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What a peer must be able to do, whoever it is; and the folder that it runs in.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -31,6 +32,11 @@ pub trait Daemon {
     fn rekey_ike(&self) -> Result<(), String>;
     /// Deletes the IKE SA, and all with it.
     fn terminate(&self) -> Result<(), String>;
+    /// Sends its tunnel to another gateway; not every daemon can, of its own accord.
+    fn redirect(&self, to: IpAddr) -> Result<(), String> {
+        Err(format!("this peer does not redirect to {to}"))
+    }
+
     /// Ends it as a power failure would, and starts it again.
     fn reboot(&mut self) -> Result<(), String>;
     /// The end of its log.

@@ -130,6 +130,8 @@ pub enum Play {
     Move,
     /// As `Whole`, with an extension that both insist on.
     With(Extension),
+    /// The peer sends the tunnel to another gateway.
+    Redirect,
 }
 
 /// Algorithms, in the syntax of strongSwan and of libreswan.
@@ -244,6 +246,7 @@ impl fmt::Display for Cell {
             Play::Move => "move",
             Play::With(Extension::Ppk) => "ppk",
             Play::With(Extension::Childless) => "childless",
+            Play::Redirect => "redirect",
         };
         write!(
             f,
@@ -280,8 +283,8 @@ pub fn cells() -> Vec<Cell> {
     cells
 }
 
-/// Tunnels with peers that have MOBIKE, whoever began them. With the kernel's ESP, strongSwan gives the selectors of a
-/// moved host the new address, which nobody has negotiated: there is nothing to be played.
+/// Tunnels with peers that have MOBIKE, whoever began them, and with gateways that redirect. With the kernel's ESP, strongSwan
+/// gives the selectors of a moved host the new address, which nobody has negotiated: there is nothing to be played.
 fn moves(cells: &mut Vec<Cell>) {
     for peer in [Peer::BookwormStrongswan, Peer::TrixieStrongswan, Peer::ForkyStrongswan] {
         for initiator in [Initiator::Warren, Initiator::Peer] {
@@ -297,6 +300,17 @@ fn moves(cells: &mut Vec<Cell>) {
                 ci: false,
             });
         }
+        cells.push(Cell {
+            peer,
+            place: Place::Native,
+            mode: Mode::Tunnel,
+            family: Family::V4,
+            auth: Auth::Psk,
+            suite: &DEFAULT,
+            initiator: Initiator::Warren,
+            play: Play::Redirect,
+            ci: false,
+        });
     }
 }
 

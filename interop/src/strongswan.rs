@@ -1,10 +1,12 @@
 //! strongSwan: charon-systemd, with the kernel's ESP or, where it has none, kernel-libipsec.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::cell::moves::{GATEWAY, neighbour};
 use crate::daemon::{Daemon, Home, Sas};
 use crate::matrix::{Auth, Cell, Family, Mode, Nat, Place, Play};
 use crate::net::{Addresses, Net, Running, eventually, tail};
@@ -103,6 +105,10 @@ impl Daemon for StrongSwan<'_> {
         self.ask("terminate", &[("ike", CONNECTION), ("timeout", "20000")])
     }
 
+    fn redirect(&self, to: IpAddr) -> Result<(), String> {
+        self.ask("redirect", &[("ike", CONNECTION), ("gateway", &to.to_string())])
+    }
+
     fn reboot(&mut self) -> Result<(), String> {
         if let Some(running) = self.running.take() {
             running.kill();
@@ -173,6 +179,11 @@ fn connection(cell: &Cell, addresses: &Addresses) -> String {
         Play::With(extension) => Some(extension),
         _ => None,
     };
+    // As the gateway that it redirects to, it has another address.
+    let local_addrs = match neighbour(*theirs, GATEWAY) {
+        Ok(other) if cell.play == Play::Redirect => format!("{theirs}, {other}"),
+        _ => theirs.to_string(),
+    };
     // Every few seconds, without a random share.
     let reauth = if cell.play == Play::Reauth {
         "reauth_time = 8s\n  over_time = 8s\n  rand_time = 0s"
@@ -182,7 +193,7 @@ fn connection(cell: &Cell, addresses: &Addresses) -> String {
     format!(
         "connections {{ {CONNECTION} {{
   version = 2
-  local_addrs = {theirs}
+  local_addrs = {local_addrs}
   remote_addrs = {remote_addrs}
   proposals = {ike}
   encap = {encap}

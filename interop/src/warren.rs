@@ -150,6 +150,10 @@ fn manifest_text(net: &Net, cell: &Cell, pki: &Path) -> String {
         let (peer, keys) = (net.addresses.theirs_seen, extension.manifest());
         let _ = writeln!(text, "peers:\n- {{address: '{peer}', {keys}}}");
     }
+    if cell.play == Play::Redirect {
+        let theirs = net.addresses.theirs_seen;
+        let _ = writeln!(text, "peers: [{{address: {theirs}, id: {theirs}, redirect: true}}]");
+    }
     if cell.play == Play::Dead {
         text += "dpddelay: 2\n";
     }

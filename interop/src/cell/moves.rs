@@ -1,4 +1,5 @@
 //! Either side gets another address under a tunnel (MOBIKE, RFC 4555), and the other follows: the same SAs before and after.
+//! Or the peer sends the tunnel to another gateway (RFC 5685), which it is itself: other SAs, and nothing lost.
 
 use std::net::IpAddr;
 
@@ -13,6 +14,8 @@ use crate::net::eventually;
 /// Last octets of where the two go.
 const OURS: u8 = 91;
 const THEIRS: u8 = 92;
+/// The last octet of the gateway that the peer redirects to.
+pub(crate) const GATEWAY: u8 = 93;
 
 impl Stage<'_> {
     /// Warren's host moves, and home again.
@@ -45,6 +48,23 @@ impl Stage<'_> {
         on(host, |rtnl| rtnl.add_address("lo", net(home, 32), true))?;
         self.knock()?;
         self.same(&before)
+    }
+
+    /// The peer, as a gateway, sends the tunnel to its other address.
+    pub(super) fn they_redirect(&mut self) -> Said {
+        let place = neighbour(self.net.addresses.theirs, GATEWAY)?;
+        let before = self.spis()?;
+        on(&self.net.theirs, |rtnl| rtnl.add_address("eth0", net(place, 24), true))?;
+        let count = self.during(|| {
+            self.theirs.redirect(place)?;
+            self.at("remote", place)?;
+            self.settled().map(|_| ())
+        })?;
+        let after = self.spis()?;
+        if after.iter().zip(&before).any(|(new, old)| new == old) {
+            return Err(format!("{before:?}, then {after:?}"));
+        }
+        super::nothing_lost(&count)
     }
 
     /// Until Warren has the tunnel between these addresses.
@@ -81,13 +101,13 @@ fn on(
     host.run(|| Rtnl::open().and_then(|mut rtnl| change(&mut rtnl))).map_err(|e| e.to_string())
 }
 
-fn neighbour(address: IpAddr, last: u8) -> Result<IpAddr, String> {
+pub(crate) fn neighbour(address: IpAddr, last: u8) -> Result<IpAddr, String> {
     match address {
         IpAddr::V4(v4) => {
             let [a, b, c, _] = v4.octets();
             Ok([a, b, c, last].into())
         }
-        IpAddr::V6(_) => Err("moves are played with IPv4".into()),
+        IpAddr::V6(_) => Err("it is played with IPv4".into()),
     }
 }
 
