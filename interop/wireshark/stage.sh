@@ -44,6 +44,8 @@ begin() {
     lab=up
     one=$(awk '$1 == "h1" { print $2 }' "$work/hosts")
     two=$(awk '$1 == "h2" { print $2 }' "$work/hosts")
+    # That of the play before would be taken for this one's.
+    rm -f "$work/tcpdump"
     # Neighbours are looked for in the clear. Without a function in between, `$!` is the capture itself.
     "$warren" lab exec h1 tcpdump -i eth0 --immediate-mode -U -Z root -s 0 -w "$(capture "$play")" \
         "(host $one or host $elsewhere) and host $two and not arp and not (icmp6 and (ip6[40] == 135 or ip6[40] == 136))" \
