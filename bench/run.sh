@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh [--json] [--seconds N]: the userspace data plane and its peers, one after the other on the same kind of wire in
-# one run, with ratios and goals. Peers are Debian's packages, unpacked into a folder by interop/fetch.sh.
+# run.sh [--json] [--seconds N]: the control plane beside the bare cryptography; the userspace data plane and its peers, one after the
+# other on the same kind of wire; all in one run, with ratios and goals. Peers are Debian's packages, unpacked into a folder by interop/fetch.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -125,6 +125,15 @@ openvpn() {
     measure openvpn 10.96.0.2
 }
 
+control=()
+measured() { # NAME ARGUMENTS…
+    "$warren" bench "$@" --json >"$work/$1.figures"
+    control+=(--control "$work/$1.figures")
+}
+measured ike
+measured mesh --peers 10,100,1000,10000
+measured manifest
+
 "$warren" bench esp --json --seconds "$seconds" >"$work/ours.json"
 compared=()
 for peer in wireguard openvpn; do
@@ -140,4 +149,4 @@ done
 for file in "$work"/*.json; do
     [ "$file" = "$work/ours.json" ] || [ ! -s "$file" ] || compared+=("$file")
 done
-"$warren" "${json[@]}" bench compare "$work/ours.json" "${compared[@]}"
+"$warren" "${json[@]}" bench compare "$work/ours.json" "${compared[@]}" "${control[@]}"

@@ -36,6 +36,9 @@ pub enum BenchCommand {
         ours: PathBuf,
         /// What `warren bench path --json` has printed; the files are named after the peers.
         peers: Vec<PathBuf>,
+        /// What `warren bench ike|mesh|manifest --json` has printed.
+        #[arg(long, value_name = "FILE")]
+        control: Vec<PathBuf>,
     },
 }
 

@@ -1,40 +1,23 @@
-//! Figures of one run beside each other, and the goals.
+//! Figures of one run beside each other, and the goals: those of the data plane by its peers, those of the control plane
+//! by the bare cryptography and by bounds.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::goal::{Beside, Goal};
 use super::load::Measured;
-use super::table;
+use super::{control, goal, table};
 use crate::exit::Failure;
 use crate::print::println;
 
 /// The peer that goals are set by: the one that leaves segmentation to the kernel as well.
 const RIVAL: &str = "wireguard-go";
 
-/// One goal.
-struct Goal {
-    what: &'static str,
-    ours: f64,
-    theirs: f64,
-    /// Of ours to theirs; at least, or at most.
-    wanted: f64,
-    at_least: bool,
-}
-
-impl Goal {
-    fn ratio(&self) -> f64 {
-        self.ours / self.theirs
-    }
-
-    fn met(&self) -> bool {
-        if self.at_least { self.ratio() >= self.wanted } else { self.ratio() <= self.wanted }
-    }
-}
-
-/// What `bench esp` has written, and what `bench path` has of each peer: the files' names name them.
-pub fn run(ours: &Path, peers: &[std::path::PathBuf], json: bool) -> Result<(), Failure> {
+/// What `bench esp` has written, what `bench path` has of each peer (the files' names name them), and what `bench
+/// ike|mesh|manifest` have.
+pub fn run(ours: &Path, peers: &[PathBuf], control: &[PathBuf], json: bool) -> Result<(), Failure> {
     let whole: Value = read(ours)?;
     let esp = measured(&whole["esp"], ours)?;
     let bare = measured(&whole["bare_wire"], ours)?;
@@ -43,33 +26,35 @@ pub fn run(ours: &Path, peers: &[std::path::PathBuf], json: bool) -> Result<(), 
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         others.push((name, measured(&read(file)?, file)?));
     }
-    let goals = goals(&esp, &others);
+    let mut goals = goals(&esp, &others);
+    let mut figures = serde_json::Map::new();
+    for file in control {
+        let Value::Object(measured) = read(file)? else {
+            return Err(Failure::No(format!(
+                "{}: no figures of the control plane",
+                file.display()
+            )));
+        };
+        figures.extend(measured);
+    }
+    let figures = Value::Object(figures);
+    goals.extend(control::goals(&figures));
     if json {
-        let goals: Vec<_> = goals.iter().map(show).collect();
+        let goals: Vec<_> = goals.iter().map(Goal::shown).collect();
         let peers: serde_json::Map<_, _> =
             others.iter().map(|(name, m)| (name.clone(), json!(m))).collect();
         println!(
             "{}",
-            json!({"esp": esp, "bare_wire": bare, "cipher": whole["cipher"], "peers": peers, "goals": goals})
+            json!({"esp": esp, "bare_wire": bare, "cipher": whole["cipher"], "peers": peers,
+                "control": figures, "goals": goals})
         );
         return Ok(());
     }
     let mut rows = vec![("bare wire", &bare), ("warren", &esp)];
     rows.extend(others.iter().map(|(name, m)| (name.as_str(), m)));
     table(&rows);
-    println!("\n{:<44}{:>12}{:>12}{:>8}{:>10}", "goal", "warren", "peer", "ratio", "");
-    for goal in &goals {
-        let sign = if goal.at_least { "≥" } else { "≤" };
-        println!(
-            "{:<44}{:>12.1}{:>12.1}{:>8.2}  {sign} {:<4} {}",
-            goal.what,
-            goal.ours,
-            goal.theirs,
-            goal.ratio(),
-            goal.wanted,
-            if goal.met() { "met" } else { "MISSED" }
-        );
-    }
+    println!();
+    goal::print(&goals);
     Ok(())
 }
 
@@ -79,8 +64,14 @@ fn goals(esp: &Measured, others: &[(String, Measured)]) -> Vec<Goal> {
     let best = |of: fn(&Measured) -> f64, pick: fn(f64, f64) -> f64| {
         others.iter().map(|(_, m)| of(m)).reduce(pick).unwrap_or(f64::NAN)
     };
-    let mut goal = |what, ours, theirs, wanted, at_least| {
-        goals.push(Goal { what, ours, theirs, wanted, at_least });
+    let mut goal = |what: &str, ours, theirs, wanted, at_least| {
+        goals.push(Goal {
+            what: what.to_owned(),
+            ours,
+            beside: Beside::Peer(theirs),
+            wanted,
+            at_least,
+        });
     };
     if let Some((_, rival)) = others.iter().find(|(name, _)| name == RIVAL) {
         let (a, b) = (esp.tcp_1_mbit_per_s, rival.tcp_1_mbit_per_s);
@@ -120,13 +111,6 @@ fn goals(esp: &Measured, others: &[(String, Measured)]) -> Vec<Goal> {
         );
     }
     goals
-}
-
-fn show(goal: &Goal) -> Value {
-    json!({
-        "goal": goal.what, "warren": goal.ours, "peer": goal.theirs, "ratio": goal.ratio(),
-        (if goal.at_least { "at_least" } else { "at_most" }): goal.wanted, "met": goal.met(),
-    })
 }
 
 fn read(file: &Path) -> Result<Value, Failure> {

@@ -15,7 +15,9 @@ use crate::print::println;
 mod bare;
 mod cipher;
 mod compare;
+mod control;
 mod cpu;
+mod goal;
 mod ike;
 mod load;
 mod manifest;
@@ -34,7 +36,7 @@ pub fn run(command: &BenchCommand, json: bool) -> Result<(), Failure> {
         BenchCommand::Manifest(wanted) => manifest::run(wanted, json),
         BenchCommand::Esp(wanted) => esp(wanted, &with_namespaces()?, json),
         BenchCommand::Path(wanted) => path(wanted, &with_namespaces()?, json),
-        BenchCommand::Compare { ours, peers } => compare::run(ours, peers, json),
+        BenchCommand::Compare { ours, peers, control } => compare::run(ours, peers, control, json),
     }
 }
 
