@@ -21,7 +21,7 @@ CLASSES='Private Use - STATUS TYPES|RESERVED TO IANA - STATUS TYPES'
 # A configuration of its own, so that none of this machine's counts.
 judge() {
     XDG_CONFIG_HOME=$work/$play HOME=$work/$play tshark -n -r "$(capture "$play")" -o ip.check_checksum:TRUE \
-        -o esp.enable_encryption_decode:TRUE -o esp.enable_authentication_check:TRUE \
+        -o esp.enable_encryption_decode:TRUE -o esp.enable_authentication_check:TRUE -o esp.do_esp_sequence_analysis:FALSE \
         "$@" 2>>"$work/stderr" || die "$(cat "$work/stderr")"
 }
 
@@ -48,6 +48,15 @@ some() {
     printf '%5d  %s\n' "$found" "$1"
 }
 
+# Each SA counts from 1, no number twice and none left out (RFC 4303 2.2). tshark would want them in order as well, which nobody
+# promises: packets that waited for the SA and the first ones that did not are sent by two threads.
+sequence_numbers() {
+    judge -Y esp -T fields -E separator=/s -e esp.spi -e esp.sequence |
+        awk '{ if (seen[$1, $2]++) { print $1, $2, "twice"; bad = 1 }; count[$1]++; if ($2 + 0 > most[$1]) most[$1] = $2 + 0 }
+            END { for (spi in count) if (count[spi] != most[spi]) { print spi, most[spi], "by", count[spi], "packets"; bad = 1 }; exit bad }' >&2 ||
+        die "$play: sequence numbers of ESP"
+}
+
 # verdict PLAY TITLE: on everything that holds for every frame.
 verdict() {
     play=$1
@@ -63,6 +72,7 @@ verdict() {
         "IKE and not decrypted" 'isakmp.typepayload in {46, 53} and not isakmp.enc.decrypted' \
         "ESP and not decrypted" 'esp and not esp.decrypted_data' \
         "ESP with a wrong ICV" 'esp.icv_bad == 1'
+    sequence_numbers
     unknown
     if grep 'Integrity Checksum Data' "$work/text" | grep -v '\[correct\]' >&2; then
         die "$play: IKE messages with a wrong ICV"
