@@ -1,5 +1,6 @@
 //! libreswan: pluto, driven by whack.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,11 +12,15 @@ use crate::pki::{self, OURS, PSK, THEIRS};
 const PLUTO: &str = "/usr/libexec/ipsec/pluto";
 const WHACK: &str = "/usr/libexec/ipsec/whack";
 const CONNECTION: &str = "c";
+/// Of a state.
+const IKE_SA: &str = "ESTABLISHED_IKE_SA";
 
 /// A running pluto.
 pub struct Libreswan<'a> {
     home: Home<'a>,
     running: Option<Running>,
+    /// What came of commands: pluto's log does not say it all.
+    said: RefCell<Vec<String>>,
 }
 
 impl<'a> Libreswan<'a> {
@@ -31,7 +36,7 @@ impl<'a> Libreswan<'a> {
             home.copy(&database.join(name), &format!("var/lib/ipsec/nss/{name}"))?;
         }
         home.write("run/pluto/.keep", "")?;
-        let mut peer = Self { home, running: None };
+        let mut peer = Self { home, running: None, said: RefCell::default() };
         peer.run()?;
         Ok(peer)
     }
@@ -62,39 +67,58 @@ impl<'a> Libreswan<'a> {
         self.home.run(WHACK, args)
     }
 
-    fn of_connection(&self, verbs: &[&str]) -> Result<(), String> {
+    fn of_connection(&self, verbs: &[&str]) -> Result<String, String> {
+        self.of(CONNECTION, verbs)
+    }
+
+    fn of(&self, name: &str, verbs: &[&str]) -> Result<String, String> {
         let mut args = verbs.to_vec();
-        args.extend(["--name", CONNECTION]);
-        self.whack(&args).map(|_| ())
+        args.extend(["--name", name]);
+        let said = self.whack(&args)?;
+        self.said.borrow_mut().push(format!("whack {}: {said}\n", args.join(" ")));
+        Ok(said)
+    }
+
+    /// The number of the IKE SA that is established.
+    fn ike_sa(&self) -> Result<String, String> {
+        let states = self.whack(&["--showstates"])?;
+        let line = states.lines().find(|line| line.contains(IKE_SA));
+        let number = line.and_then(|line| line.split_once('#')?.1.split_once(':'));
+        number.map(|(number, _)| number.to_owned()).ok_or(format!("no IKE SA in {states}"))
     }
 }
 
 impl Daemon for Libreswan<'_> {
     fn initiate(&self) -> Result<(), String> {
-        self.of_connection(&["--initiate"])
+        self.of_connection(&["--initiate"]).map(|_| ())
     }
 
     fn begin(&self) -> Result<(), String> {
-        self.of_connection(&["--initiate", "--asynchronous"])
+        self.of_connection(&["--initiate", "--asynchronous"]).map(|_| ())
     }
 
     fn sas(&self) -> Result<Sas, String> {
         let states = self.whack(&["--showstates"])?;
         let count = |what: &str| states.lines().filter(|line| line.contains(what)).count();
-        Ok(Sas { ike: count("ESTABLISHED_IKE_SA"), children: count("ESTABLISHED_CHILD_SA") })
+        Ok(Sas { ike: count(IKE_SA), children: count("ESTABLISHED_CHILD_SA") })
     }
 
     fn rekey_child(&self) -> Result<(), String> {
         // Its name changed with version 5.
-        self.of_connection(&["--rekey-child"]).or_else(|_| self.of_connection(&["--rekey-ipsec"]))
+        let said = self.of_connection(&["--rekey-child"]);
+        said.or_else(|_| self.of_connection(&["--rekey-ipsec"])).map(|_| ())
     }
 
     fn rekey_ike(&self) -> Result<(), String> {
-        self.of_connection(&["--rekey-ike"])
+        // 4.10 knows the newest alone by its connection; where that was closed, another has to be called by its number.
+        if self.of_connection(&["--rekey-ike"])?.contains("does not have") {
+            self.of(&self.ike_sa()?, &["--rekey-ike"])?;
+        }
+        Ok(())
     }
 
     fn terminate(&self) -> Result<(), String> {
-        self.of_connection(&["--terminate"])
+        self.of_connection(&["--terminate"]).map(|_| ())
     }
 
     fn reboot(&mut self) -> Result<(), String> {
@@ -107,7 +131,8 @@ impl Daemon for Libreswan<'_> {
     }
 
     fn log(&self) -> String {
-        tail(&self.home.read("../pluto.log"), 200)
+        let said = self.said.borrow().join("");
+        format!("{}\n{said}", tail(&self.home.read("../pluto.log"), 200))
     }
 }
 
