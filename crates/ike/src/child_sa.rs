@@ -67,7 +67,7 @@ pub(crate) struct Child {
     pub(crate) received: u64,
     pub(crate) stage: Stage,
     /// Not yet installed.
-    outbound: Option<Box<Sa>>,
+    outbound: Option<Arc<Sa>>,
 }
 
 /// What two ends agreed on, without the keys.
@@ -163,7 +163,7 @@ impl Child {
     pub(crate) fn relocate(&mut self, outer: Outer) {
         (self.local, self.remote, self.encap) = (outer.local, outer.remote, outer.encap.is_some());
         if let Some(sa) = &mut self.outbound {
-            sa.relocate(outer);
+            Arc::make_mut(sa).relocate(outer);
         }
     }
 
@@ -247,9 +247,9 @@ pub(crate) fn install(
         received: 0,
         stage: Stage::Inbound,
         config: agreed.config,
-        outbound: Some(Box::new(pair.outbound)),
+        outbound: Some(Arc::new(pair.outbound)),
     });
-    cx.event(Event::InstallInbound { child: id, remote: home, sa: Box::new(pair.inbound) });
+    cx.event(Event::InstallInbound { child: id, remote: home, sa: Arc::new(pair.inbound) });
     Some(id)
 }
 

@@ -165,8 +165,10 @@ pub struct Endpoint {
     inits: BTreeMap<(SocketAddr, IkeSpi), IkeSaId>,
     /// Half-open SAs as responder.
     half_open: half_open::HalfOpen,
-    /// Losers among IKE SAs that were initiated at once.
-    redundant: BTreeSet<IkeSaId>,
+    /// Losers among IKE SAs that were initiated at once, by the peer's address.
+    redundant: BTreeSet<(IpAddr, IkeSaId)>,
+    /// Whose IKE SAs were handled since redundant ones were looked at last.
+    touched: Vec<IpAddr>,
     /// Before this, no unprotected message is answered that is no first request.
     tell_at: Instant,
     tell_version_at: Instant,
@@ -185,6 +187,7 @@ impl Endpoint {
             inits: BTreeMap::new(),
             half_open: Default::default(),
             redundant: BTreeSet::new(),
+            touched: Vec::new(),
             tell_at: Instant::ZERO,
             tell_version_at: Instant::ZERO,
         }
@@ -630,25 +633,30 @@ impl Endpoint {
     }
 
     fn with_one(&mut self, id: IkeSaId, f: impl FnOnce(&mut Context, &mut IkeSa)) {
-        let Some(mut sa) = self.sas.remove(&id) else { return };
+        let Some(sa) = self.sas.get_mut(&id) else { return };
         let before = sa.mark();
-        f(&mut self.cx, &mut sa);
+        f(&mut self.cx, sa);
         if sa.mark() != before {
             self.cx.unsaved.insert(id);
         }
+        let home = sa.home.ip();
+        self.touched.push(home);
         match sa.state {
-            State::Gone => return self.forget(&sa),
+            State::Gone => {
+                if let Some(sa) = self.sas.remove(&id) {
+                    self.forget(&sa);
+                }
+            }
             State::Up(_) => {
                 self.half_open.clear(id);
             }
             // It is over as far as anybody is concerned who asks whether there is an SA with this peer.
             State::Lingering => {
                 self.half_open.fail(id);
-                self.leave_peer(&sa);
+                self.leave_peer(id, home);
             }
             _ => {}
         }
-        self.sas.insert(id, sa);
     }
 
     fn forget(&mut self, sa: &IkeSa) {
@@ -659,14 +667,14 @@ impl Endpoint {
         if self.inits.get(&first) == Some(&sa.id) {
             self.inits.remove(&first);
         }
-        self.leave_peer(sa);
+        self.leave_peer(sa.id, sa.home.ip());
     }
 
-    fn leave_peer(&mut self, sa: &IkeSa) {
-        if let Some(all) = self.cx.peers.get_mut(&sa.home.ip()) {
-            all.remove(&sa.id);
+    fn leave_peer(&mut self, id: IkeSaId, home: IpAddr) {
+        if let Some(all) = self.cx.peers.get_mut(&home) {
+            all.remove(&id);
             if all.is_empty() {
-                self.cx.peers.remove(&sa.home.ip());
+                self.cx.peers.remove(&home);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What an endpoint tells its owner.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipsec::Instant;
 use ipsec::sa::{Mode, Outer, Reqid, Sa, SaKey};
@@ -58,7 +59,7 @@ pub enum Event {
         /// The peer.
         remote: IpAddr,
         /// The SA.
-        sa: Box<Sa>,
+        sa: Arc<Sa>,
     },
     /// Install this SA now and send through it: newest wins.
     InstallOutbound {
@@ -67,7 +68,7 @@ pub enum Event {
         /// The peer.
         remote: IpAddr,
         /// The SA.
-        sa: Box<Sa>,
+        sa: Arc<Sa>,
     },
     /// A child SA is complete.
     ChildUp(ChildInfo),

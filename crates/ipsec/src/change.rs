@@ -1,5 +1,7 @@
 //! What is asked of a data plane: an ordered list of changes, each idempotent.
 
+use std::sync::Arc;
+
 use crate::sa::{Outer, Sa, SaKey};
 use crate::spd::{Policy, PolicyKey};
 
@@ -7,10 +9,10 @@ use crate::spd::{Policy, PolicyKey};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// Install or replace an SA.
-    AddSa(Box<Sa>),
+    AddSa(Arc<Sa>),
     /// An SA that an earlier process installed goes on as this one, whose keys are empty: the data plane alone has them.
     /// Refused where it is not there, or is another.
-    AdoptSa(Box<Sa>),
+    AdoptSa(Arc<Sa>),
     /// Take an SA away; absent is success.
     RemoveSa(SaKey),
     /// An SA goes on between other addresses or ports, with its keys, counters and window. Its key may be another then.

@@ -1,5 +1,7 @@
 //! A data plane for simulated hosts and tests: the real SPD, SAD and ESP, and it watches what it is told to do.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crypto::Provider;
@@ -8,7 +10,7 @@ use crate::Instant;
 use crate::change::{Batch, Change, Refusal};
 use crate::dataplane::{Dataplane, DataplaneEvent, Snapshot};
 use crate::pipeline::{Emit, OuterInfo, Pipeline, Verdict};
-use crate::sa::{Direction, Sa, SaKey};
+use crate::sa::{Direction, Outer, Sa, SaKey};
 use crate::sad::Entry;
 
 /// Violations remembered; the first ones tell the most.
@@ -19,6 +21,10 @@ pub struct Memory {
     pipeline: Pipeline,
     violations: Vec<Violation>,
     watches: bool,
+    /// Who has which key, by its digest, among SAs that send. Some may be gone.
+    senders: BTreeMap<u64, SaKey>,
+    /// Those that are gone are forgotten when it holds more than this.
+    most_senders: usize,
     unknown_removals: u64,
 }
 
@@ -43,10 +49,12 @@ impl Memory {
     /// Without SAs and policies.
     pub fn new(provider: Arc<dyn Provider>) -> Self {
         let pipeline = Pipeline::new(provider);
-        Self { pipeline, violations: Vec::new(), watches: true, unknown_removals: 0 }
+        let (violations, senders) = Default::default();
+        let watches = true;
+        Self { pipeline, violations, watches, senders, most_senders: 0, unknown_removals: 0 }
     }
 
-    /// Changes are not looked at any more: that takes time for each SA that there is.
+    /// Changes are not looked at any more: for measurements.
     pub fn set_unwatched(&mut self) {
         self.watches = false;
     }
@@ -70,7 +78,14 @@ impl Memory {
         self.pipeline.clear_in(now, packet)
     }
 
-    /// To be called after `apply` and about once a second; gives what waited for an SA.
+    /// To be called after `apply`; gives what waited for these changes.
+    pub fn release_for(&mut self, now: Instant, batch: &Batch) -> Vec<Emit> {
+        let mut emit = Vec::new();
+        self.pipeline.release_for(now, batch, &mut emit);
+        emit
+    }
+
+    /// To be called about once a second; gives what waits and need not any more.
     pub fn tick(&mut self, now: Instant) -> Vec<Emit> {
         let mut emit = Vec::new();
         self.pipeline.tick(now, &mut emit);
@@ -92,6 +107,11 @@ impl Memory {
         self.pipeline.sas()
     }
 
+    /// Grows whenever an SA comes, goes, or moves.
+    pub fn sa_changes(&self) -> u64 {
+        self.pipeline.sa_changes()
+    }
+
     /// The pipeline itself.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
@@ -101,27 +121,45 @@ impl Memory {
         match change {
             Change::AddSa(sa) => self.watch_sa(now, sa),
             Change::RemoveSa(key) if !self.has(*key) => self.unknown_removals += 1,
+            Change::MoveSa { key, outer } => self.watch_move(*key, *outer),
             _ => {}
         }
     }
 
     fn has(&self, key: SaKey) -> bool {
-        self.sas().iter().any(|entry| entry.sa.key() == key)
+        let there = |direction| self.pipeline.sa(direction, key).is_some();
+        there(Direction::In) || there(Direction::Out)
     }
 
     fn watch_sa(&mut self, now: Instant, sa: &Sa) {
         if sa.encr_key.is_empty() && sa.integ_key.is_empty() {
             self.report(Violation::NoKeys(now, sa.key()));
         }
-        for entry in self.sas().iter().filter(|entry| entry.sa.direction == sa.direction) {
-            let same_key = entry.sa.encr_key == sa.encr_key && entry.sa.integ_key == sa.integ_key;
-            let same_name = entry.sa.key() == sa.key();
-            if same_name && !same_key {
-                self.report(Violation::DuplicateSpi(now, sa.key()));
-            }
-            if same_key && !same_name && sa.direction == Direction::Out {
-                self.report(Violation::SharedKey(now, sa.key(), entry.sa.key()));
-            }
+        let namesake = self.pipeline.sa(sa.direction, sa.key());
+        if namesake.is_some_and(|there| !have_one_key(&there.sa, sa)) {
+            self.report(Violation::DuplicateSpi(now, sa.key()));
+        }
+        if sa.direction == Direction::Out {
+            self.watch_key(now, sa);
+        }
+    }
+
+    fn watch_key(&mut self, now: Instant, sa: &Sa) {
+        if self.senders.len() > self.most_senders {
+            let pipeline = &self.pipeline;
+            self.senders.retain(|_, key| pipeline.sa(Direction::Out, *key).is_some());
+            self.most_senders = 2 * self.senders.len() + 64;
+        }
+        let Some(other) = self.senders.insert(digest(sa), sa.key()) else { return };
+        let there = self.pipeline.sa(Direction::Out, other);
+        if other != sa.key() && there.is_some_and(|there| have_one_key(&there.sa, sa)) {
+            self.report(Violation::SharedKey(now, sa.key(), other));
+        }
+    }
+
+    fn watch_move(&mut self, key: SaKey, outer: Outer) {
+        if let Some(there) = self.pipeline.sa(Direction::Out, key) {
+            self.senders.insert(digest(&there.sa), SaKey { dst: outer.remote, ..key });
         }
     }
 
@@ -130,6 +168,16 @@ impl Memory {
             self.violations.push(violation);
         }
     }
+}
+
+fn have_one_key(a: &Sa, b: &Sa) -> bool {
+    a.encr_key == b.encr_key && a.integ_key == b.integ_key
+}
+
+fn digest(sa: &Sa) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (sa.encr_key.expose(), sa.integ_key.expose()).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Dataplane for Memory {

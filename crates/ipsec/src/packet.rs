@@ -379,7 +379,9 @@ pub fn udp(src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> 
         dont_fragment: false,
     };
     let len = UDP_HEADER + payload.len();
-    let mut packet = fields.build(len)?.to_vec();
+    let header = fields.build(len)?;
+    let mut packet = Vec::with_capacity(header.len() + len + ROOM);
+    packet.extend_from_slice(&header);
     packet.extend_from_slice(&src.port().to_be_bytes());
     packet.extend_from_slice(&dst.port().to_be_bytes());
     packet.extend_from_slice(&u16::try_from(len).ok()?.to_be_bytes());
@@ -390,6 +392,9 @@ pub fn udp(src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> 
     checksum::refresh(&mut packet, &headers);
     Some(packet)
 }
+
+/// Spare capacity of packets that are made here: what ESP may add, and what it wants before a packet that is opened.
+const ROOM: usize = 96;
 
 /// Whether ESP between two hosts can go there: not multicast, broadcast, loopback or unspecified.
 pub fn is_unicast(addr: IpAddr) -> bool {

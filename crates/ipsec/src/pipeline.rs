@@ -10,7 +10,7 @@ mod queue;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crypto::Provider;
@@ -22,6 +22,7 @@ use crate::handover::{Held, Path, Running};
 use crate::ipcomp::Compressor;
 use crate::packet::{HeaderFields, UDP_HEADER, proto};
 use crate::reassembly::Reassembler;
+use crate::sa::{Direction, SaKey};
 use crate::sad::{Entry, Sad};
 use crate::spd::{Action, Flow, Spd};
 
@@ -47,6 +48,8 @@ pub struct Pipeline {
     events: Mutex<Events>,
     /// Made when an SA first compresses.
     compressor: Mutex<Option<Compressor>>,
+    /// SAs went out of use that are still in `sad`.
+    retired: AtomicBool,
     counters: Counters,
 }
 
@@ -129,6 +132,7 @@ impl Pipeline {
             fragments: Mutex::default(),
             events: Mutex::default(),
             compressor: Mutex::default(),
+            retired: AtomicBool::new(false),
             counters: Counters::default(),
         }
     }
@@ -156,7 +160,7 @@ impl Pipeline {
         for Path { dst, mtu, since } in running.paths {
             pipeline.set_path_mtu(since.min(now), dst, mtu);
         }
-        pipeline.release(now, running.waiting, emit);
+        pipeline.take_over(now, running.waiting, emit);
         Ok(pipeline)
     }
 
@@ -178,7 +182,7 @@ impl Pipeline {
         }
     }
 
-    /// Carries out changes in order. Packets that waited for a new SA come out at the next [`tick`](Self::tick).
+    /// Carries out changes in order. Packets that waited for them come out of [`release_for`](Self::release_for).
     pub fn apply(&self, now: Instant, batch: &Batch) -> Vec<Refusal> {
         let mut refusals = Vec::new();
         for (index, change) in batch.0.iter().enumerate() {
@@ -192,7 +196,7 @@ impl Pipeline {
     fn change(&self, now: Instant, change: &Change) -> Result<(), RefusalReason> {
         match change {
             Change::AddSa(sa) => {
-                writing(&self.sad).add(now, (**sa).clone(), &*self.provider)?;
+                writing(&self.sad).add(now, sa.clone(), &*self.provider)?;
             }
             Change::AdoptSa(sa) if reading(&self.sad).contains(sa.direction, sa.key()) => {}
             Change::AdoptSa(sa) => return Err(RefusalReason::Gone(format!("SA {}", sa.spi))),
@@ -215,13 +219,25 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Queues that have waited too long, time limits; call about once a second, and after `apply`:
-    /// packets that waited for an SA that is there now come out here, in their order.
+    /// Queues that have waited too long, time limits; call about once a second. What waits and need not any more comes
+    /// out here.
     pub fn tick(&self, now: Instant, emit: &mut Vec<Emit>) {
         self.retire_expired(now);
         locked(&self.fragments).expire(now);
         self.expire_queue(now);
         self.drain_all(now, emit);
+    }
+
+    /// Packets that waited for changes that were just [applied](Self::apply), each peer's in their order. Takes no
+    /// longer where more SAs and packets wait for other peers.
+    pub fn release_for(&self, now: Instant, batch: &Batch, emit: &mut Vec<Emit>) {
+        if self.queue_is_empty() {
+            return;
+        }
+        let peers = locked(&self.queue).concerned(batch);
+        for peer in peers {
+            self.drain(now, peer, emit);
+        }
     }
 
     /// The path to `dst` carries packets of at most `mtu` bytes (from ICMP, or from the outgoing device).
@@ -275,6 +291,16 @@ impl Pipeline {
         reading(&self.sad).entries().cloned().collect()
     }
 
+    /// The SA of this direction and key.
+    pub fn sa(&self, direction: Direction, key: SaKey) -> Option<Arc<Entry>> {
+        reading(&self.sad).get(direction, key).cloned()
+    }
+
+    /// Grows whenever an SA comes, goes, or moves: while it stays, so does [`sas`](Self::sas).
+    pub fn sa_changes(&self) -> u64 {
+        reading(&self.sad).changes()
+    }
+
     /// The next event.
     pub fn poll_event(&self) -> Option<DataplaneEvent> {
         locked(&self.events).pop()
@@ -290,18 +316,19 @@ impl Pipeline {
     /// Takes an SA out of use that reached a hard limit.
     fn retire(&self, entry: &Entry) {
         if entry.retire() {
+            self.retired.store(true, Relaxed);
             locked(&self.events).vital(DataplaneEvent::HardLimit(entry.sa.key()));
         }
     }
 
     fn retire_expired(&self, now: Instant) {
-        let expired: Vec<_> = {
-            let sad = reading(&self.sad);
-            sad.entries().filter(|entry| entry.is_expired(now)).cloned().collect()
-        };
-        for entry in expired {
-            self.retire(&entry);
-            writing(&self.sad).remove_entry(&entry);
+        let due = reading(&self.sad).next_end() <= now;
+        if !self.retired.swap(false, Relaxed) && !due {
+            return;
+        }
+        let expired = writing(&self.sad).take_expired(now);
+        for entry in expired.iter().filter(|entry| entry.retire()) {
+            locked(&self.events).vital(DataplaneEvent::HardLimit(entry.sa.key()));
         }
     }
 

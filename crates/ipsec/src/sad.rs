@@ -32,12 +32,15 @@ pub struct Sad {
     reqids: BTreeMap<SaKey, Reqid>,
     len: usize,
     installed: u64,
+    removed: u64,
+    /// Nothing outlives its lifetime before this.
+    next_end: Instant,
 }
 
 /// One SA in the database. What changes per packet is behind atomics, the window behind its own lock.
 pub struct Entry {
-    /// As installed.
-    pub sa: Sa,
+    /// As installed; whoever asked for it may hold it as well.
+    pub sa: Arc<Sa>,
     /// Grows with every installation: the newer SA has the higher number.
     serial: u64,
     live: Arc<Live>,
@@ -79,7 +82,7 @@ impl Sad {
     pub fn add(
         &mut self,
         now: Instant,
-        sa: Sa,
+        sa: Arc<Sa>,
         provider: &dyn Provider,
     ) -> Result<(), RefusalReason> {
         check(&sa)?;
@@ -132,7 +135,7 @@ impl Sad {
             bad_icv: live.bad_icv.into(),
             ..fresh
         };
-        self.insert(live.sa, Arc::new(state));
+        self.insert(Arc::new(live.sa), Arc::new(state));
         Ok(())
     }
 
@@ -143,22 +146,28 @@ impl Sad {
         inbound || outbound
     }
 
-    /// Takes away this very entry; one that has replaced it stays.
-    pub fn remove_entry(&mut self, entry: &Arc<Entry>) {
-        let (direction, key) = (entry.sa.direction, entry.sa.key());
-        let same = |other: &Arc<Entry>| Arc::ptr_eq(other, entry);
-        if self.entries().any(same) {
-            self.remove(direction, key);
+    /// When an SA may reach the end of its lifetime, at the soonest.
+    pub fn next_end(&self) -> Instant {
+        self.next_end
+    }
+
+    /// Takes away those that reached a hard limit.
+    pub fn take_expired(&mut self, now: Instant) -> Vec<Arc<Entry>> {
+        let expired: Vec<_> = self.entries().filter(|e| e.is_expired(now)).cloned().collect();
+        for entry in &expired {
+            self.remove(entry.sa.direction, entry.sa.key());
         }
+        self.next_end = self.entries().map(|e| e.end()).min().unwrap_or(Instant::NEVER);
+        expired
     }
 
     /// An SA goes between other addresses or ports; it may have a new key after that.
     pub fn relocate(&mut self, key: SaKey, outer: Outer) -> bool {
         let found = self.remove(Direction::In, key).or_else(|| self.remove(Direction::Out, key));
         let Some(old) = found else { return false };
-        let mut sa = old.sa.clone();
+        let mut sa = (*old.sa).clone();
         sa.relocate(outer);
-        self.insert(sa, old.live.clone());
+        self.insert(Arc::new(sa), old.live.clone());
         true
     }
 
@@ -196,15 +205,23 @@ impl Sad {
         peers.flat_map(|(_, entries)| entries).filter(usable).max_by_key(|entry| entry.serial)
     }
 
+    /// The SA of this direction and key.
+    pub fn get(&self, direction: Direction, key: SaKey) -> Option<&Arc<Entry>> {
+        let entries = match direction {
+            Direction::In => self.inbound.get(&key.spi)?,
+            Direction::Out => self.outbound.get(&(*self.reqids.get(&key)?, key.dst))?,
+        };
+        entries.iter().find(|entry| entry.sa.key() == key)
+    }
+
     /// Whether an SA of this direction and key is there.
     pub fn contains(&self, direction: Direction, key: SaKey) -> bool {
-        match direction {
-            Direction::In => {
-                let entries = self.inbound.get(&key.spi);
-                entries.is_some_and(|entries| entries.iter().any(|entry| entry.sa.dst == key.dst))
-            }
-            Direction::Out => self.reqids.contains_key(&key),
-        }
+        self.get(direction, key).is_some()
+    }
+
+    /// Grows whenever an SA comes, goes, or moves.
+    pub fn changes(&self) -> u64 {
+        self.installed + self.removed
     }
 
     /// All SAs.
@@ -222,10 +239,11 @@ impl Sad {
         self.len == 0
     }
 
-    fn insert(&mut self, sa: Sa, live: Arc<Live>) {
+    fn insert(&mut self, sa: Arc<Sa>, live: Arc<Live>) {
         self.installed += 1;
         self.len += 1;
         let entry = Arc::new(Entry { serial: self.installed, sa, live });
+        self.next_end = self.next_end.min(entry.end());
         match entry.sa.direction {
             Direction::In => self.inbound.entry(entry.sa.spi).or_default().insert(0, entry),
             Direction::Out => {
@@ -245,6 +263,7 @@ impl Sad {
             }
         };
         self.len -= 1;
+        self.removed += 1;
         Some(entry)
     }
 }
@@ -290,11 +309,12 @@ impl Live {
         if Shape::of(&*cipher).iv > MAX_IV {
             return Err(RefusalReason::NoAlgorithm(sa.cipher.encr.to_string()));
         }
+        let window = if sa.direction == Direction::In { sa.replay_window } else { 0 };
         Ok(Self {
             cipher,
             installed: now,
             seq: AtomicU64::new(0),
-            replay: Mutex::new(ReplayWindow::new(sa.replay_window, sa.esn)),
+            replay: Mutex::new(ReplayWindow::new(window, sa.esn)),
             bytes: AtomicU64::new(0),
             packets: AtomicU64::new(0),
             last_used: AtomicU64::new(0),
@@ -317,6 +337,11 @@ impl Entry {
     pub fn is_expired(&self, now: Instant) -> bool {
         let old = |limit| now.since(self.live.installed) >= limit;
         self.live.hard.load(Relaxed) || self.sa.limits.hard_time.is_some_and(old)
+    }
+
+    /// When its lifetime is over.
+    fn end(&self) -> Instant {
+        self.sa.limits.hard_time.map_or(Instant::NEVER, |limit| self.live.installed + limit)
     }
 
     /// The next sequence number; `None` when there are no more (RFC 4303 3.3.3: it must not cycle).
@@ -377,7 +402,7 @@ impl Entry {
     fn export(&self) -> LiveSa {
         let (live, usage) = (&self.live, self.usage());
         LiveSa {
-            sa: self.sa.clone(),
+            sa: (*self.sa).clone(),
             installed: live.installed,
             seq: live.seq.load(Relaxed),
             replay: locked(&live.replay).clone(),

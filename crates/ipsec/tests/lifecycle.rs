@@ -71,6 +71,35 @@ fn a_packet_does_not_overtake_those_that_wait() {
 }
 
 #[test]
+fn changes_release_what_waits_for_them_and_nothing_else() {
+    for mode in [Mode::Transport, Mode::Tunnel] {
+        let setup = Setup::new(mode);
+        let one = without_sas(&setup);
+        apply(&one, setup.policies(1, 3));
+        send(&one, NOW, &setup.udp(1, 2, b"for two"));
+        send(&one, NOW, &setup.udp(1, 3, b"for three"));
+        let released = |changes: Vec<Change>| {
+            let (batch, mut emit) = (Batch(changes), Vec::new());
+            assert_eq!(one.apply(NOW, &batch), vec![]);
+            one.release_for(NOW, &batch, &mut emit);
+            emit
+        };
+        assert_eq!(released(vec![add(setup.sa(Direction::In, 1, 2, 0x2001))]), vec![]);
+        assert_eq!(released(vec![Change::DropQueued(setup.outer(4))]), vec![]);
+        let to_two = released(vec![add(setup.sa(Direction::Out, 1, 2, 0x1002))]);
+        assert!(matches!(to_two[..], [Emit::Esp(ref p)] if p.dst == setup.outer(2)), "{to_two:?}");
+        let bypass = setup.policies(1, 3).into_iter().map(|change| match change {
+            Change::PutPolicy(policy) => {
+                Change::PutPolicy(Policy { action: Action::Bypass, ..policy })
+            }
+            other => other,
+        });
+        let to_three = released(bypass.collect());
+        assert_eq!(to_three, [Emit::Clear(setup.udp(1, 3, b"for three"))]);
+    }
+}
+
+#[test]
 fn a_packet_that_waits_for_one_peer_does_not_slow_another() {
     let setup = Setup::new(Mode::Transport);
     let one = without_sas(&setup);

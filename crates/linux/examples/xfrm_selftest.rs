@@ -8,6 +8,7 @@ mod world;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use crypto::Secret;
@@ -197,7 +198,7 @@ fn aead(encr: Encr, key_bits: u16) -> CipherSpec {
 }
 
 fn add(sa: &Sa) -> Change {
-    Change::AddSa(Box::new(sa.clone()))
+    Change::AddSa(Arc::new(sa.clone()))
 }
 
 fn net(address: IpAddr) -> IpNet {
@@ -664,7 +665,7 @@ fn foreign_and_flushed() {
 
 fn adopt(sa: &Sa) -> Change {
     let (encr_key, integ_key) = (Secret::default(), Secret::default());
-    Change::AdoptSa(Box::new(Sa { encr_key, integ_key, ..sa.clone() }))
+    Change::AdoptSa(Arc::new(Sa { encr_key, integ_key, ..sa.clone() }))
 }
 
 /// Another process in place of host a's.

@@ -333,7 +333,7 @@ impl Dataplane for Userspace {
         // The guard first: what is to be protected is refused in the clear before it is accepted protected.
         locked(&self.shared.guard).apply(batch);
         let refusals = self.shared.pipeline.apply(now, batch);
-        self.shared.tick(now);
+        self.shared.release_for(now, batch);
         refusals
     }
 
@@ -356,6 +356,14 @@ impl Shared {
     fn tick(&self, now: Instant) {
         let mut emit = Vec::new();
         self.pipeline.tick(now, &mut emit);
+        self.wires.carry_out(&self.pipeline, now, &mut emit);
+        self.announce();
+    }
+
+    /// Packets that waited for changes, and events.
+    fn release_for(&self, now: Instant, batch: &Batch) {
+        let mut emit = Vec::new();
+        self.pipeline.release_for(now, batch, &mut emit);
         self.wires.carry_out(&self.pipeline, now, &mut emit);
         self.announce();
     }

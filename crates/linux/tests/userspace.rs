@@ -97,7 +97,7 @@ impl Setup {
     fn sas(self, host: u8) -> Vec<Change> {
         let peer = 3 - host;
         [self.sa(Direction::In, peer, host), self.sa(Direction::Out, host, peer)]
-            .map(|sa| Change::AddSa(Box::new(sa)))
+            .map(|sa| Change::AddSa(Arc::new(sa)))
             .to_vec()
     }
 }
@@ -766,7 +766,7 @@ fn a_thousand_peers_change_hands() {
             *(if direction == Direction::In { &mut sa.src } else { &mut sa.dst }) = peer;
             sa.replay_window = 4096;
             sa.remote_ts = vec![TrafficSelector::host(peer)];
-            Change::AddSa(Box::new(sa))
+            Change::AddSa(Arc::new(sa))
         })
     });
     install(&mut a, more.collect());

@@ -72,7 +72,8 @@ impl Record {
         put_ip(&mut out, self.peer);
         out.put_u8(u8::from(self.initiated));
         self.sa.encode(&mut out);
-        Secret::new(out)
+        // It is kept: no longer than it is.
+        Secret::from(Secret::new(out).expose())
     }
 
     /// From bytes.

@@ -195,6 +195,18 @@ impl Peer {
         }
     }
 
+    /// Enters an IKE SA. Nearly every peer has one alone: no room is made for more.
+    pub fn add_ike(&mut self, ike: Ike) {
+        self.ikes.reserve_exact(1);
+        self.ikes.push(ike);
+    }
+
+    /// Enters a child SA. Nearly every peer has one alone: no room is made for more.
+    pub fn add_child(&mut self, child: Child) -> &mut Child {
+        self.children.reserve_exact(1);
+        self.children.push_mut(child)
+    }
+
     /// Whether packets flow in both directions.
     pub fn flowing(&self) -> bool {
         self.children.iter().any(Child::flowing)

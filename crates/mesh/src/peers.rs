@@ -90,6 +90,9 @@ impl Peers {
     pub fn arm(&mut self) {
         for address in std::mem::take(&mut self.touched) {
             let wake = self.table.get(&address).map_or(Instant::NEVER, Peer::wake);
+            if self.armed.get(&address).copied().unwrap_or(Instant::NEVER) == wake {
+                continue;
+            }
             if let Some(old) = self.armed.remove(&address) {
                 self.timers.remove(&(old, address));
             }

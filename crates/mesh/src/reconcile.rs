@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ike::ChildId;
 use ipsec::Spi;
@@ -103,7 +104,7 @@ struct Desired {
     owner: Owner,
     since_look: u64,
     /// Not there for one that was taken over: only the data plane has its keys.
-    sa: Option<Box<Sa>>,
+    sa: Option<Arc<Sa>>,
 }
 
 /// What a snapshot showed.
@@ -135,7 +136,7 @@ impl Reconciler {
     }
 
     /// An SA is to be there.
-    pub fn add_sa(&mut self, sa: Box<Sa>, peer: IpAddr, child: ChildId) -> Change {
+    pub fn add_sa(&mut self, sa: Arc<Sa>, peer: IpAddr, child: ChildId) -> Change {
         let owner = Owner { peer, child, direction: sa.direction };
         let desired = Desired { owner, since_look: self.look, sa: Some(sa.clone()) };
         self.sas.insert(sa.key(), desired);
@@ -189,7 +190,7 @@ impl Reconciler {
         let peer = desired.owner.peer;
         desired.since_look = self.look;
         if let Some(sa) = &mut desired.sa {
-            sa.relocate(outer);
+            Arc::make_mut(sa).relocate(outer);
         }
         self.sas.insert(new, desired);
         self.removed_since_look.insert(key);

@@ -3,6 +3,7 @@
 mod world;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::cipher::CipherSpec;
@@ -22,8 +23,8 @@ fn away(host: u8) -> IpAddr {
 }
 
 /// The outbound SA of a tunnel with a peer.
-fn outbound(peer: IpAddr, spi: u32) -> Box<Sa> {
-    Box::new(Sa {
+fn outbound(peer: IpAddr, spi: u32) -> Arc<Sa> {
+    Arc::new(Sa {
         spi: Spi(spi),
         src: address(0),
         dst: peer,

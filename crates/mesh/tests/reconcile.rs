@@ -1,6 +1,7 @@
 //! Desired minus observed.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ike::ChildId;
 use ipsec::Spi;
@@ -12,9 +13,9 @@ use mesh::reconcile::{Reconciler, Repaired};
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
-fn sa(spi: u32) -> Box<Sa> {
+fn sa(spi: u32) -> Arc<Sa> {
     let key = ipsec_secret();
-    Box::new(Sa {
+    Arc::new(Sa {
         spi: Spi(spi),
         src: PEER,
         dst: [10, 0, 0, 1].into(),
@@ -220,7 +221,8 @@ fn flush_takes_sas_before_policies() {
 #[test]
 fn an_sa_does_not_move_to_the_name_of_another() {
     let (there, local) = (IpAddr::from([192, 0, 2, 9]), IpAddr::from([10, 0, 0, 1]));
-    let outbound = |dst| Box::new(Sa { src: local, dst, direction: Direction::Out, ..*sa(7) });
+    let outbound =
+        |dst| Arc::new(Sa { src: local, dst, direction: Direction::Out, ..(*sa(7)).clone() });
     let mut reconciler = Reconciler::default();
     let (own, other) = (outbound(PEER), outbound(there));
     let (own_key, other_key) = (own.key(), other.key());
@@ -240,9 +242,7 @@ fn an_sa_does_not_move_to_the_name_of_another() {
 fn only_a_newer_one_to_the_same_place_supersedes() {
     let mut reconciler = Reconciler::default();
     let outbound = |spi, dst: [u8; 4]| {
-        let mut sa = sa(spi);
-        (sa.direction, sa.dst) = (Direction::Out, dst.into());
-        sa
+        Arc::new(Sa { direction: Direction::Out, dst: dst.into(), ..(*sa(spi)).clone() })
     };
     let old = outbound(7, [10, 0, 0, 2]);
     let key = old.key();

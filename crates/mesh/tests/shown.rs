@@ -67,6 +67,7 @@ fn status_keeps_its_shape() {
                     "key_id": "ab", "ca": "cd",
                 }],
                 "drift_repaired": 0,
+                "ike": { "dropped": {}, "half_open": 0, "turned_away": {} },
                 "drift": {
                     "policies_missing": 0, "policies_altered": 0, "policies_extra": 0,
                     "sas_missing": 0, "sas_altered": 0, "sas_extra": 0, "left_behind": 0,

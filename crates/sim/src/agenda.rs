@@ -7,19 +7,17 @@ use ipsec::Instant;
 
 /// The future. What is due at the same instant happens in the order in which it was entered.
 pub struct Agenda<T> {
-    heap: BinaryHeap<Reverse<Entry<T>>>,
+    /// When, in which order, and where in `entries`.
+    heap: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    /// What the heap moves about is small; these stay where they are.
+    entries: Vec<Option<T>>,
+    free: Vec<usize>,
     entered: u64,
-}
-
-struct Entry<T> {
-    at: Instant,
-    number: u64,
-    what: T,
 }
 
 impl<T> Default for Agenda<T> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), entered: 0 }
+        Self { heap: BinaryHeap::new(), entries: Vec::new(), free: Vec::new(), entered: 0 }
     }
 }
 
@@ -27,20 +25,25 @@ impl<T> Agenda<T> {
     /// Enters something.
     pub fn enter(&mut self, at: Instant, what: T) {
         self.entered += 1;
-        self.heap.push(Reverse(Entry { at, number: self.entered, what }));
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() - 1
+        });
+        self.entries[place] = Some(what);
+        self.heap.push(Reverse((at, self.entered, place)));
     }
 
     /// When the next is due.
     pub fn first(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse(entry)| entry.at)
+        self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
     /// What is next, if it is due by then.
     pub fn next_until(&mut self, until: Instant) -> Option<(Instant, T)> {
-        if self.heap.peek()?.0.at > until {
-            return None;
-        }
-        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.what))
+        self.first().filter(|at| *at <= until)?;
+        let Reverse((at, _, place)) = self.heap.pop()?;
+        self.free.push(place);
+        Some((at, self.entries[place].take()?))
     }
 
     /// How much is to come.
@@ -53,26 +56,6 @@ impl<T> Agenda<T> {
         self.heap.is_empty()
     }
 }
-
-impl<T> Ord for Entry<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl<T> Eq for Entry<T> {}
 
 #[cfg(test)]
 mod tests {

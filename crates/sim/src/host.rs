@@ -18,7 +18,7 @@ use mesh::status::{DataPlane, PeerStatus, Status};
 use mesh::{Event, Identity, Input, Mesh, Output, Target};
 
 use crate::dice::Dice;
-use crate::packet::{Body, Packet};
+use crate::packet::{Body, Class, Packet};
 
 /// Outputs of one input, at most; a mesh of ten thousand peers needs not so many.
 const MOST_OUTPUTS: usize = 200_000;
@@ -67,6 +67,13 @@ pub struct Host {
     idle_at: Instant,
     boots: u32,
     lives: u32,
+}
+
+/// Of one boot's data plane: how often its SAs were changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SasMark {
+    boot: u32,
+    changes: u64,
 }
 
 /// What a host has between boot and crash.
@@ -329,8 +336,11 @@ impl Host {
 
     /// A packet arrives.
     pub fn arrive(&mut self, at: Instant, packet: Packet, out: &mut Vec<Effect>) {
-        if let Some(datagram) = packet.to_ike() {
-            return self.input(at, Input::Datagram(datagram), out);
+        if packet.class() == Class::Ike {
+            if let Some(datagram) = packet.into_ike() {
+                self.input(at, Input::Datagram(datagram), out);
+            }
+            return;
         }
         if let (true, Body::Clear(bytes)) = (self.plain, &packet.body) {
             return out.push(Effect::Deliver(bytes.clone()));
@@ -387,6 +397,12 @@ impl Host {
     /// The SAs in its data plane, inbound first, the newest of a peer before its others.
     pub fn sas(&self) -> Vec<Arc<Entry>> {
         self.plane.as_ref().map_or_else(Vec::new, |plane| plane.memory.sas())
+    }
+
+    /// Differs whenever [`sas`](Self::sas) may.
+    pub fn sas_mark(&self) -> Option<SasMark> {
+        let plane = self.plane.as_ref()?;
+        Some(SasMark { boot: self.boots, changes: plane.memory.sa_changes() })
     }
 
     /// What its daemon says of its peers.
@@ -455,7 +471,7 @@ impl Host {
         let batch = self.tamper.as_ref().map_or(batch.clone(), |tamper| tamper(batch));
         let Some(plane) = &mut self.plane else { return };
         let refusals = plane.memory.apply(now, &batch);
-        let emits = plane.memory.tick(now);
+        let emits = plane.memory.release_for(now, &batch);
         let told = std::mem::replace(&mut plane.violations_told, plane.memory.violations().len());
         let wrong: Vec<_> =
             plane.memory.violations()[told..].iter().map(ToString::to_string).collect();

@@ -1,11 +1,13 @@
 //! The last steps of each pair of hosts, to be drawn as a ladder in the notation of the RFCs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use ike::endpoint::ExportedKeys;
 use ipsec::Instant;
 use ipsec::change::{Batch, Change};
 use ipsec::sa::Direction;
+use wire::esp::Spi;
 use wire::rungs;
 
 use crate::fleet::Fleet;
@@ -24,6 +26,8 @@ pub struct Recorder {
     pairs: BTreeMap<(HostId, HostId), Record>,
     room: usize,
     keys: usize,
+    /// For whom each host has its inbound SAs: a removal does not say.
+    inbound: BTreeMap<(HostId, Spi), HostId>,
 }
 
 #[derive(Default)]
@@ -37,18 +41,36 @@ enum Step {
     /// A packet; no arrival is a loss.
     Packet { sent: Instant, from: HostId, packet: Packet, arrivals: Vec<Instant> },
     /// Something that a host did or noticed.
-    Note { at: Instant, host: HostId, text: String },
+    Note { at: Instant, host: HostId, what: Note },
+}
+
+/// What a host did or noticed.
+enum Note {
+    /// An SA came, or went.
+    Sa { comes: bool, direction: Direction, spi: Spi },
+    /// In words.
+    Text(Box<str>),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sa { comes, direction, spi } => {
+                let sign = if *comes { '+' } else { '-' };
+                let way = if *direction == Direction::In { "in " } else { "out" };
+                write!(f, "{sign} SA {way} {spi}")
+            }
+            Self::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 impl Recorder {
     /// A recorder for so many pairs.
     pub fn new(pairs: usize) -> Self {
         let (least, most) = STEPS_OF_PAIR;
-        Self {
-            pairs: BTreeMap::new(),
-            room: (MOST_STEPS / pairs.max(1)).clamp(least, most),
-            keys: MOST_KEYS,
-        }
+        let (room, keys) = ((MOST_STEPS / pairs.max(1)).clamp(least, most), MOST_KEYS);
+        Self { pairs: BTreeMap::new(), room, keys, inbound: BTreeMap::new() }
     }
 
     /// Remembers no more than so many steps of each pair from now on, and the keys of so many IKE SAs.
@@ -61,39 +83,39 @@ impl Recorder {
         &mut self,
         sent: Instant,
         (from, to): (HostId, HostId),
-        packet: &Packet,
-        arrivals: impl Iterator<Item = Instant>,
+        packet: Packet,
+        arrivals: Vec<Instant>,
     ) {
-        if !matches!(packet.body, Body::Esp { .. }) {
-            let (packet, arrivals) = (packet.clone(), arrivals.collect());
-            self.push(from, to, Step::Packet { sent, from, packet, arrivals });
-        }
+        self.push(from, to, Step::Packet { sent, from, packet, arrivals });
     }
 
     /// A host did or noticed something.
     pub fn note(&mut self, at: Instant, host: HostId, peer: HostId, text: String) {
-        self.push(host, peer, Step::Note { at, host, text });
+        self.push(host, peer, Step::Note { at, host, what: Note::Text(text.into()) });
     }
 
     /// A host's SAs were changed.
     pub fn changed(&mut self, at: Instant, host: HostId, batch: &Batch, fleet: &Fleet) {
         for change in &batch.0 {
-            let (peer, text) = match change {
-                Change::AddSa(sa) => match sa.direction {
-                    Direction::In => (fleet.id(sa.src), format!("+ SA in  {}", sa.spi)),
-                    Direction::Out => (fleet.id(sa.dst), format!("+ SA out {}", sa.spi)),
-                },
+            let (peer, direction, spi, comes) = match change {
+                Change::AddSa(sa) => {
+                    let far = if sa.direction == Direction::In { sa.src } else { sa.dst };
+                    (fleet.id(far), sa.direction, sa.spi, true)
+                }
                 Change::RemoveSa(key) if fleet.id(key.dst) != Some(host) => {
-                    (fleet.id(key.dst), format!("- SA out {}", key.spi))
+                    (fleet.id(key.dst), Direction::Out, key.spi, false)
                 }
                 Change::RemoveSa(key) => {
-                    (self.peer_of(host, &key.spi.to_string()), format!("- SA in  {}", key.spi))
+                    (self.inbound.remove(&(host, key.spi)), Direction::In, key.spi, false)
                 }
                 _ => continue,
             };
-            if let Some(peer) = peer {
-                self.note(at, host, peer, text);
+            let Some(peer) = peer else { continue };
+            if comes && direction == Direction::In {
+                self.inbound.insert((host, spi), peer);
             }
+            let what = Note::Sa { comes, direction, spi };
+            self.push(host, peer, Step::Note { at, host, what });
         }
     }
 
@@ -141,19 +163,6 @@ impl Recorder {
     fn record(&mut self, a: HostId, b: HostId) -> &mut Record {
         self.pairs.entry((a.min(b), a.max(b))).or_default()
     }
-
-    /// Whose inbound SA this was: a removal does not say.
-    fn peer_of(&self, host: HostId, spi: &str) -> Option<HostId> {
-        let added = |step: &Step| match step {
-            Step::Note { host: of, text, .. } => {
-                *of == host && text.strip_prefix("+ SA in  ") == Some(spi)
-            }
-            Step::Packet { .. } => false,
-        };
-        let mine = self.pairs.iter().filter(|((a, b), _)| *a == host || *b == host);
-        let mut found = mine.filter(|(_, record)| record.steps.iter().any(added));
-        found.next().map(|((a, b), _)| if *a == host { *b } else { *a })
-    }
 }
 
 impl Step {
@@ -165,8 +174,8 @@ impl Step {
 
     fn draw(&self, out: &mut String, left: HostId, keys: &VecDeque<ExportedKeys>, begin: Instant) {
         match self {
-            Self::Note { at, host, text } => {
-                *out += &rungs::note(*host == left, &clock(*at, begin), text);
+            Self::Note { at, host, what } => {
+                *out += &rungs::note(*host == left, &clock(*at, begin), &what.to_string());
             }
             Self::Packet { sent, from, packet, arrivals } => {
                 let (text, rightward) = (shown(packet, keys), *from == left);

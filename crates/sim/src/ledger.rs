@@ -142,7 +142,9 @@ impl Ledger {
 
 /// Whether these bytes show what only the receiver may see.
 pub fn shows_plain_text(bytes: &[u8]) -> bool {
-    bytes.windows(MARK.len()).any(|window| window == MARK)
+    // As one number each, a window costs no call.
+    let mark = u128::from_ne_bytes(*MARK);
+    bytes.array_windows::<16>().any(|window| u128::from_ne_bytes(*window) == mark)
 }
 
 fn number_of(packet: &[u8]) -> Option<u64> {

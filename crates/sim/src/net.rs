@@ -1,6 +1,6 @@
 //! Links between all pairs of hosts: weather for all of them, and rules for some.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ipsec::Instant;
@@ -87,7 +87,7 @@ pub struct Net {
     rules: Vec<(Rule, u32)>,
     dice: Dice,
     /// When the last packet of a direction arrives: who is not reordered comes after it.
-    last: BTreeMap<(HostId, HostId), Instant>,
+    last: HashMap<(HostId, HostId), Instant>,
     seed: u64,
 }
 
@@ -141,7 +141,7 @@ impl Weather {
 impl Net {
     /// Links in this weather.
     pub fn new(seed: u64, weather: Weather) -> Self {
-        let (dice, last) = (Dice::new(seed, "net"), BTreeMap::new());
+        let (dice, last) = (Dice::new(seed, "net"), HashMap::new());
         Self { weather, rules: Vec::new(), dice, last, seed }
     }
 
@@ -185,9 +185,11 @@ impl Net {
         };
         let extra = if let Some(Verdict::Delay(extra)) = verdict { extra } else { Duration::ZERO };
         let mut arrivals = Vec::new();
-        for _ in 0..copies {
+        let mut packet = Some(packet);
+        for left in (0..copies).rev() {
             let at = self.arrival(now, from, to) + extra;
-            let mut copy = packet.clone();
+            let next = if left == 0 { packet.take() } else { packet.clone() };
+            let Some(mut copy) = next else { break };
             let damaged = match verdict {
                 Some(verdict) => verdict == Verdict::Damage,
                 None => self.dice.chance(self.weather.damage),

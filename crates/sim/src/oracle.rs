@@ -12,9 +12,10 @@ use ipsec::sad::Entry;
 use wire::registry::ExchangeType;
 
 use crate::fleet::Fleet;
+use crate::host::SasMark;
 use crate::net::HostId;
 use crate::packet::{Body, Packet};
-use crate::survey::{Held, Survey};
+use crate::survey::{Held, Row, Survey};
 use crate::violation::What;
 
 /// IKE messages that two hosts may exchange within [`WINDOW`], both ways together: two handshakes
@@ -36,6 +37,8 @@ pub struct Oracle {
     /// When an SA was installed.
     born: BTreeMap<(HostId, Direction, SaKey), Instant>,
     talk: BTreeMap<(HostId, HostId), Talk>,
+    /// By host.
+    audited: Vec<Audited>,
     counts: Counts,
     tally: Tally,
     storms_allowed: bool,
@@ -98,6 +101,14 @@ pub struct Finding {
     pub peer: Option<HostId>,
     /// In words.
     pub text: String,
+}
+
+/// All was well with a host.
+#[derive(Clone, Copy, Default)]
+struct Audited {
+    /// With the SAs that it had then.
+    mark: Option<SasMark>,
+    holds_until: Instant,
 }
 
 #[derive(Default)]
@@ -186,15 +197,41 @@ impl Oracle {
         self.born.retain(|(of, ..), _| *of != host);
     }
 
-    /// What must hold at any time, chaos or not.
-    pub fn audit(&self, now: Instant, fleet: &Fleet, survey: &Survey) -> Option<Finding> {
-        survey.iter().find_map(|(host, peer, held)| {
-            self.audit_lifetimes(now, fleet, (host, peer), held).or_else(|| {
-                let most = held.inbound.len().max(held.outbound.len());
+    /// What must hold at any time, chaos or not. What did hold is looked at again when it has changed, or time may
+    /// have undone it.
+    pub fn audit(&mut self, now: Instant, fleet: &Fleet, survey: &Survey) -> Option<Finding> {
+        self.audited.resize(survey.rows().len(), Audited::default());
+        for (host, row) in survey.rows().iter().enumerate() {
+            let known = self.audited[host];
+            if known.mark == row.mark() && now <= known.holds_until {
+                continue;
+            }
+            match self.audit_host(now, fleet, host, row) {
+                Ok(holds_until) => self.audited[host] = Audited { mark: row.mark(), holds_until },
+                Err(finding) => return Some(finding),
+            }
+        }
+        None
+    }
+
+    /// Until when all is well with a host if nothing changes.
+    fn audit_host(
+        &self,
+        now: Instant,
+        fleet: &Fleet,
+        host: HostId,
+        row: &Row,
+    ) -> Result<Instant, Finding> {
+        let mut until = Instant::NEVER;
+        for (peer, held) in row.iter() {
+            until = until.min(self.audit_lifetimes(now, fleet, (host, peer), held)?);
+            let most = held.inbound.len().max(held.outbound.len());
+            if most > MOST_SAS {
                 let text = format!("h{host} holds {most} SAs of one direction for h{peer}");
-                (most > MOST_SAS).then(|| Finding::pair(What::ChildSas, host, peer, text))
-            })
-        })
+                return Err(Finding::pair(What::ChildSas, host, peer, text));
+            }
+        }
+        Ok(until)
     }
 
     fn audit_lifetimes(
@@ -203,10 +240,11 @@ impl Oracle {
         fleet: &Fleet,
         (host, peer): (HostId, HostId),
         held: &Held,
-    ) -> Option<Finding> {
-        let found = |text| Some(Finding::pair(What::OutlivedLifetime, host, peer, text));
+    ) -> Result<Instant, Finding> {
+        let found = |text| Err(Finding::pair(What::OutlivedLifetime, host, peer, text));
         let lifetime = fleet.manifest().lifetimes.child;
         let longest = (lifetime * 3 / 2).max(lifetime + Duration::from_secs(10));
+        let mut until = Instant::NEVER;
         for entry in held.inbound.iter().chain(&held.outbound) {
             let spi = entry.sa.spi;
             let Some(hard) = entry.sa.limits.hard_time else {
@@ -216,12 +254,14 @@ impl Oracle {
                 return found(format!("SA {spi} of h{host} may live {hard:?}"));
             }
             let key = (host, entry.sa.direction, entry.sa.key());
-            let age = self.born.get(&key).map_or(Duration::ZERO, |born| now.since(*born));
+            let Some(born) = self.born.get(&key).copied() else { continue };
+            let age = now.since(born);
             if age > hard + NOTICE {
                 return found(format!("SA {spi} of h{host} is {age:?} old, more than {hard:?}"));
             }
+            until = until.min(born + hard + NOTICE);
         }
-        None
+        Ok(until)
     }
 
     fn on_ike(

@@ -90,12 +90,12 @@ impl Packet {
     }
 
     /// What the daemon at its destination gets; `None` if it is not for the daemon.
-    pub fn to_ike(&self) -> Option<Datagram> {
-        let Body::Ike { src_port, dst_port, bytes } = &self.body else { return None };
+    pub fn into_ike(self) -> Option<Datagram> {
+        let Body::Ike { src_port, dst_port, bytes } = self.body else { return None };
         Some(Datagram {
-            local: SocketAddr::new(self.dst, *dst_port),
-            remote: SocketAddr::new(self.src, *src_port),
-            bytes: bytes.clone(),
+            local: SocketAddr::new(self.dst, dst_port),
+            remote: SocketAddr::new(self.src, src_port),
+            bytes,
         })
     }
 

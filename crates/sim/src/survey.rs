@@ -7,12 +7,21 @@ use ipsec::sa::Direction;
 use ipsec::sad::Entry;
 
 use crate::fleet::Fleet;
-use crate::host::Host;
+use crate::host::{Host, SasMark};
 use crate::net::HostId;
 use crate::violation::What;
 
-/// The SAs of a world.
-pub struct Survey(BTreeMap<(HostId, HostId), Held>);
+/// The SAs of a world, as they were when it was last brought up to date.
+#[derive(Default)]
+pub struct Survey(Vec<Row>);
+
+/// What one host holds.
+#[derive(Default)]
+pub struct Row {
+    /// When its data plane was looked at.
+    mark: Option<SasMark>,
+    peers: BTreeMap<HostId, Held>,
+}
 
 /// What one host holds for one peer.
 #[derive(Default)]
@@ -26,34 +35,25 @@ pub struct Held {
 static NOTHING: Held = Held { inbound: Vec::new(), outbound: Vec::new() };
 
 impl Survey {
-    /// Looks at all hosts.
-    pub fn take(hosts: &[Host], fleet: &Fleet) -> Self {
-        let mut pairs: BTreeMap<_, Held> = BTreeMap::new();
-        for (id, host) in hosts.iter().enumerate() {
-            for entry in host.sas() {
-                let peer = match entry.sa.direction {
-                    Direction::In => entry.sa.src,
-                    Direction::Out => entry.sa.dst,
-                };
-                let Some(peer) = fleet.id(peer) else { continue };
-                let held = pairs.entry((id, peer)).or_default();
-                match entry.sa.direction {
-                    Direction::In => held.inbound.push(entry),
-                    Direction::Out => held.outbound.push(entry),
-                }
+    /// Looks at all hosts whose SAs are not what they were.
+    pub fn update(&mut self, hosts: &[Host], fleet: &Fleet) {
+        self.0.resize_with(hosts.len(), Row::default);
+        for (row, host) in self.0.iter_mut().zip(hosts) {
+            let mark = host.sas_mark();
+            if row.mark != mark {
+                *row = Row { mark, peers: by_peer(host, fleet) };
             }
         }
-        Self(pairs)
     }
 
     /// What a host holds for a peer.
     pub fn held(&self, host: HostId, peer: HostId) -> &Held {
-        self.0.get(&(host, peer)).unwrap_or(&NOTHING)
+        self.0.get(host).and_then(|row| row.peers.get(&peer)).unwrap_or(&NOTHING)
     }
 
-    /// All that hold anything: host, peer, what.
-    pub fn iter(&self) -> impl Iterator<Item = (HostId, HostId, &Held)> {
-        self.0.iter().map(|((host, peer), held)| (*host, *peer, held))
+    /// The hosts, in their order.
+    pub fn rows(&self) -> &[Row] {
+        &self.0
     }
 
     /// Whether packets of a pair get through, both ways.
@@ -93,6 +93,35 @@ impl Survey {
         }
         None
     }
+}
+
+impl Row {
+    /// Differs whenever the host's SAs may; `None` of a host that has no data plane.
+    pub fn mark(&self) -> Option<SasMark> {
+        self.mark
+    }
+
+    /// All peers for which anything is held.
+    pub fn iter(&self) -> impl Iterator<Item = (HostId, &Held)> {
+        self.peers.iter().map(|(peer, held)| (*peer, held))
+    }
+}
+
+fn by_peer(host: &Host, fleet: &Fleet) -> BTreeMap<HostId, Held> {
+    let mut peers: BTreeMap<_, Held> = BTreeMap::new();
+    for entry in host.sas() {
+        let peer = match entry.sa.direction {
+            Direction::In => entry.sa.src,
+            Direction::Out => entry.sa.dst,
+        };
+        let Some(peer) = fleet.id(peer) else { continue };
+        let held = peers.entry(peer).or_default();
+        match entry.sa.direction {
+            Direction::In => held.inbound.push(entry),
+            Direction::Out => held.outbound.push(entry),
+        }
+    }
+    peers
 }
 
 /// The two ends of one SA: same name, same keys.

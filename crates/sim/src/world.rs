@@ -4,6 +4,7 @@ mod checks;
 mod events;
 mod faults;
 
+use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::oracle::Oracle;
 use crate::packet::Packet;
 use crate::report::{RunReport, Weight};
 use crate::scenario::{Setup, Shape};
+use crate::survey::Survey;
 use crate::violation::Violation;
 use crate::{MOST_HOSTS, Options};
 
@@ -61,6 +63,7 @@ pub struct World {
     duration: Option<Duration>,
     dice: Dice,
     oracle: Oracle,
+    survey: RefCell<Survey>,
     recorder: Recorder,
     ledger: Ledger,
     /// Packets that are sent now must arrive, as far as the net lets them.
@@ -116,6 +119,7 @@ impl World {
             setup,
             dice: Dice::new(seed, "world"),
             oracle: Oracle::default(),
+            survey: RefCell::default(),
             recorder: Recorder::new(count * (count - 1) / 2),
             ledger: Ledger::default(),
             insists: true,
@@ -266,6 +270,12 @@ impl World {
     /// Time passes.
     pub fn run_for(&mut self, time: Duration) -> Result<(), Stopped> {
         self.run_until(self.now + time)
+    }
+
+    /// What all data planes hold now.
+    fn survey(&self) -> Ref<'_, Survey> {
+        self.survey.borrow_mut().update(&self.hosts, &self.fleet);
+        self.survey.borrow()
     }
 
     /// What became of it.

@@ -105,9 +105,9 @@ impl Host {
         let action = Action::Protect { mode, reqid: Reqid(1), optional: false };
         let policy = |flow| Change::PutPolicy(Policy { priority: 1, flow, selector, action });
         let mut changes = vec![policy(Flow::Out), policy(Flow::In)];
-        changes.push(Change::AddSa(Box::new(inbound.clone())));
+        changes.push(Change::AddSa(Arc::new(inbound.clone())));
         if flags & 16 != 0 {
-            changes.push(Change::AddSa(Box::new(outbound)));
+            changes.push(Change::AddSa(Arc::new(outbound)));
         }
         let pipeline = Pipeline::new(Arc::new(Toy));
         assert!(pipeline.apply(Instant::ZERO, &Batch(changes)).is_empty());

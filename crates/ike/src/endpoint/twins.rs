@@ -117,31 +117,41 @@ impl Endpoint {
 
     /// An IKE SA for which another serves is not sent through any more, and closed at the given time.
     fn make_redundant(&mut self, id: IkeSaId, at: Instant) {
-        if let Some(up) = self.sas.get_mut(&id).and_then(|sa| sa.up_mut()) {
+        let Some(sa) = self.sas.get_mut(&id) else { return };
+        let home = sa.home.ip();
+        if let Some(up) = sa.up_mut() {
             up.redundant = true;
             self.cx.unsaved.insert(id);
-            self.redundant.insert(id);
+            self.redundant.insert((home, id));
             self.cx.timers.set(id, Timer::Redundant, at);
         }
     }
 
     /// A redundant SA whose better twin is gone, or never came up at the peer's, serves after all.
     pub(super) fn rehabilitate(&mut self) {
-        for id in self.redundant.clone() {
-            let serves = |twin: &IkeSaId| {
-                self.sas.get(twin).and_then(|sa| sa.up()).is_some_and(Established::live)
-            };
-            let Some(up) = self.sas.get(&id).and_then(|sa| sa.up()) else {
-                self.redundant.remove(&id);
-                continue;
-            };
-            if up.life == Life::Live && !self.twins(id).iter().any(serves) {
-                self.redundant.remove(&id);
-                self.cx.timers.cancel(id, Timer::Redundant);
-                if let Some(up) = self.sas.get_mut(&id).and_then(|sa| sa.up_mut()) {
-                    up.redundant = false;
-                    self.cx.unsaved.insert(id);
-                }
+        while let Some(home) = self.touched.pop() {
+            let all = (home, IkeSaId(0))..=(home, IkeSaId(u64::MAX));
+            let redundant: Vec<_> = self.redundant.range(all).map(|(_, id)| *id).collect();
+            for id in redundant {
+                self.rehabilitate_one(home, id);
+            }
+        }
+    }
+
+    fn rehabilitate_one(&mut self, home: IpAddr, id: IkeSaId) {
+        let serves = |twin: &IkeSaId| {
+            self.sas.get(twin).and_then(|sa| sa.up()).is_some_and(Established::live)
+        };
+        let Some(up) = self.sas.get(&id).and_then(|sa| sa.up()) else {
+            self.redundant.remove(&(home, id));
+            return;
+        };
+        if up.life == Life::Live && !self.twins(id).iter().any(serves) {
+            self.redundant.remove(&(home, id));
+            self.cx.timers.cancel(id, Timer::Redundant);
+            if let Some(up) = self.sas.get_mut(&id).and_then(|sa| sa.up_mut()) {
+                up.redundant = false;
+                self.cx.unsaved.insert(id);
             }
         }
     }

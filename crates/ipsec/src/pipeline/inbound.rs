@@ -53,7 +53,7 @@ pub const fn headroom(family: Family) -> usize {
 impl Pipeline {
     /// An ESP packet from the wire: `esp` begins with the SPI. The buffer is taken over.
     pub fn inbound(&self, now: Instant, outer: OuterInfo, esp: &mut Vec<u8>, emit: &mut Vec<Emit>) {
-        let room = headroom(Family::V6);
+        let room = headroom(Family::of(outer.dst));
         let mut buffer = std::mem::take(esp);
         buffer.splice(..0, std::iter::repeat_n(0, room));
         if let Some(Inside { range, .. }) = self.open(now, outer, &mut buffer, room, emit) {

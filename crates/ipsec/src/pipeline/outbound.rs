@@ -57,7 +57,7 @@ impl Pipeline {
     }
 
     /// Packets that waited elsewhere.
-    pub(super) fn release(&self, now: Instant, held: Vec<Held>, emit: &mut Vec<Emit>) {
+    pub(super) fn take_over(&self, now: Instant, held: Vec<Held>, emit: &mut Vec<Emit>) {
         for Held { fragmented, mut packet } in held {
             match packet::parse(&packet) {
                 Ok(headers) if headers.fragment.is_none() => {
@@ -185,7 +185,7 @@ impl Pipeline {
     }
 
     /// Sends what waits for a peer, as far as there is an SA for it now; the policies decide again.
-    fn drain(&self, now: Instant, peer: IpAddr, emit: &mut Vec<Emit>) {
+    pub(super) fn drain(&self, now: Instant, peer: IpAddr, emit: &mut Vec<Emit>) {
         let waiting = locked(&self.queue).take(peer);
         self.queued.fetch_sub(waiting.len(), Relaxed);
         for Waiting { since, packet, fragmented } in waiting {

@@ -1,10 +1,12 @@
 //! Packets that wait for an SA, bounded by peer, in all, and in time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::Instant;
+use crate::change::{Batch, Change};
+use crate::sa::{Direction, Sa};
 
 /// Packets that wait for one peer.
 pub const MAX_PEER_PACKETS: usize = 64;
@@ -92,6 +94,28 @@ impl Queue {
         }
         self.peers.retain(|_, queue| !queue.packets.is_empty());
         expired
+    }
+
+    /// Peers whose packets may go on after these changes.
+    pub fn concerned(&self, batch: &Batch) -> BTreeSet<IpAddr> {
+        let mut peers = BTreeSet::new();
+        for change in &batch.0 {
+            match change {
+                Change::AddSa(sa) | Change::AdoptSa(sa) => peers.extend(self.carried_by(sa)),
+                Change::RemoveSa(_) | Change::DropQueued(_) => {}
+                Change::MoveSa { .. } | Change::PutPolicy(_) | Change::RemovePolicy(_) => {
+                    return self.peers.keys().copied().collect();
+                }
+            }
+        }
+        peers
+    }
+
+    /// Peers whose packets an SA may carry.
+    fn carried_by(&self, sa: &Sa) -> impl Iterator<Item = IpAddr> {
+        let out = sa.direction == Direction::Out;
+        let selectors = sa.remote_ts.iter().filter(move |ts| out && ts.start <= ts.end);
+        selectors.flat_map(|ts| self.peers.range(ts.start..=ts.end)).map(|(peer, _)| *peer)
     }
 
     /// Peers that packets wait for.

@@ -154,7 +154,7 @@ impl Setup {
 }
 
 pub fn add(sa: Sa) -> Change {
-    Change::AddSa(Box::new(sa))
+    Change::AddSa(Arc::new(sa))
 }
 
 pub fn apply(pipeline: &Pipeline, changes: Vec<Change>) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ike::record::{ChildRecord, SaRecord};
 use ike::{Directory, IkeSaId, Now, Secret};
@@ -140,17 +141,17 @@ impl Mesh {
         let local = self.own(address);
         let peer = self.peers.entry(local, address, now.at);
         let (id, since, child_due, closing) = (restored.id, Some(since), None, false);
-        peer.ikes.push(Ike { id, initiated, since, child_due, stale: !fits, closing });
+        peer.add_ike(Ike { id, initiated, since, child_due, stale: !fits, closing });
         let mut goes_on = 0;
         for ((pair, child), id) in pairs.into_iter().zip(&kept).zip(restored.children) {
             let Some(id) = id else { continue };
             let (ike, up) = (Some(restored.id), true);
             let (inbound, outbound) = (Some(pair.inbound.key()), Some(pair.outbound.key()));
-            peer.children.push(Child { ike, inbound, outbound, up, ..Child::new(id, child.since) });
+            peer.add_child(Child { ike, inbound, outbound, up, ..Child::new(id, child.since) });
             for sa in [pair.inbound, pair.outbound] {
                 let owner = Owner { peer: address, child: id, direction: sa.direction };
                 self.reconciler.adopt(sa.key(), owner);
-                self.changes.push(Change::AdoptSa(Box::new(sa)));
+                self.changes.push(Change::AdoptSa(Arc::new(sa)));
             }
             goes_on += 1;
         }

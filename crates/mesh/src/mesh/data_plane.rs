@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ike::Now;
 use ipsec::change::{Batch, Change, Refusal};
-use ipsec::dataplane::{DataplaneEvent, PacketInfo, Snapshot};
+use ipsec::dataplane::{DataplaneEvent, PacketInfo, SaUsage, Snapshot};
 use ipsec::sa::{Direction, SaKey};
 
 use super::Mesh;
 use super::tunnels::Demand;
 use crate::event::{Kind, Level};
 use crate::peer::Usage;
+use crate::reconcile::Owner;
 use crate::status::Verdict;
 
 /// An outbound SA whose packets a newer one carries stays for so long: a packet that was given to it may be on its way
@@ -90,6 +91,9 @@ impl Mesh {
         let (mut sent, mut heard) = (BTreeSet::new(), BTreeSet::new());
         for usage in &snapshot.sas {
             let Some(owner) = self.reconciler.owner(usage.key) else { continue };
+            if !self.has_changed(owner, usage) {
+                continue;
+            }
             let Some(peer) = self.peers.get_mut(owner.peer) else { continue };
             let Some(child) = peer.children.iter_mut().find(|c| c.id == owner.child) else {
                 continue;
@@ -122,6 +126,20 @@ impl Mesh {
         sent.retain(|peer| !heard.contains(peer));
         self.ask(now, sent);
         self.look_for_duplicates(now);
+    }
+
+    /// Whether an SA of a peer has carried something since the last look. Most have not.
+    fn has_changed(&self, owner: Owner, usage: &SaUsage) -> bool {
+        let child = self.peers.get(owner.peer);
+        let child = child.and_then(|peer| peer.children.iter().find(|c| c.id == owner.child));
+        child.is_some_and(|child| {
+            let known = &child.usage;
+            let known = match owner.direction {
+                Direction::Out => (known.bytes_out, known.packets_out),
+                Direction::In => (known.bytes_in, known.packets_in),
+            };
+            known != (usage.bytes, usage.packets)
+        })
     }
 
     fn repair(&mut self, now: Now, snapshot: &Snapshot) {

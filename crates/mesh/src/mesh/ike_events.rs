@@ -102,7 +102,7 @@ impl Mesh {
             Some(known) => {
                 (known.since, known.child_due, known.stale) = (ike.since, ike.child_due, ike.stale);
             }
-            None => peer.ikes.push(ike),
+            None => peer.add_ike(ike),
         }
         self.supplant(now, address, info.id);
         let local = self.own(address);
@@ -150,7 +150,7 @@ impl Mesh {
             ike.closing = true;
         }
         peer.ikes.retain(|i| i.id != new.id);
-        peer.ikes.push(Ike { id: new.id, initiated, since, child_due, stale, closing: false });
+        peer.add_ike(Ike { id: new.id, initiated, since, child_due, stale, closing: false });
         for child in peer.children.iter_mut().filter(|c| c.ike == Some(old)) {
             child.ike = Some(new.id);
         }
@@ -288,13 +288,13 @@ impl Mesh {
         self.complain(now, address, kind, text);
     }
 
-    fn install(&mut self, now: Now, child: ChildId, address: IpAddr, sa: Box<Sa>) {
+    fn install(&mut self, now: Now, child: ChildId, address: IpAddr, sa: Arc<Sa>) {
         let (key, direction) = (sa.key(), sa.direction);
         let local = self.own(address);
         let peer = self.peers.entry(local, address, now.at);
         let entry = match peer.children.iter().position(|c| c.id == child) {
             Some(at) => &mut peer.children[at],
-            None => peer.children.push_mut(Child::new(child, now.at)),
+            None => peer.add_child(Child::new(child, now.at)),
         };
         let slot =
             if direction == Direction::In { &mut entry.inbound } else { &mut entry.outbound };
@@ -324,7 +324,7 @@ impl Mesh {
         let local = self.own(address);
         let peer = self.peers.entry(local, address, now.at);
         if !peer.children.iter().any(|c| c.id == info.id) {
-            peer.children.push(Child::new(info.id, info.since));
+            peer.add_child(Child::new(info.id, info.since));
         }
         for ike in peer.ikes.iter_mut().filter(|i| i.id == info.ike) {
             ike.child_due = None;

@@ -323,7 +323,7 @@ impl Mesh {
         if let Some(peer) = self.peers.get_mut(address) {
             peer.yields = 0;
             peer.last_active = now.at;
-            peer.ikes.push(Ike {
+            peer.add_ike(Ike {
                 id,
                 initiated: true,
                 since: None,

@@ -376,7 +376,7 @@ impl World {
         } else {
             self.hosts[host].plane.apply(self.now, batch)
         };
-        let emits = self.hosts[host].plane.tick(self.now);
+        let emits = self.hosts[host].plane.release_for(self.now, batch);
         self.emit(host, emits);
         refusals
     }

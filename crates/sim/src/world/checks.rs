@@ -1,5 +1,6 @@
 //! What must be: at any time, and after a while.
 
+use std::cell::Ref;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,12 +75,12 @@ impl World {
 
     /// Whether packets of a pair get through, both ways.
     pub fn is_up(&self, a: HostId, b: HostId) -> bool {
-        Survey::take(&self.hosts, &self.fleet).is_up(a, b)
+        self.survey().is_up(a, b)
     }
 
     /// Whether nothing is installed at either end of a pair.
     pub fn has_no_sa(&self, a: HostId, b: HostId) -> bool {
-        let survey = Survey::take(&self.hosts, &self.fleet);
+        let survey = self.survey();
         let none = |a, b| survey.held(a, b).inbound.len() + survey.held(a, b).outbound.len() == 0;
         none(a, b) && none(b, a)
     }
@@ -113,9 +114,10 @@ impl World {
 
     /// Pairs up, and the most IKE SAs and child SAs that one host holds with one peer.
     pub(super) fn census(&self) -> (usize, usize, usize) {
-        let survey = Survey::take(&self.hosts, &self.fleet);
+        let survey = self.survey();
         let up = self.pairs().filter(|(a, b)| survey.is_up(*a, *b)).count();
-        let children = survey.iter().map(|(.., held)| held.inbound.len().max(held.outbound.len()));
+        let held = survey.rows().iter().flat_map(|row| row.iter());
+        let children = held.map(|(_, held)| held.inbound.len().max(held.outbound.len()));
         let ikes = self.hosts.iter().flat_map(|host| host.peers(self.now));
         let ikes = ikes.map(|peer| peer.ike_sas.iter().filter(|ike| is_live(ike)).count());
         (up, ikes.max().unwrap_or(0), children.max().unwrap_or(0))
@@ -123,13 +125,15 @@ impl World {
 
     /// What the judge looks at every second.
     pub(super) fn audit(&mut self) {
-        let survey = Survey::take(&self.hosts, &self.fleet);
+        let mut survey = self.survey.take();
+        survey.update(&self.hosts, &self.fleet);
         if let Some(finding) = self.oracle.audit(self.now, &self.fleet, &survey) {
             self.find(finding);
         }
         if self.marks.first_all_up.is_none() && self.pairs().all(|(a, b)| survey.is_up(a, b)) {
             self.marks.first_all_up = Some(self.now);
         }
+        self.survey.replace(survey);
         let lost = self.ledger.overdue(self.now, PATIENCE);
         self.report_lost(&lost);
     }
@@ -172,7 +176,7 @@ impl World {
     }
 
     fn not_up(&self) -> Option<Finding> {
-        let survey = Survey::take(&self.hosts, &self.fleet);
+        let survey = self.survey();
         let (a, b) = self.pairs().find(|(a, b)| !survey.is_up(*a, *b))?;
         let says = |host: HostId, peer: HostId| {
             let peers = self.hosts[host].peers(self.now);
@@ -215,13 +219,13 @@ impl World {
 /// The SAs of all pairs, and how they are counted.
 struct Look<'a> {
     world: &'a World,
-    survey: Survey,
+    survey: Ref<'a, Survey>,
     handover: bool,
 }
 
 impl<'a> Look<'a> {
     fn take(world: &'a World, handover: bool) -> Self {
-        Self { world, survey: Survey::take(&world.hosts, &world.fleet), handover }
+        Self { world, survey: world.survey(), handover }
     }
 
     fn children(&self, (a, b): (HostId, HostId)) -> Option<Finding> {

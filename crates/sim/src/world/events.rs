@@ -28,7 +28,7 @@ pub(super) enum Happening {
     /// A daemon starts where the last one left off.
     Start(HostId),
     /// A packet arrives at a host.
-    Arrive(HostId, Box<Packet>),
+    Arrive(HostId, Packet),
     /// What a host set going in this life comes back to it.
     Own(HostId, u32, Box<Input>),
     /// A host in this life wanted to be woken.
@@ -74,7 +74,7 @@ impl World {
             }
             Happening::Arrive(id, mut packet) => {
                 if self.nats.get(&id).is_none_or(|nat| nat.back(now, &mut packet)) {
-                    self.hosts[id].arrive(now, *packet, &mut out);
+                    self.hosts[id].arrive(now, packet, &mut out);
                 }
                 id
             }
@@ -170,7 +170,7 @@ impl World {
                     self.oracle.on_change(now, &self.fleet, host, &batch);
                     self.recorder.changed(now, host, &batch, &self.fleet);
                 }
-                Effect::Report(event) => self.note(host, &event),
+                Effect::Report(event) => self.note(host, event),
                 Effect::TookClear(packet) => self.took_clear(host, &packet),
                 Effect::Wrong(wrong) => self.went_wrong(host, wrong),
             }
@@ -191,17 +191,19 @@ impl World {
         }
         self.overhear(to, &packet);
         let finding = self.oracle.on_link(now, &self.fleet, ends, &packet);
-        let copy = (!matches!(packet.class(), crate::packet::Class::Esp)).then(|| packet.clone());
+        // Of ESP there is too much to be remembered.
+        let copy = (packet.class() != crate::packet::Class::Esp).then(|| packet.clone());
         let passage = self.net.send(now, from, to, packet);
         if let Some(packet) = copy {
-            self.recorder.packet(now, ends, &packet, passage.arrivals.iter().map(|(at, _)| *at));
+            let arrivals = passage.arrivals.iter().map(|(at, _)| *at).collect();
+            self.recorder.packet(now, ends, packet, arrivals);
         }
         if let Some(mtu) = passage.too_big {
             let dst = self.fleet.address(to);
             self.hosts[from].too_big(now, dst, mtu);
         }
         for (at, packet) in passage.arrivals {
-            self.agenda.enter(at, Happening::Arrive(to, Box::new(packet)));
+            self.agenda.enter(at, Happening::Arrive(to, packet));
         }
         if let Some(finding) = finding {
             self.find(finding);
@@ -244,9 +246,9 @@ impl World {
     }
 
     /// A daemon's report goes into the ladder of the pair; new keys open its messages.
-    fn note(&mut self, host: HostId, event: &Event) {
+    fn note(&mut self, host: HostId, event: Event) {
         let Some(peer) = event.peer.and_then(|peer| self.fleet.id(peer)) else { return };
-        self.recorder.note(self.now, host, peer, event.text.clone());
+        self.recorder.note(self.now, host, peer, event.text);
         if matches!(event.kind, Kind::IkeUp | Kind::IkeRekey) {
             let keys = self.hosts[host].ike_keys(self.fleet.address(peer));
             self.recorder.keys(host, peer, keys);
@@ -272,12 +274,13 @@ impl World {
             Happening::Start(id) => mix(8 << 32 | *id as u64),
             Happening::Arrive(id, packet) => {
                 mix(7 << 32 | *id as u64);
-                let mut words = packet.bytes().chunks(8);
-                words.by_ref().for_each(|chunk| {
+                let (words, rest) = packet.bytes().as_chunks::<8>();
+                words.iter().for_each(|word| mix(u64::from_be_bytes(*word)));
+                if !rest.is_empty() {
                     let mut word = [0; 8];
-                    word[..chunk.len()].copy_from_slice(chunk);
+                    word[..rest.len()].copy_from_slice(rest);
                     mix(u64::from_be_bytes(word));
-                });
+                }
             }
         }
     }

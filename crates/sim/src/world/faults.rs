@@ -199,7 +199,7 @@ impl World {
 
     /// Somebody who is no host of the fleet sends this to a host.
     pub fn inject(&mut self, to: HostId, packet: Packet) {
-        self.agenda.enter(self.now, Happening::Arrive(to, Box::new(packet)));
+        self.agenda.enter(self.now, Happening::Arrive(to, packet));
     }
 
     /// An address of nobody.

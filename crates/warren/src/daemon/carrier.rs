@@ -129,7 +129,7 @@ impl Carrier {
     pub fn sas(&self) -> Vec<Sa> {
         match &self.plane {
             Plane::Userspace(userspace) => {
-                userspace.pipeline().sas().iter().map(|entry| entry.sa.clone()).collect()
+                userspace.pipeline().sas().iter().map(|entry| (*entry.sa).clone()).collect()
             }
             Plane::Kernel { .. } => Vec::new(),
         }
