@@ -17,8 +17,8 @@ const PORT: u16 = 7;
 const REMEMBERED: usize = 1 << 16;
 
 /// All packets of a world.
-#[derive(Default)]
 pub struct Ledger {
+    remembered: usize,
     /// How many were forgotten: the number of the first one in `sent`.
     forgotten: usize,
     sent: VecDeque<Sent>,
@@ -65,7 +65,19 @@ pub enum Odd {
     Unknown,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        let (sent, totals) = (VecDeque::new(), Totals::default());
+        Self { remembered: REMEMBERED, forgotten: 0, sent, settled: 0, totals }
+    }
+}
+
 impl Ledger {
+    /// Remembers no more than so many settled packets from now on.
+    pub fn limit(&mut self, packets: usize) {
+        self.remembered = packets;
+    }
+
     /// An application sends: the IP packet. `None` if it would be longer than IP can say.
     pub fn send(
         &mut self,
@@ -128,7 +140,7 @@ impl Ledger {
     }
 
     fn forget(&mut self) {
-        let old = self.settled.saturating_sub(REMEMBERED);
+        let old = self.settled.saturating_sub(self.remembered);
         self.sent.drain(..old);
         self.settled -= old;
         self.forgotten += old;

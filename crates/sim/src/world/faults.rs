@@ -15,6 +15,8 @@ const TAP: usize = 256;
 const STEPS_OF_LONG_RUNS: usize = 40;
 /// IKE SAs of a pair whose keys are remembered in one.
 const KEYS_OF_LONG_RUNS: usize = 2;
+/// Settled packets of all pairs that are remembered in one.
+const PACKETS_OF_LONG_RUNS: usize = 1 << 12;
 
 impl World {
     /// A host loses everything now, and is back after this.
@@ -129,6 +131,7 @@ impl World {
     /// The world's own memory of what happened is short from now on, so that what grows is the daemons'.
     pub fn remember_little(&mut self) {
         self.recorder.limit(STEPS_OF_LONG_RUNS, KEYS_OF_LONG_RUNS);
+        self.ledger.limit(PACKETS_OF_LONG_RUNS);
     }
 
     /// Writes down what is held now.
