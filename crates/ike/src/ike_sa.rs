@@ -260,7 +260,10 @@ impl IkeSa {
             State::Lingering if timer == Timer::Linger => {}
             other => {
                 self.state = other;
-                if timer == Timer::HalfOpen {
+                if timer == Timer::HalfOpen && self.is_answering() {
+                    // Nothing is missing of the peer's: it is this host that is slow.
+                    cx.timers.set(self.id, Timer::HalfOpen, now.at + HALF_OPEN);
+                } else if timer == Timer::HalfOpen {
                     let during = self.during();
                     let timeout =
                         Failure::Timeout { during, tries: 0, seconds: HALF_OPEN.as_secs() };
@@ -272,6 +275,17 @@ impl IkeSa {
                 }
             }
         }
+    }
+
+    /// The responder's own work on a request of the handshake is under way.
+    fn is_answering(&self) -> bool {
+        matches!(
+            self.state,
+            State::InitAnswer(_)
+                | State::IntermediateAnswer(_)
+                | State::AuthCheck(_)
+                | State::AuthAnswer(_)
+        )
     }
 
     /// The established part, if it is established.

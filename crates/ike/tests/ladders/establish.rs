@@ -334,6 +334,22 @@ fn nobody_answers() {
     assert!(world.hosts[1].endpoint.half_open().is_empty());
 }
 
+/// A busy host's own work outlasts the time that the peer has for IKE_AUTH.
+#[test]
+fn a_slow_responder_finishes_what_it_has_begun() {
+    let mut world = toy(17, certificates);
+    world.job_time[1] = std::time::Duration::from_secs(12);
+    world.initiate(0);
+    world.run_secs(34);
+    assert_eq!(world.hosts[1].endpoint.half_open().len(), 1);
+    world.run_secs(60);
+    for host in &world.hosts {
+        assert!(host.endpoint.half_open().is_empty());
+        assert_eq!(host.count(|e| matches!(e, Event::IkeUp { .. })), 1);
+        assert_eq!(host.count(|e| matches!(e, Event::IkeDown { .. })), 0);
+    }
+}
+
 #[test]
 fn a_half_open_sa_does_not_stay() {
     let mut world = toy(16, |_| {});

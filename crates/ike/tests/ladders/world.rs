@@ -120,7 +120,7 @@ pub struct World {
     /// How many were.
     pub too_long: usize,
     pub delay: Duration,
-    pub job_time: Duration,
+    pub job_time: [Duration; 2],
     /// Whether data flows all the time, and the data planes report first use.
     pub traffic: bool,
     /// A middlebox' eye on messages: may change their bytes.
@@ -198,7 +198,7 @@ impl World {
             mtu: usize::MAX,
             too_long: 0,
             delay: Duration::from_millis(10),
-            job_time: Duration::from_millis(1),
+            job_time: [Duration::from_millis(1); 2],
             traffic: false,
             tamper: None,
             lie: None,
@@ -339,7 +339,7 @@ impl World {
             match output {
                 Output::Job(job) => {
                     let done = job.work.run(&*self.provider);
-                    self.push(self.job_time, Item::Job(n, job.id, done));
+                    self.push(self.job_time[n], Item::Job(n, job.id, done));
                 }
                 Output::Transmit(_) if self.crash == Some((n, self.sent, false)) => {
                     return self.restart(n, true);
