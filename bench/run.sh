@@ -131,7 +131,7 @@ measured() { # NAME ARGUMENTS…
     control+=(--control "$work/$1.figures")
 }
 measured ike
-measured mesh --peers 10,100,1000,10000
+measured mesh
 measured manifest
 
 "$warren" bench esp --json --seconds "$seconds" >"$work/ours.json"
