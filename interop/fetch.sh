@@ -23,15 +23,7 @@ own_sources() {
         sed -n 's/^Packages Debian main //p' | sort -u
 }
 
-# A mirror that stands still costs a minute or two, not the whole run: each try has an end.
-patiently() {
-    local try
-    for try in 1 2 3; do
-        timeout -k 5 90 "$@" </dev/null && return
-        say "try $try of 3 failed: $1 ${*: -1}"
-    done
-    return 1
-}
+patiently() { "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/patiently.sh" 90 "$@"; }
 
 # sources_for SUITE: apt's own Debian sources, with this release in the place of that which is installed.
 sources_for() {

@@ -46,8 +46,7 @@ kernel_package() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1
 }
 
-# A mirror that stands still costs a minute or two, not the whole run: each try has an end.
-patiently() { timeout -k 5 120 "$@" </dev/null || timeout -k 5 120 "$@" </dev/null; }
+patiently() { "$repo/interop/patiently.sh" 120 "$@"; }
 
 fetch_kernel() {
     local package version work

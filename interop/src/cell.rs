@@ -28,7 +28,8 @@ const ENOUGH: usize = 100;
 
 /// Packets of unknown SAs that reached Warren: the peer has used an SA before Warren had it.
 const EARLY: &str = "ours/XfrmInNoStates";
-/// Packets of half-made SAs that reached the peer: it has used one, as the initiator of a rekey, before it could receive on it.
+/// Packets of half-made SAs that reached the peer, by its kernel's count: it seems to use one, as the initiator of a rekey, before it
+/// can receive on it.
 const HALF: &str = "theirs/XfrmAcquireError";
 /// Packets of unknown SAs that reached the peer: it has deleted one before Warren knew.
 const LATE: &str = "theirs/XfrmInNoStates";

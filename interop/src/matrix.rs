@@ -286,31 +286,23 @@ pub fn cells() -> Vec<Cell> {
 /// Tunnels with peers that have MOBIKE, whoever began them, and with gateways that redirect. With the kernel's ESP, strongSwan
 /// gives the selectors of a moved host the new address, which nobody has negotiated: there is nothing to be played.
 fn moves(cells: &mut Vec<Cell>) {
+    let plays = [
+        (Initiator::Warren, Play::Move),
+        (Initiator::Peer, Play::Move),
+        (Initiator::Warren, Play::Redirect),
+    ];
     for peer in [Peer::BookwormStrongswan, Peer::TrixieStrongswan, Peer::ForkyStrongswan] {
-        for initiator in [Initiator::Warren, Initiator::Peer] {
-            cells.push(Cell {
-                peer,
-                place: Place::Native,
-                mode: Mode::Tunnel,
-                family: Family::V4,
-                auth: Auth::Psk,
-                suite: &DEFAULT,
-                initiator,
-                play: Play::Move,
-                ci: false,
-            });
-        }
-        cells.push(Cell {
+        cells.extend(plays.map(|(initiator, play)| Cell {
             peer,
             place: Place::Native,
             mode: Mode::Tunnel,
             family: Family::V4,
             auth: Auth::Psk,
             suite: &DEFAULT,
-            initiator: Initiator::Warren,
-            play: Play::Redirect,
+            initiator,
+            play,
             ci: false,
-        });
+        }));
     }
 }
 
