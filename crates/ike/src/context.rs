@@ -9,7 +9,7 @@ use wire::datagram::NON_ESP_MARKER;
 use wire::message::IkeSpi;
 
 use crate::child_sa::Children;
-use crate::endpoint::{Datagram, Output};
+use crate::endpoint::{Datagram, EndpointConfig, Output};
 use crate::error::Misbehaviour;
 use crate::event::{Event, IkeSaId};
 use crate::exchange::liveness::Pace;
@@ -34,8 +34,7 @@ pub(crate) struct Context {
     pub(crate) rng: Rng,
     pub(crate) timers: Timers,
     pub(crate) children: Children,
-    /// Child SAs of one IKE SA, at most.
-    pub(crate) max_children: usize,
+    pub(crate) limits: EndpointConfig,
     /// Local SPIs of all IKE SAs.
     pub(crate) by_spi: BTreeMap<IkeSpi, IkeSaId>,
     /// IKE SAs per peer address, of any state.
@@ -98,14 +97,14 @@ pub(crate) enum After {
 }
 
 impl Context {
-    pub(crate) fn new(provider: Arc<dyn Provider>, mut rng: Rng, max_children: usize) -> Self {
+    pub(crate) fn new(provider: Arc<dyn Provider>, mut rng: Rng, limits: EndpointConfig) -> Self {
         let crash_secret = Secret::from(&rng.bytes::<32>()[..]);
         Self {
             provider,
             rng,
             timers: Timers::default(),
             children: Children::default(),
-            max_children,
+            limits,
             by_spi: BTreeMap::new(),
             peers: BTreeMap::new(),
             after: VecDeque::new(),

@@ -46,8 +46,6 @@ const MAX_HALF_OPEN_PER_PEER: usize = 16;
 /// … and above so many it must show that it is there (RFC 7296 2.6): made-up first requests in a
 /// peer's name do not shut it out.
 const UNPROVEN_PER_PEER: usize = 4;
-/// IKE SAs of one address that it may initiate itself up to, all states counted.
-pub(crate) const MAX_SAS_PER_PEER: usize = 64;
 
 /// Time between two answers to unprotected messages that are no first requests.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -151,13 +149,15 @@ pub struct EndpointConfig {
     pub max_half_open: usize,
     /// IKE SAs in all.
     pub max_ike_sas: usize,
+    /// IKE SAs with one address, all states counted. A rekey asked for by the peer is refused with NO_ADDITIONAL_SAS
+    /// where it would take the last place: a peer that has lost its SAs must find one.
+    pub max_sas_of_peer: usize,
     /// Child SAs of one IKE SA; more are refused with NO_ADDITIONAL_SAS.
     pub max_children: usize,
 }
 
 /// All IKE SAs of one host.
 pub struct Endpoint {
-    limits: EndpointConfig,
     cx: Context,
     cookies: CookieJar,
     sas: BTreeMap<IkeSaId, Box<IkeSa>>,
@@ -180,8 +180,7 @@ impl Endpoint {
         let mut rng = Rng::new(seed);
         let cookies = CookieJar::new(rng.bytes());
         Self {
-            limits: config,
-            cx: Context::new(provider, rng, config.max_children),
+            cx: Context::new(provider, rng, config),
             cookies,
             sas: BTreeMap::new(),
             inits: BTreeMap::new(),
@@ -375,7 +374,7 @@ impl Endpoint {
     fn begin(&mut self, now: Now, config: Arc<PeerConfig>, redirect: Option<Redirect>) -> IkeSaId {
         let id = self.cx.fresh_ike_id();
         let home = config.remote;
-        if self.sas.len() >= self.limits.max_ike_sas {
+        if self.sas.len() >= self.cx.limits.max_ike_sas {
             let reason = Failure::Local("this host has as many IKE SAs as it may".into());
             self.cx.event(Event::IkeDown { id, remote: home, reason });
             return id;

@@ -43,6 +43,15 @@ pub enum Event {
         /// The new one.
         new: IkeInfo,
     },
+    /// The peer refused to rekey an IKE SA, which stands; it is asked again a minute later.
+    IkeRekeyFailed {
+        /// Which.
+        id: IkeSaId,
+        /// The peer.
+        remote: IpAddr,
+        /// Why.
+        reason: Failure,
+    },
     /// An IKE SA is gone, half-open ones included. Its children are reported gone before.
     IkeDown {
         /// Which.

@@ -189,6 +189,7 @@ pub const LIMITS: EndpointConfig = EndpointConfig {
     cookie_threshold: 256,
     max_half_open: 4096,
     max_ike_sas: 2 * crate::peers::MAX_PEERS,
+    max_sas_of_peer: 64,
     max_children: 64,
 };
 

@@ -4,6 +4,7 @@ mod world;
 
 use std::time::Duration;
 
+use ike::endpoint::EndpointConfig;
 use ipsec::change::{Batch, Change, RefusalReason};
 use ipsec::dataplane::Dataplane;
 use mesh::status::{State, Verdict};
@@ -392,6 +393,29 @@ fn a_minimal_peer_gets_another_ike_sa_instead_of_a_rekey() {
     // The peer itself may rekey what this host has no rule against.
     let built = world.count(0, Kind::IkeUp);
     assert!((3..=9).contains(&built), "{built} IKE SAs");
+}
+
+/// Peers that refuse to rekey the IKE SA: another one is there before the old one must end.
+#[test]
+fn who_refuses_to_rekey_the_ike_sa_gets_another() {
+    let mut world = World::bare(2, 0);
+    for host in 0..2 {
+        world.limit(host, EndpointConfig { max_sas_of_peer: 2, ..mesh::mesh::LIMITS });
+    }
+    world.load_all(&manifest("ike_lifetime: 40\nchild_lifetime: 600\n"));
+    let mut sent = 0;
+    for _ in 0..10_000 {
+        world.send(0, 1, b"ping");
+        world.send(1, 0, b"ping");
+        sent += 1;
+        world.run(Duration::from_millis(10));
+    }
+    world.assert_one_tunnel(0, 1);
+    assert_eq!((world.hosts[0].got.len(), world.hosts[1].got.len()), (sent, sent));
+    let all = |kind| world.count(0, kind) + world.count(1, kind);
+    let refused = all(Kind::ExchangeFailed);
+    assert!(refused > 0, "the peer refused nothing");
+    assert!(all(Kind::IkeUp) > 2 * refused, "not each refusal led to another IKE SA");
 }
 
 #[test]

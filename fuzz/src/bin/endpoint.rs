@@ -27,7 +27,7 @@ use wire::suite_text::{parse_esp, parse_ike};
 
 const HOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2))];
 const LIMITS: EndpointConfig =
-    EndpointConfig { cookie_threshold: 2, max_half_open: 4, max_ike_sas: 8, max_children: 4 };
+    EndpointConfig { cookie_threshold: 2, max_half_open: 4, max_ike_sas: 8, max_sas_of_peer: 64, max_children: 4 };
 
 struct Open(Arc<PeerConfig>);
 

@@ -72,15 +72,16 @@ impl Endpoint {
     ) -> Result<(), Misbehaviour> {
         let (total, of_peer) = (self.half_open.total(), self.half_open.of(arrived.remote.ip()));
         let sas = self.cx.peers.get(&arrived.remote.ip()).map_or(0, BTreeSet::len);
-        let greedy = of_peer >= MAX_HALF_OPEN_PER_PEER || sas >= MAX_SAS_PER_PEER;
-        let full = total >= self.limits.max_half_open || self.sas.len() >= self.limits.max_ike_sas;
+        let greedy = of_peer >= MAX_HALF_OPEN_PER_PEER || sas >= self.cx.limits.max_sas_of_peer;
+        let full =
+            total >= self.cx.limits.max_half_open || self.sas.len() >= self.cx.limits.max_ike_sas;
         if full || greedy {
             return Err(Misbehaviour::HalfOpenLimit);
         }
         let many = if known {
-            total >= self.limits.max_half_open.div_ceil(2)
+            total >= self.cx.limits.max_half_open.div_ceil(2)
         } else {
-            self.half_open.strangers() >= self.limits.cookie_threshold
+            self.half_open.strangers() >= self.cx.limits.cookie_threshold
         };
         if !many && of_peer < UNPROVEN_PER_PEER {
             return Ok(());

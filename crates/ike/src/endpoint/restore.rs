@@ -38,7 +38,8 @@ impl Endpoint {
     ) -> Result<Restored, RestoreError> {
         record.check(now.at, &config)?;
         let of_peer = self.cx.peers.get(&config.remote).map_or(0, BTreeSet::len);
-        if self.sas.len() >= self.limits.max_ike_sas || of_peer >= MAX_SAS_PER_PEER {
+        if self.sas.len() >= self.cx.limits.max_ike_sas || of_peer >= self.cx.limits.max_sas_of_peer
+        {
             return Err(RestoreError::Full);
         }
         let spi = record.local_spi();
@@ -75,7 +76,7 @@ impl Endpoint {
         let config = sa.config.child.clone();
         sa.state = State::Up(Box::new(up));
         self.insert(Box::new(sa));
-        let children = record.children.into_iter().take(self.cx.max_children);
+        let children = record.children.into_iter().take(self.cx.limits.max_children);
         let children = children
             .map(|child| child_sa::restore(&mut self.cx, id, ends, config.clone(), child))
             .collect();

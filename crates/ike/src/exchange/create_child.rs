@@ -521,7 +521,7 @@ fn consider(
         }
         _ => {}
     }
-    if cx.children.of(sa.id).len() >= cx.max_children {
+    if cx.children.of(sa.id).len() >= cx.limits.max_children {
         return Err(plain_notify(NotifyType::NO_ADDITIONAL_SAS));
     }
     let config =

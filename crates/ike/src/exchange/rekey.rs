@@ -12,10 +12,10 @@ use wire::registry::{ExchangeType, Ke, NotifyType};
 use crate::collide::{self, Nonces, Reply, Request};
 use crate::context::{After, Context};
 use crate::crash;
-use crate::endpoint::{MAX_SAS_PER_PEER, Now};
+use crate::endpoint::Now;
 use crate::error::{Failure, Misbehaviour};
 use crate::established::{self, Established, Flow, Own, Task, Theirs};
-use crate::event::IkeSaId;
+use crate::event::{Event, IkeSaId};
 use crate::exchange::child::find_sa;
 use crate::exchange::create_child::{find_ke, find_nonce};
 use crate::exchange::followup::{self, Asked, Subject};
@@ -207,10 +207,16 @@ fn refused(
         {
             prepare(up, cx, sa, plan);
         }
-        // The old SA serves on; it is tried again until its hard lifetime.
-        _ => cx.timers.set(sa.id, Timer::RekeyIke, now.at + REKEY_AGAIN),
+        Some(error) => put_off(cx, sa, now, Failure::PeerError(error.kind)),
+        None => put_off(cx, sa, now, Failure::Misbehaved(Misbehaviour::MissingPayload)),
     }
     Flow::Stay
+}
+
+/// The old SA serves on; it is tried again until its hard lifetime.
+fn put_off(cx: &mut Context, sa: &IkeSa, now: Now, reason: Failure) {
+    cx.timers.set(sa.id, Timer::RekeyIke, now.at + REKEY_AGAIN);
+    cx.event(Event::IkeRekeyFailed { id: sa.id, remote: sa.remote.ip(), reason });
 }
 
 /// Takes the method that the peer asks for, if that may be.
@@ -303,7 +309,7 @@ impl Outcome {
     pub(crate) fn failed(self, cx: &mut Context, sa: &IkeSa, now: Now, reason: Failure) -> Flow {
         match reason {
             Failure::PeerError(_) => {
-                cx.timers.set(sa.id, Timer::RekeyIke, now.at + REKEY_AGAIN);
+                put_off(cx, sa, now, reason);
                 Flow::Stay
             }
             reason => Flow::End(reason),
@@ -363,7 +369,7 @@ fn consider(
     let theirs = find_sa(payloads).ok_or_else(syntax)?;
     let ni = find_nonce(payloads).ok_or_else(syntax)?.to_vec();
     let ke = find_ke(payloads).ok_or_else(syntax)?;
-    if cx.peers.get(&sa.home.ip()).is_some_and(|all| all.len() >= MAX_SAS_PER_PEER) {
+    if cx.peers.get(&sa.home.ip()).is_some_and(|all| all.len() + 1 >= cx.limits.max_sas_of_peer) {
         return Err(plain_notify(NotifyType::NO_ADDITIONAL_SAS));
     }
     let id = cx.fresh_ike_id();

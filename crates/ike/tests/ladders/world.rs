@@ -147,6 +147,7 @@ pub const LIMITS: EndpointConfig = EndpointConfig {
     cookie_threshold: 30,
     max_half_open: 100,
     max_ike_sas: 1000,
+    max_sas_of_peer: 64,
     max_children: 64,
 };
 /// Time from one event to the next where a test says which it is.

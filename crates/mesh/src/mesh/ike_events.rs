@@ -28,6 +28,10 @@ impl Mesh {
             Event::IkeUp(info) => self.ike_up(now, &info),
             Event::Proven { id, remote, proof } => self.peer_proven(now, id, remote, *proof),
             Event::IkeRekeyed { old, new } => self.ike_rekeyed(now, old, &new),
+            Event::IkeRekeyFailed { id, remote, reason } => {
+                let address = self.ikes.get(&id).copied().unwrap_or(remote);
+                self.refused(now, address, &reason);
+            }
             Event::IkeDown { id, remote, reason } => self.ike_down(now, id, remote, &reason),
             Event::InstallInbound { child, remote, sa }
             | Event::InstallOutbound { child, remote, sa } => {
@@ -435,10 +439,16 @@ impl Mesh {
             self.torn.insert(address, true);
             return;
         }
+        peer.rekey_again |= replaces.is_some();
+        self.refused(now, address, reason);
+    }
+
+    /// The peer makes no other SA within this IKE SA: perhaps another IKE SA helps.
+    fn refused(&mut self, now: Now, address: IpAddr, reason: &Failure) {
+        let Some(peer) = self.peers.get_mut(address) else { return };
         if reason.wants_another_ike_sa() {
             peer.make_stale(now.at);
         }
-        peer.rekey_again |= replaces.is_some();
         peer.demand_until = peer.demand_until.max(now.at + super::tunnels::REPAIR_WINDOW);
         let (kind, verdict) = self.judge(now, address, reason);
         self.failed(now, address, kind, verdict, &reason.to_string());

@@ -172,7 +172,11 @@ impl World {
 
     /// A host without a manifest becomes one that makes a single child SA for each IKE SA (RFC 7815).
     pub fn make_minimal(&mut self, host: usize) {
-        let limits = EndpointConfig { max_children: 1, ..mesh::mesh::LIMITS };
+        self.limit(host, EndpointConfig { max_children: 1, ..mesh::mesh::LIMITS });
+    }
+
+    /// The host starts anew with this room for SAs.
+    pub fn limit(&mut self, host: usize, limits: EndpointConfig) {
         self.hosts[host].mesh = mesh_with(host, 0, self.clock(), limits);
     }
 

@@ -204,6 +204,7 @@ impl Host {
             cookie_threshold,
             max_half_open: 100,
             max_ike_sas: 100,
+            max_sas_of_peer: 64,
             max_children: 10,
         };
         let plane = Pipeline::new(Arc::new(Native));
