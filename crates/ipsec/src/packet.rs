@@ -366,7 +366,7 @@ pub fn replace_prefix(packet: &mut Vec<u8>, old: usize, prefix: &[u8]) {
     packet[..new].copy_from_slice(prefix);
 }
 
-/// A whole UDP packet with its checksums: probes and tests.
+/// A whole UDP packet with its checksums, not to be fragmented: probes and tests.
 ///
 /// `None` if the addresses are of two families or the payload is too long.
 pub fn udp(src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
@@ -376,7 +376,7 @@ pub fn udp(src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> 
         protocol: proto::UDP,
         tos: 0,
         ttl: 64,
-        dont_fragment: false,
+        dont_fragment: true,
     };
     let len = UDP_HEADER + payload.len();
     let header = fields.build(len)?;

@@ -334,7 +334,9 @@ fn without_df_the_outer_packet_may_be_fragmented() {
     let setup = Setup::new(Mode::Transport);
     let one = setup.host(1);
     one.set_path_mtu(NOW, setup.outer(2), 1400);
-    let Emit::Esp(outer) = send_one(&one, &setup.udp(1, 2, &[0; 1400])) else { panic!() };
+    let mut packet = setup.udp(1, 2, &[0; 1400]);
+    packet[6] = 0;
+    let Emit::Esp(outer) = send_one(&one, &packet) else { panic!() };
     assert!(!outer.dont_fragment && outer.esp.len() > 1400);
     // IPv6 need not go below 1280.
     let setup = Setup { outer_v6: true, inner_v6: true, ..setup };

@@ -214,7 +214,8 @@ impl Pipeline {
             protocol: next_header,
             tos: outer.tos,
             ttl: outer.ttl,
-            dont_fragment: false,
+            // It is whole and has arrived: an atomic datagram, whose identification means nothing (RFC 6864 4.1).
+            dont_fragment: true,
         };
         let header = fields.build(payload.len()).ok_or(malformed)?;
         let start = payload.start.checked_sub(header.len()).ok_or(malformed)?;
