@@ -48,6 +48,51 @@ fn the_others_are_not_touched() {
 }
 
 #[test]
+fn a_tunnels_own_file_comes_and_goes_alone() {
+    if !root() {
+        return;
+    }
+    let mesh = Mesh::start(3, BASE);
+    let one = &mesh.daemons[0];
+    let (two, three) = (mesh.address(1), mesh.address(2));
+    let main = |files: &str| {
+        let text = "ipsec_subnets: [10.77.0.1/32]\npsk: correct horse battery staple\n";
+        one.folder.put("warren.yml", format!("{text}include: [{files}]\n"));
+    };
+    for (file, host) in [("two.yml", 2), ("three.yml", 3)] {
+        one.folder.put(file, format!("ipsec_subnets: [10.77.0.{host}/32]\n"));
+    }
+    main("two.yml");
+    one.warren(&["reload"]).ok();
+    mesh.connect(0, 1);
+    let before = one.spis(two);
+    let decision = |port: &str| {
+        one.json(&["explain", "10.77.0.1", "10.77.0.3", "tcp", port])["decision"].clone()
+    };
+    assert_eq!(decision("80"), "pass");
+    main("two.yml, three.yml");
+    one.warren(&["reload"]).ok();
+    mesh.connect(0, 2);
+    // A file that cannot be read, or makes no sense, takes nothing away.
+    let third = one.spis(three);
+    for (files, content) in
+        [("two.yml, four.yml", None), ("two.yml, three.yml", Some("ipsec_subnets: 7\n"))]
+    {
+        content.into_iter().for_each(|content| drop(one.folder.put("three.yml", content)));
+        main(files);
+        let name = files.rsplit(' ').next().unwrap();
+        one.warren(&["reload"]).fails(1, &[name]);
+        mesh.passes(0, 2, "as before");
+        assert_eq!(one.spis(three), third);
+    }
+    main("two.yml");
+    one.warren(&["reload"]).ok();
+    assert_eq!(decision("80"), "pass");
+    mesh.passes(0, 1, "and on it goes");
+    assert_eq!(one.spis(two), before);
+}
+
+#[test]
 fn a_refused_manifest_changes_nothing() {
     if !root() {
         return;
