@@ -26,13 +26,13 @@ const CALM: Duration = Duration::from_secs(12);
 /// Of a stream, at least so many.
 const ENOUGH: usize = 100;
 
-/// Packets of unknown SAs that reached Warren: the peer has used an SA before Warren had it.
-const EARLY: &str = "ours/XfrmInNoStates";
+/// Packets of SAs that Warren's kernel did not have, or was just about to make valid: the peer has used them too early.
+const EARLY: &[&str] = &["ours/XfrmInNoStates", "ours/XfrmInStateInvalid"];
 /// Packets of half-made SAs that reached the peer, by its kernel's count: it seems to use one, as the initiator of a rekey, before it
 /// can receive on it.
-const HALF: &str = "theirs/XfrmAcquireError";
+const HALF: &[&str] = &["theirs/XfrmAcquireError"];
 /// Packets of unknown SAs that reached the peer: it has deleted one before Warren knew.
-const LATE: &str = "theirs/XfrmInNoStates";
+const LATE: &[&str] = &["theirs/XfrmInNoStates"];
 
 /// What a cell did.
 #[derive(Debug, Serialize, Deserialize)]
@@ -360,18 +360,20 @@ impl Stage<'_> {
         self.excused(&count, EARLY, before, "sent by the peer too early")
     }
 
-    /// What libreswan made be lost, and a counter of the kernel says so, is excused.
-    fn excused(&mut self, count: &Count, counter: &str, before: u64, why: &str) -> Said {
+    /// What libreswan made be lost, and counters of the kernel say so, is excused.
+    fn excused(&mut self, count: &Count, counters: &[&str], before: u64, why: &str) -> Said {
         if self.cell.peer.is_strongswan() {
             return nothing_lost(count);
         }
-        let now = self.counted(counter)?;
-        self.quiet.insert(counter.to_owned(), now);
-        lost_only(count, now - before, why)
+        let now = self.counters()?;
+        let known = |name: &&str| Some(((*name).to_owned(), *now.get(*name)?));
+        self.quiet.extend(counters.iter().filter_map(known));
+        lost_only(count, self.counted(counters)? - before, why)
     }
 
-    fn counted(&self, name: &str) -> Result<u64, String> {
-        Ok(self.counters()?.get(name).copied().unwrap_or(0))
+    fn counted(&self, names: &[&str]) -> Result<u64, String> {
+        let counters = self.counters()?;
+        Ok(names.iter().filter_map(|name| counters.get(*name)).sum())
     }
 
     /// A stream runs across the rekey, and the SPIs must change.

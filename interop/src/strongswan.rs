@@ -190,6 +190,7 @@ fn connection(cell: &Cell, addresses: &Addresses) -> String {
     } else {
         ""
     };
+    // Two emulated processors take packets past each other, more than the 32 of its default.
     format!(
         "connections {{ {CONNECTION} {{
   version = 2
@@ -206,6 +207,7 @@ fn connection(cell: &Cell, addresses: &Addresses) -> String {
     remote_ts = {remote_ts}
     esp_proposals = {esp}
     mode = {mode}
+    replay_window = 128
   }} }}
 }} }}
 {secret}
