@@ -104,11 +104,12 @@ impl Policy {
             (Some((first, last)), Some(port)) => (first..=last).contains(&port),
             (Some(_), None) => unknown,
         };
-        selector.local.contains(&local)
-            && selector.remote.contains(&remote)
-            && selector.protocol.is_none_or(|protocol| protocol == packet.protocol)
+        // What is cheap to compare comes first.
+        selector.protocol.is_none_or(|protocol| protocol == packet.protocol)
             && port(selector.local_ports, local_port)
             && port(selector.remote_ports, remote_port)
+            && selector.remote.contains(&remote)
+            && selector.local.contains(&local)
     }
 
     fn is_for_all_of_an_address(&self) -> bool {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ike::ChildId;
 use ipsec::Spi;
 use ipsec::change::Change;
-use ipsec::dataplane::Snapshot;
+use ipsec::dataplane::{SaUsage, Snapshot};
 use ipsec::sa::{Direction, Outer, Sa, SaKey};
 use ipsec::spd::{Policy, PolicyKey};
 use serde::Serialize;
@@ -103,6 +103,8 @@ impl Repaired {
 struct Desired {
     owner: Owner,
     since_look: u64,
+    /// Packets and bytes that were noted last.
+    carried: (u64, u64),
     /// Not there for one that was taken over: only the data plane has its keys.
     sa: Option<Arc<Sa>>,
 }
@@ -138,7 +140,8 @@ impl Reconciler {
     /// An SA is to be there.
     pub fn add_sa(&mut self, sa: Arc<Sa>, peer: IpAddr, child: ChildId) -> Change {
         let owner = Owner { peer, child, direction: sa.direction };
-        let desired = Desired { owner, since_look: self.look, sa: Some(sa.clone()) };
+        let sa_there = Some(sa.clone());
+        let desired = Desired { owner, since_look: self.look, carried: (0, 0), sa: sa_there };
         self.sas.insert(sa.key(), desired);
         self.note_newest(sa.key(), owner);
         self.removed_since_look.remove(&sa.key());
@@ -147,7 +150,8 @@ impl Reconciler {
 
     /// An SA that the data plane has already.
     pub fn adopt(&mut self, key: SaKey, owner: Owner) {
-        self.sas.insert(key, Desired { owner, since_look: self.look, sa: None });
+        let desired = Desired { owner, since_look: self.look, carried: (0, 0), sa: None };
+        self.sas.insert(key, desired);
         self.note_newest(key, owner);
     }
 
@@ -234,6 +238,28 @@ impl Reconciler {
         self.removed_since_look.clear();
     }
 
+    /// The SAs that a look shows to have carried something since that was last [noted](Self::note_carried); most have not.
+    pub fn carried<'a>(&self, snapshot: &'a Snapshot) -> Vec<(Owner, &'a SaUsage)> {
+        let mut shown: Vec<_> = snapshot.sas.iter().collect();
+        shown.sort_unstable_by_key(|usage| usage.key);
+        // Both are in order, and are gone through side by side.
+        let mut desired = self.sas.iter().peekable();
+        let carried = shown.into_iter().filter_map(|usage| {
+            while desired.next_if(|(key, _)| **key < usage.key).is_some() {}
+            let (key, known) = desired.peek()?;
+            let more = **key == usage.key && known.carried != (usage.packets, usage.bytes);
+            more.then_some((known.owner, usage))
+        });
+        carried.collect()
+    }
+
+    /// It is known what an SA has carried.
+    pub fn note_carried(&mut self, usage: &SaUsage) {
+        if let Some(desired) = self.sas.get_mut(&usage.key) {
+            desired.carried = (usage.packets, usage.bytes);
+        }
+    }
+
     /// What a look showed. Nothing is changed before there was a manifest.
     pub fn observe(&mut self, snapshot: &Snapshot) -> Drift {
         let mut drift = Drift::default();
@@ -241,9 +267,10 @@ impl Reconciler {
             return drift;
         }
         let (policies_missing, policies_altered) = self.missing_policies(snapshot, &mut drift);
-        let (sas_missing, sas_altered) = self.missing_sas(snapshot, &mut drift);
+        let mut extra = Vec::new();
+        let (sas_missing, sas_altered) = self.missing_sas(snapshot, &mut drift, &mut extra);
         let policies_extra = self.extra_policies(snapshot, &mut drift);
-        let sas_extra = self.extra_sas(snapshot, &mut drift);
+        let sas_extra = self.extra_sas(extra, &mut drift);
         let extra = if self.looked {
             Repaired { policies_extra, sas_extra, ..Repaired::default() }
         } else {
@@ -298,13 +325,29 @@ impl Reconciler {
     }
 
     /// Missing ones and altered ones. The keys of the latter may be in use with numbers that were used already: they go.
-    fn missing_sas(&mut self, snapshot: &Snapshot, drift: &mut Drift) -> (u64, u64) {
-        let there: BTreeSet<_> = snapshot.sas.iter().map(|u| u.key).collect();
+    /// Those that are there and not desired are put into `extra`.
+    fn missing_sas(
+        &mut self,
+        snapshot: &Snapshot,
+        drift: &mut Drift,
+        extra: &mut Vec<SaKey>,
+    ) -> (u64, u64) {
+        let mut there: Vec<_> = snapshot.sas.iter().map(|u| u.key).collect();
+        there.sort_unstable();
+        there.dedup();
         let altered: BTreeSet<_> = snapshot.altered_sas.iter().copied().collect();
-        let right = |key: &SaKey| there.contains(key) && !altered.contains(key);
-        let look = self.look;
-        let lost = self.sas.iter().filter(|(k, d)| d.since_look < look && !right(k));
-        drift.lost = lost.map(|(k, d)| (*k, d.owner.peer, d.owner.child)).collect();
+        // Both are in order, and are gone through side by side.
+        let mut there = there.into_iter().peekable();
+        for (key, desired) in &self.sas {
+            while let Some(other) = there.next_if(|other| other < key) {
+                extra.push(other);
+            }
+            let right = there.next_if_eq(key).is_some() && !altered.contains(key);
+            if desired.since_look < self.look && !right {
+                drift.lost.push((*key, desired.owner.peer, desired.owner.child));
+            }
+        }
+        extra.extend(there);
         let (mut missing, mut other) = (0, 0);
         for (key, ..) in &drift.lost {
             self.sas.remove(key);
@@ -328,14 +371,10 @@ impl Reconciler {
         (drift.changes.len() - before) as u64
     }
 
-    fn extra_sas(&self, snapshot: &Snapshot, drift: &mut Drift) -> u64 {
-        let lost: BTreeSet<_> = drift.lost.iter().map(|(key, ..)| *key).collect();
-        let known = |k: &SaKey| {
-            self.sas.contains_key(k) || self.removed_since_look.contains(k) || lost.contains(k)
-        };
-        let extra = snapshot.sas.iter().map(|u| u.key).filter(|k| !known(k));
+    fn extra_sas(&self, mut extra: Vec<SaKey>, drift: &mut Drift) -> u64 {
+        extra.retain(|key| !self.removed_since_look.contains(key));
         let before = drift.changes.len();
-        drift.changes.extend(extra.map(Change::RemoveSa));
+        drift.changes.extend(extra.into_iter().map(Change::RemoveSa));
         (drift.changes.len() - before) as u64
     }
 }

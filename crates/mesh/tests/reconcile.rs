@@ -115,6 +115,48 @@ fn a_lost_sa_is_told_and_not_installed_again() {
 }
 
 #[test]
+fn what_an_sa_has_carried_is_shown_until_it_is_noted() {
+    let (mut reconciler, mut snapshot, key) = settled();
+    let other = SaKey { spi: Spi(3), ..key };
+    reconciler.add_sa(sa(3), PEER, ChildId(3));
+    // Nobody's, and in no order.
+    snapshot.sas.extend([usage(other), usage(SaKey { spi: Spi(5), ..key })]);
+    snapshot.sas.iter_mut().for_each(|usage| usage.packets = 4);
+    let shown = |reconciler: &Reconciler, snapshot: &Snapshot| -> Vec<_> {
+        reconciler
+            .carried(snapshot)
+            .iter()
+            .map(|(owner, usage)| (owner.child.0, usage.key))
+            .collect()
+    };
+    assert_eq!(shown(&reconciler, &snapshot), [(3, other), (1, key)]);
+    reconciler.note_carried(&snapshot.sas[0].clone());
+    assert_eq!(shown(&reconciler, &snapshot), [(3, other)]);
+    snapshot.sas[0].bytes += 1;
+    assert_eq!(shown(&reconciler, &snapshot), [(3, other), (1, key)]);
+    // One of the same name that is installed anew has carried nothing yet.
+    snapshot.sas[0].bytes -= 1;
+    reconciler.remove_sa(key);
+    reconciler.add_sa(sa(7), PEER, ChildId(4));
+    assert_eq!(shown(&reconciler, &snapshot), [(3, other), (4, key)]);
+}
+
+#[test]
+fn in_which_order_a_data_plane_lists_its_sas_does_not_matter() {
+    let (mut reconciler, mut snapshot, key) = settled();
+    let named = |spi| SaKey { spi: Spi(spi), ..key };
+    for spi in [11, 5, 8] {
+        reconciler.add_sa(sa(spi), PEER, ChildId(spi.into()));
+    }
+    // 5 is gone; 6 and 12 are nobody's; one is told twice.
+    snapshot.sas = [12, 7, 11, 6, 7, 8].map(|spi| usage(named(spi))).into();
+    reconciler.begin_look();
+    let drift = reconciler.observe(&snapshot);
+    assert_eq!(drift.lost, [(named(5), PEER, ChildId(5))]);
+    assert_eq!(drift.changes, [6, 12].map(|spi| Change::RemoveSa(named(spi))));
+}
+
+#[test]
 fn missing_policies_come_back_and_extra_entries_go() {
     let (mut reconciler, mut snapshot, key) = settled();
     let stranger = SaKey { spi: Spi(9), ..key };

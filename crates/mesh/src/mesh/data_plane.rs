@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use ike::Now;
 use ipsec::change::{Batch, Change, Refusal};
-use ipsec::dataplane::{DataplaneEvent, PacketInfo, SaUsage, Snapshot};
+use ipsec::dataplane::{DataplaneEvent, PacketInfo, Snapshot};
 use ipsec::sa::{Direction, SaKey};
 
 use super::Mesh;
 use super::tunnels::Demand;
 use crate::event::{Kind, Level};
 use crate::peer::Usage;
-use crate::reconcile::Owner;
 use crate::status::Verdict;
 
 /// An outbound SA whose packets a newer one carries stays for so long: a packet that was given to it may be on its way
@@ -89,15 +88,12 @@ impl Mesh {
     pub(super) fn on_snapshot(&mut self, now: Now, snapshot: &Snapshot) {
         self.adopt(now, snapshot);
         let (mut sent, mut heard) = (BTreeSet::new(), BTreeSet::new());
-        for usage in &snapshot.sas {
-            let Some(owner) = self.reconciler.owner(usage.key) else { continue };
-            if !self.has_changed(owner, usage) {
-                continue;
-            }
+        for (owner, usage) in self.reconciler.carried(snapshot) {
             let Some(peer) = self.peers.get_mut(owner.peer) else { continue };
             let Some(child) = peer.children.iter_mut().find(|c| c.id == owner.child) else {
                 continue;
             };
+            self.reconciler.note_carried(usage);
             let Usage { bytes_in, bytes_out, packets_in, packets_out } = &mut child.usage;
             match owner.direction {
                 Direction::Out => {
@@ -126,20 +122,6 @@ impl Mesh {
         sent.retain(|peer| !heard.contains(peer));
         self.ask(now, sent);
         self.look_for_duplicates(now);
-    }
-
-    /// Whether an SA of a peer has carried something since the last look. Most have not.
-    fn has_changed(&self, owner: Owner, usage: &SaUsage) -> bool {
-        let child = self.peers.get(owner.peer);
-        let child = child.and_then(|peer| peer.children.iter().find(|c| c.id == owner.child));
-        child.is_some_and(|child| {
-            let known = &child.usage;
-            let known = match owner.direction {
-                Direction::Out => (known.bytes_out, known.packets_out),
-                Direction::In => (known.bytes_in, known.packets_in),
-            };
-            known != (usage.bytes, usage.packets)
-        })
     }
 
     fn repair(&mut self, now: Now, snapshot: &Snapshot) {
