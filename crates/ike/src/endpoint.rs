@@ -515,6 +515,12 @@ impl Endpoint {
         live.filter(|(_, up)| up.live()).map(|(sa, up)| up.info(sa)).collect()
     }
 
+    /// Initiator's and responder's SPI of an IKE SA, if it is among [`ike_sas`](Self::ike_sas).
+    pub fn spis(&self, ike: IkeSaId) -> Option<(IkeSpi, IkeSpi)> {
+        let sa = self.sas.get(&ike)?;
+        sa.up()?.live().then_some((sa.spi_i, sa.spi_r))
+    }
+
     /// Complete child SAs, in the order of their ids; without those that are replaced, redundant or on their way down.
     pub fn children(&self) -> Vec<ChildInfo> {
         let shown = self.cx.children.iter().filter(|c| self.shown(c));

@@ -88,7 +88,6 @@ pub enum Proof {
 pub struct Fleet {
     text: String,
     addresses: Vec<IpAddr>,
-    ids: BTreeMap<IpAddr, HostId>,
     /// What is in force where nothing else was given.
     base: Given,
     given: BTreeMap<HostId, Given>,
@@ -186,8 +185,7 @@ impl Fleet {
         let addresses: Vec<IpAddr> = (0..hosts).map(|id| address(recipe.ipv6, id)).collect();
         let text = recipe.text(&addresses);
         let base = Given::of(recipe, &text);
-        let ids = addresses.iter().enumerate().map(|(id, address)| (*address, id)).collect();
-        Self { text, addresses, ids, base, given: BTreeMap::new(), clear_allowed: false }
+        Self { text, addresses, base, given: BTreeMap::new(), clear_allowed: false }
     }
 
     /// The manifest.
@@ -232,7 +230,8 @@ impl Fleet {
 
     /// The host of an address.
     pub fn id(&self, address: IpAddr) -> Option<HostId> {
-        self.ids.get(&address).copied()
+        let id = place(address)?;
+        (self.addresses.get(id) == Some(&address)).then_some(id)
     }
 
     /// A host's name.
@@ -322,6 +321,17 @@ fn address(ipv6: bool, id: HostId) -> IpAddr {
     Ipv4Addr::new(10, 0, net as u8, host as u8).into()
 }
 
+/// Whose [`address`] it is, if it is anybody's.
+fn place(address: IpAddr) -> Option<HostId> {
+    match address {
+        IpAddr::V6(v6) => usize::from(v6.segments()[7]).checked_sub(1),
+        IpAddr::V4(v4) => {
+            let [_, _, net, host] = v4.octets().map(usize::from);
+            (net * HOSTS_PER_NET + host).checked_sub(1)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,6 +353,7 @@ mod tests {
             let all: std::collections::BTreeSet<_> =
                 (0..crate::MOST_HOSTS).map(|id| address(ipv6, id)).collect();
             assert_eq!(all.len(), crate::MOST_HOSTS);
+            assert!((0..crate::MOST_HOSTS).all(|id| place(address(ipv6, id)) == Some(id)));
         }
     }
 }

@@ -16,6 +16,7 @@ use mesh::journal::Record;
 use mesh::loaded::Loaded;
 use mesh::status::{DataPlane, PeerStatus, Status};
 use mesh::{Event, Identity, Input, Mesh, Output, Target};
+use wire::message::IkeSpi;
 
 use crate::dice::Dice;
 use crate::packet::{Body, Class, Packet};
@@ -405,12 +406,6 @@ impl Host {
         Some(SasMark { boot: self.boots, changes: plane.memory.sa_changes() })
     }
 
-    /// What its daemon says of its peers.
-    pub fn peers(&self, at: Instant) -> Vec<PeerStatus> {
-        let process = self.process.as_ref();
-        process.map_or_else(Vec::new, |process| process.mesh.status(self.now(at)).peers)
-    }
-
     /// All that its daemon says.
     pub fn status(&self, at: Instant) -> Option<Status> {
         self.process.as_ref().map(|process| process.mesh.status(self.now(at)))
@@ -419,6 +414,14 @@ impl Host {
     /// What its daemon says of one peer.
     pub fn peer(&self, at: Instant, peer: IpAddr) -> Option<PeerStatus> {
         self.process.as_ref()?.mesh.peer_status(self.now(at), &Target::Address(peer)).ok()
+    }
+
+    /// The IKE SAs in use with a peer of which its daemon says so, by both SPIs, in their order.
+    pub fn ike_sas(&self, peer: IpAddr) -> Vec<(IkeSpi, IkeSpi)> {
+        let process = self.process.as_ref();
+        let mut all: Vec<_> = process.into_iter().flat_map(|p| p.mesh.established(peer)).collect();
+        all.sort_unstable();
+        all
     }
 
     /// How much its daemon holds, by table, and how much it has written down for the next one.

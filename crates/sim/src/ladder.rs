@@ -1,6 +1,6 @@
 //! The last steps of each pair of hosts, to be drawn as a ladder in the notation of the RFCs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use ike::endpoint::ExportedKeys;
@@ -23,11 +23,11 @@ const MOST_KEYS: usize = 12;
 
 /// What the pairs did last.
 pub struct Recorder {
-    pairs: BTreeMap<(HostId, HostId), Record>,
+    pairs: HashMap<(HostId, HostId), Record>,
     room: usize,
     keys: usize,
     /// For whom each host has its inbound SAs: a removal does not say.
-    inbound: BTreeMap<(HostId, Spi), HostId>,
+    inbound: HashMap<(HostId, Spi), HostId>,
 }
 
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Recorder {
     pub fn new(pairs: usize) -> Self {
         let (least, most) = STEPS_OF_PAIR;
         let (room, keys) = ((MOST_STEPS / pairs.max(1)).clamp(least, most), MOST_KEYS);
-        Self { pairs: BTreeMap::new(), room, keys, inbound: BTreeMap::new() }
+        Self { pairs: HashMap::new(), room, keys, inbound: HashMap::new() }
     }
 
     /// Remembers no more than so many steps of each pair from now on, and the keys of so many IKE SAs.

@@ -25,6 +25,8 @@ pub struct Ledger {
     /// Packets before this one are settled: delivered, given up, or excused.
     settled: usize,
     totals: Totals,
+    /// What the next packet carries is put together here.
+    payload: Vec<u8>,
 }
 
 /// Counts.
@@ -68,7 +70,8 @@ pub enum Odd {
 impl Default for Ledger {
     fn default() -> Self {
         let (sent, totals) = (VecDeque::new(), Totals::default());
-        Self { remembered: REMEMBERED, forgotten: 0, sent, settled: 0, totals }
+        let payload = MARK.to_vec();
+        Self { remembered: REMEMBERED, forgotten: 0, sent, settled: 0, totals, payload }
     }
 }
 
@@ -88,11 +91,12 @@ impl Ledger {
     ) -> Option<Vec<u8>> {
         let number = (self.forgotten + self.sent.len()) as u64;
         // Some are long, so that padding and lengths vary.
-        let filler = [0x2e; 600];
         let extra = usize::try_from(number * 37 % 600).unwrap_or(0);
-        let payload = [MARK.as_slice(), &number.to_be_bytes(), &filler[..extra]].concat();
+        self.payload.truncate(MARK.len());
+        self.payload.extend_from_slice(&number.to_be_bytes());
+        self.payload.resize(self.payload.len() + extra, 0x2e);
         let ends = (SocketAddr::new(src, PORT), SocketAddr::new(dst, PORT));
-        let packet = ipsec::packet::udp(ends.0, ends.1, &payload)?;
+        let packet = ipsec::packet::udp(ends.0, ends.1, &self.payload)?;
         self.sent.push_back(Sent { from, to, at: now, must_arrive, delivered: false });
         self.totals.sent += 1;
         Some(packet)
@@ -154,10 +158,26 @@ impl Ledger {
 
 /// Whether these bytes show what only the receiver may see.
 pub fn shows_plain_text(bytes: &[u8]) -> bool {
-    // As one number each, a window costs no call.
-    let mark = u128::from_ne_bytes(*MARK);
-    bytes.array_windows::<16>().any(|window| u128::from_ne_bytes(*window) == mark)
+    let mut rest = bytes;
+    while let Some(window) = rest.first_chunk::<{ MARK.len() }>() {
+        if window == MARK {
+            return true;
+        }
+        rest = &rest[STEP[usize::from(window[MARK.len() - 1])]..];
+    }
+    false
 }
+
+/// How far the mark may be moved on (Horspool 1980): to where the byte under its end would stand in it next.
+static STEP: [usize; 256] = {
+    let mut step = [MARK.len(); 256];
+    let mut at = 0;
+    while at + 1 < MARK.len() {
+        step[MARK[at] as usize] = MARK.len() - 1 - at;
+        at += 1;
+    }
+    step
+};
 
 fn number_of(packet: &[u8]) -> Option<u64> {
     let headers = ipsec::packet::parse(packet).ok()?;
@@ -204,6 +224,21 @@ mod tests {
         let next = ledger.send(Instant::NEVER, from, to, true).unwrap();
         assert_eq!(ledger.deliver(1, &first), Err(Odd::Old));
         assert_eq!(ledger.deliver(1, &next), Ok(()));
+    }
+
+    #[test]
+    fn the_mark_is_found_wherever_it_stands_and_nothing_that_only_resembles_it() {
+        let slow = |bytes: &[u8]| bytes.windows(MARK.len()).any(|window| window == MARK);
+        // All that the mark is made of, in another order.
+        let resembles = (0..200usize).map(|at| MARK[at * 7 % MARK.len()]).collect::<Vec<_>>();
+        for at in 0..resembles.len() {
+            let mut bytes = [&resembles[..at], MARK, &resembles[at..]].concat();
+            assert!(slow(&bytes) && shows_plain_text(&bytes), "not found at {at}");
+            bytes.remove(at + at % MARK.len());
+            assert_eq!(shows_plain_text(&bytes), slow(&bytes), "without one byte, at {at}");
+            assert!(!shows_plain_text(&MARK[..at % MARK.len()]));
+        }
+        assert!(!shows_plain_text(&resembles));
     }
 
     #[test]

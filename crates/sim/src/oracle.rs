@@ -1,12 +1,12 @@
 //! The judge. Knows the manifest, and looks at links and data planes; believes no daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipsec::Instant;
 use ipsec::change::{Batch, Change};
-use ipsec::sa::{Direction, SaKey};
+use ipsec::sa::{Direction, Sa, SaKey};
 use ipsec::sad::Entry;
 
 use wire::registry::ExchangeType;
@@ -34,9 +34,9 @@ const HANDOVER: Duration = Duration::from_secs(7);
 /// What the judge remembers.
 #[derive(Default)]
 pub struct Oracle {
-    /// When an SA was installed.
-    born: BTreeMap<(HostId, Direction, SaKey), Instant>,
-    talk: BTreeMap<(HostId, HostId), Talk>,
+    /// When an SA was installed, by host.
+    born: BTreeMap<HostId, HashMap<(Direction, SaKey), Instant>>,
+    talk: HashMap<(HostId, HostId), Talk>,
     /// By host.
     audited: Vec<Audited>,
     counts: Counts,
@@ -171,11 +171,13 @@ impl Oracle {
                     if let Some(peer) = fleet.id(far) {
                         *self.tally.installed.entry((host, peer)).or_default() += 1;
                     }
-                    self.born.entry((host, sa.direction, sa.key())).or_insert(now);
+                    let born = self.born.entry(host).or_default();
+                    born.entry((sa.direction, sa.key())).or_insert(now);
                 }
                 Change::RemoveSa(key) => {
-                    self.born.remove(&(host, Direction::In, *key));
-                    self.born.remove(&(host, Direction::Out, *key));
+                    let born = self.born.entry(host).or_default();
+                    born.remove(&(Direction::In, *key));
+                    born.remove(&(Direction::Out, *key));
                 }
                 _ => {}
             }
@@ -185,8 +187,8 @@ impl Oracle {
     /// How many of one host's SAs, of one direction and with one peer, are not just being handed
     /// over to a successor.
     pub fn standing(&self, now: Instant, host: HostId, sas: &[Arc<Entry>]) -> usize {
-        let born = |sa: &Arc<Entry>| self.born.get(&(host, sa.sa.direction, sa.sa.key())).copied();
-        let mut births: Vec<_> = sas.iter().map(|sa| born(sa).unwrap_or(Instant::ZERO)).collect();
+        let born = |sa: &Arc<Entry>| self.born_at(host, &sa.sa).unwrap_or(Instant::ZERO);
+        let mut births: Vec<_> = sas.iter().map(born).collect();
         births.sort_unstable();
         let handed_over = |next: &&Instant| now.since(**next) < HANDOVER;
         births.len() - births.iter().skip(1).filter(handed_over).count()
@@ -194,7 +196,11 @@ impl Oracle {
 
     /// A host lost everything.
     pub fn on_crash(&mut self, host: HostId) {
-        self.born.retain(|(of, ..), _| *of != host);
+        self.born.remove(&host);
+    }
+
+    fn born_at(&self, host: HostId, sa: &Sa) -> Option<Instant> {
+        self.born.get(&host)?.get(&(sa.direction, sa.key())).copied()
     }
 
     /// What must hold at any time, chaos or not. What did hold is looked at again when it has changed, or time may
@@ -253,8 +259,7 @@ impl Oracle {
             if hard > longest {
                 return found(format!("SA {spi} of h{host} may live {hard:?}"));
             }
-            let key = (host, entry.sa.direction, entry.sa.key());
-            let Some(born) = self.born.get(&key).copied() else { continue };
+            let Some(born) = self.born_at(host, &entry.sa) else { continue };
             let age = now.since(born);
             if age > hard + NOTICE {
                 return found(format!("SA {spi} of h{host} is {age:?} old, more than {hard:?}"));

@@ -30,6 +30,9 @@ use crate::host::Pace;
 use crate::net::Weather;
 use crate::world::{Stopped, World};
 
+/// What is done to all hosts, one after the other, is done within this.
+const ALL_IN_TURN: Duration = Duration::from_secs(20);
+
 /// A scenario.
 pub trait Scenario: Sync {
     /// Its name on the command line.
@@ -113,6 +116,11 @@ fn come_to_rest(world: &mut World) -> Result<(), Stopped> {
     world.until_all_up(Duration::from_secs(15))?;
     world.run_for(Duration::from_secs(10))?;
     world.until_settled(Duration::from_secs(75))
+}
+
+/// How long a host is alone in what is done to one after the other: this long, if it is not to take minutes for all.
+fn turn(world: &World, pause: Duration) -> Duration {
+    pause.min(ALL_IN_TURN / world.fleet().len() as u32)
 }
 
 /// The scenario of a name.

@@ -38,12 +38,13 @@ impl Survey {
     /// Looks at all hosts whose SAs are not what they were.
     pub fn update(&mut self, hosts: &[Host], fleet: &Fleet) {
         self.0.resize_with(hosts.len(), Row::default);
-        for (row, host) in self.0.iter_mut().zip(hosts) {
-            let mark = host.sas_mark();
-            if row.mark != mark {
-                *row = Row { mark, peers: by_peer(host, fleet) };
-            }
-        }
+        self.0.iter_mut().zip(hosts).for_each(|(row, host)| row.update(host, fleet));
+    }
+
+    /// Looks at these hosts, if their SAs are not what they were, and at no other one.
+    pub fn update_some(&mut self, some: &[HostId], hosts: &[Host], fleet: &Fleet) {
+        self.0.resize_with(hosts.len(), Row::default);
+        some.iter().for_each(|id| self.0[*id].update(&hosts[*id], fleet));
     }
 
     /// What a host holds for a peer.
@@ -96,6 +97,13 @@ impl Survey {
 }
 
 impl Row {
+    fn update(&mut self, host: &Host, fleet: &Fleet) {
+        let mark = host.sas_mark();
+        if self.mark != mark {
+            *self = Self { mark, peers: by_peer(host, fleet) };
+        }
+    }
+
     /// Differs whenever the host's SAs may; `None` of a host that has no data plane.
     pub fn mark(&self) -> Option<SasMark> {
         self.mark

@@ -34,6 +34,11 @@ use events::Happening;
 /// Nothing in the world may depend on its clock beginning at zero.
 const BEGIN: Instant = Instant::from_nanos(1_000_000_000);
 
+/// In a larger fleet not every pair sends as often as a scenario says: see [`World::talk`].
+const CROWD: usize = 32;
+/// Between two packets of a pair to which nothing is done, if that is not said.
+const REST: Duration = Duration::from_secs(1);
+
 /// The run is over before its time: something went wrong, and is noted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stopped;
@@ -70,6 +75,12 @@ pub struct World {
     insists: bool,
     /// How often each host sends to each other one.
     talk_every: Option<Duration>,
+    /// How often each host's applications had their turn.
+    said: Vec<usize>,
+    /// What pairs may wait to which nothing is done, in a large fleet.
+    rest: Duration,
+    /// Hosts to which something is done.
+    focus: BTreeSet<HostId>,
     /// The applications of these are silent.
     muted: BTreeSet<HostId>,
     talk_round: u32,
@@ -124,6 +135,9 @@ impl World {
             ledger: Ledger::default(),
             insists: true,
             talk_every: None,
+            said: vec![0; count],
+            rest: REST,
+            focus: BTreeSet::new(),
             muted: BTreeSet::new(),
             talk_round: 0,
             events: 0,
@@ -203,6 +217,10 @@ impl World {
     }
 
     /// From now on each host sends to each other one this often; `None` is silence.
+    ///
+    /// A fleet's packets grow with the square of its hosts. In one of more than 32, only the pairs of hosts to which
+    /// something is done ([`focus`](Self::focus)) keep to that; all others together send what 32 hosts would, each pair
+    /// both ways at once, but for the time of [`rest`](Self::rest) at most it sends nothing.
     pub fn talk(&mut self, every: Option<Duration>) {
         self.talk_every = every;
         self.talk_round += 1;
@@ -211,6 +229,23 @@ impl World {
             let at = self.now + self.dice.between(Duration::ZERO, every);
             self.agenda.enter(at, Happening::Talk(id, self.talk_round));
         }
+    }
+
+    /// Something is done to these hosts from now on, and no more to others.
+    pub fn focus(&mut self, hosts: impl IntoIterator<Item = HostId>) {
+        self.focus = hosts.into_iter().collect();
+    }
+
+    /// How long pairs to which nothing is done may be silent from now on, in a large fleet; a second at first.
+    pub fn rest(&mut self, at_most: Duration) {
+        self.rest = at_most;
+    }
+
+    /// Of how many times that all talk, pairs to which nothing is done take part in one.
+    fn thinned(&self, every: Duration) -> usize {
+        let most = self.rest.as_nanos() / every.as_nanos().max(1);
+        let crowds = self.hosts.len().pow(2).div_ceil(CROWD.pow(2));
+        crowds.min(usize::try_from(most).unwrap_or(usize::MAX)).max(1)
     }
 
     /// The applications of these hosts send nothing from now on, and those of all others send.
@@ -278,10 +313,18 @@ impl World {
         self.survey.borrow()
     }
 
+    /// The same of two hosts alone.
+    fn survey_of(&self, a: HostId, b: HostId) -> Ref<'_, Survey> {
+        self.survey.borrow_mut().update_some(&[a, b], &self.hosts, &self.fleet);
+        self.survey.borrow()
+    }
+
     /// What became of it.
     pub fn into_report(self, options: &Options) -> RunReport {
         let (totals, counts) = (self.ledger.totals(), self.oracle.counts());
         let (pairs_up, ikes, children) = self.census();
+        let agrees = |(a, b)| self.status_agrees(a, b) && self.status_agrees(b, a);
+        debug_assert!(self.pairs().all(agrees), "a status shows other IKE SAs than there are");
         RunReport {
             scenario: options.scenario.name(),
             hosts: self.hosts.len(),

@@ -230,6 +230,59 @@ fn policies_that_nobody_puts_back_are_seen() {
     assert_eq!(first(&report).0, What::DataPlane, "{:?}", report.violations);
 }
 
+/// Traffic in a large fleet; one SA goes, or none.
+struct Crowd {
+    harmed: Option<(usize, usize)>,
+}
+
+impl Scenario for Crowd {
+    fn name(&self) -> &'static str {
+        "crowd"
+    }
+
+    fn about(&self) -> &'static str {
+        "more hosts than may all talk all the time"
+    }
+
+    fn setup(&self, _: &mut Dice) -> Setup {
+        let (recipe, weather, pace) = (Recipe::plain(), Weather::CALM, Pace::QUICK);
+        Setup { recipe, weather, pace, skew: Duration::ZERO, shape: Shape::Mesh }
+    }
+
+    fn play(&self, world: &mut World) -> Result<(), Stopped> {
+        world.start_all(Duration::ZERO);
+        world.focus([0]);
+        world.talk(Some(Duration::from_millis(250)));
+        world.until_all_up(Duration::from_secs(10))?;
+        world.until_settled(Duration::from_secs(20))?;
+        if let Some((host, peer)) = self.harmed {
+            let gone = world.sas(host, peer, Direction::In).into_iter().map(Change::RemoveSa);
+            world.meddle(host, gone.collect());
+        }
+        world.run_for(Duration::from_secs(4))?;
+        world.finish()
+    }
+}
+
+#[test]
+fn in_a_large_fleet_most_pairs_talk_less_often() {
+    let options = Options { scenario: &Crowd { harmed: None }, hosts: 40, seed: 1, duration: None };
+    let sound = sim::run(options);
+    assert!(sound.ok, "{:?}\n{}", sound.violations, sound.ladder.unwrap_or_default());
+    // Of 780 pairs, the 39 of the first host four times a second, and the others twice.
+    let (of_focus, others) = (39.0 * 2.0 * 4.0, 741.0 * 2.0 * 2.0);
+    let rate = sound.packets_sent as f64 / sound.seconds;
+    assert!((0.7..1.1).contains(&(rate / (of_focus + others))), "{rate} packets a second");
+}
+
+#[test]
+fn a_packet_lost_by_any_pair_of_a_large_fleet_is_found() {
+    let scenario = &Crowd { harmed: Some((37, 12)) };
+    let report = sim::run(Options { scenario, hosts: 40, seed: 1, duration: None });
+    let hosts = ["10.0.0.13", "10.0.0.38"].map(str::to_owned).into();
+    assert_eq!(first(&report), (What::PacketLost, hosts));
+}
+
 #[test]
 fn a_host_that_stays_in_the_clear_after_enforcing_is_seen() {
     let report = run("rollout", |world| {

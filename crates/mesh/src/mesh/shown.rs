@@ -9,6 +9,7 @@ use ike::{IkeSaId, Now};
 use ipsec::dataplane::PacketInfo;
 use ipsec::sa::{Mode, Sa};
 use ipsec::spd::{Action, Policy};
+use wire::message::IkeSpi;
 
 use super::Mesh;
 use super::certificates::expiry_samples;
@@ -58,6 +59,13 @@ impl Mesh {
     pub fn peer_status(&self, now: Now, target: &Target) -> Result<PeerStatus, CommandError> {
         let address = self.resolve(target)?;
         Ok(self.one_peer(now, address))
+    }
+
+    /// Initiator's and responder's SPI of each IKE SA with a peer that its status shows as established.
+    pub fn established(&self, address: IpAddr) -> impl Iterator<Item = (IkeSpi, IkeSpi)> {
+        let ikes = self.peers.get(address).into_iter().flat_map(|peer| &peer.ikes);
+        let up = ikes.filter(|ike| !ike.closing && ike.since.is_some());
+        up.filter_map(|ike| self.endpoint.spis(ike.id))
     }
 
     /// What decides on a packet. Direction follows from which of its addresses is this host's.

@@ -32,6 +32,7 @@ impl Scenario for AddRemove {
     fn play(&self, world: &mut World) -> Result<(), Stopped> {
         let guest = world.fleet().len() - 1;
         world.talk_only_where_expected(true);
+        world.focus([guest]);
         world.expect_all_but(|a, _| a == guest);
         hand_out(world, guest, true);
         world.start_all(world.setup().skew);

@@ -38,6 +38,7 @@ impl Scenario for Clusters {
         world.start_all(world.setup().skew);
         world.talk(Some(Duration::from_millis(500)));
         world.until_all_up(Duration::from_secs(15))?;
+        world.rest(Duration::from_secs(4));
         for _ in 0..30 {
             world.run_for(Duration::from_secs(2))?;
             if let Some(pair) = across.iter().find(|(a, b)| !world.has_no_sa(*a, *b)) {

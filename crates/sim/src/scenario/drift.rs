@@ -41,6 +41,8 @@ impl Scenario for Drift {
             let hosts = world.fleet().len() as u64;
             let host = world.dice().below(hosts) as usize;
             world.insist(false);
+            world.focus([host]);
+            world.rest(Duration::from_secs(3));
             flush_policies(world, host)?;
             flush_sas(world, host)?;
             world.until_settled(Duration::from_secs(75))?;

@@ -49,6 +49,8 @@ impl Scenario for Flood {
         world.run_for(Duration::from_secs(1))?;
         world.unplug(late);
         let target = world.dice().below(late as u64) as usize;
+        world.focus([target, late]);
+        world.rest(Duration::from_secs(4));
         let end = world.now() + LASTS;
         let joins = world.now() + LASTS / 2;
         let mut joined = false;

@@ -58,6 +58,8 @@ fn harm(world: &mut World) -> Result<(), Stopped> {
     // Only one end sends, or both do.
     let silent = world.dice().pick(&[None, Some(host), Some(peer)]);
     world.mute(silent);
+    world.focus([host, peer]);
+    world.rest(Duration::from_secs(3));
     // What came of the last time has settled.
     world.run_for(Duration::from_secs(6))?;
     world.insist(false);

@@ -8,6 +8,8 @@ use crate::world::{Stopped, World};
 
 /// Faults last so long.
 const CHAOS: Duration = Duration::from_secs(20);
+/// All pairs talk at once, in the largest fleet too; this long.
+const FIRST: Duration = Duration::from_secs(4);
 /// After the faults every pair is up within this: a handshake that was under way must be given up
 /// first, and the next attempt may wait for its turn.
 const UP_WITHIN: Duration = Duration::from_secs(45);
@@ -33,7 +35,9 @@ impl Scenario for Mesh {
     fn play(&self, world: &mut World) -> Result<(), Stopped> {
         world.start_all(world.setup().skew);
         world.talk(Some(Duration::from_secs(1)));
-        world.run_for(CHAOS)?;
+        world.run_for(FIRST)?;
+        world.rest(Duration::from_secs(5));
+        world.run_for(CHAOS - FIRST)?;
         let lossless = world.setup().weather.loses_nothing();
         world.insist(lossless);
         world.calm();

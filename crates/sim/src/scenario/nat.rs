@@ -31,6 +31,7 @@ impl Scenario for Nat {
         let hosts = world.fleet().len() as u64;
         let inside = world.dice().below(hosts) as usize;
         world.put_behind_nat(inside, Duration::from_secs(30));
+        world.focus([inside]);
         world.insist(false);
         world.start_all(world.setup().skew);
         world.talk(Some(Duration::from_millis(500)));

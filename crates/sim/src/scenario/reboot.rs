@@ -40,6 +40,8 @@ impl Scenario for Reboot {
             let away = world.dice().between(Duration::from_millis(10), Duration::from_secs(20));
             let silent = world.dice().chance(500);
             world.mute(silent.then_some(host));
+            world.focus([host]);
+            world.rest(Duration::from_secs(3));
             world.reboot(host, away);
             world.run_for(away)?;
             world.until_all_up(BACK_WITHIN)?;

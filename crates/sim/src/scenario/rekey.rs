@@ -36,6 +36,7 @@ impl Scenario for Rekey {
 
     fn play(&self, world: &mut World) -> Result<(), Stopped> {
         world.start_all(world.setup().skew);
+        world.rest(Duration::from_secs(2));
         world.talk(Some(Duration::from_millis(500)));
         world.until_all_up(Duration::from_secs(10))?;
         world.run_for(world.duration().unwrap_or(LOAD))?;

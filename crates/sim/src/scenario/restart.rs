@@ -36,6 +36,8 @@ impl Scenario for Restart {
         for _ in 0..4 {
             let hosts = world.fleet().len() as u64;
             let host = world.dice().below(hosts) as usize;
+            world.focus([host]);
+            world.rest(Duration::from_secs(3));
             gently(world, host)?;
             roughly(world, host)?;
         }

@@ -34,14 +34,16 @@ impl Scenario for Rollout {
         let optional = Recipe { optional: true, ..world.setup().recipe.clone() };
         let (optional, enforced) =
             (world.fleet().cook(&optional), world.fleet().cook(&world.setup().recipe.clone()));
+        let pause = super::turn(world, PAUSE);
         world.fleet_mut().allow_clear(true);
         (0..hosts).for_each(|host| world.make_plain(host));
         world.talk(Some(Duration::from_millis(100)));
         world.run_for(Duration::from_secs(2))?;
         for host in 0..hosts {
             world.fleet_mut().give(host, optional.clone());
+            world.focus([host]);
             world.boot_one(host);
-            world.run_for(PAUSE)?;
+            world.run_for(pause)?;
         }
         world.until_all_up(Duration::from_secs(90))?;
         world.until_settled(Duration::from_secs(75))?;
@@ -55,10 +57,11 @@ impl Scenario for Rollout {
             if let Err(error) = world.command(host, Command::Leave) {
                 return Err(world.fault(What::Disobeyed, (host, host), error));
             }
-            world.run_for(PAUSE)?;
+            world.focus([host]);
+            world.run_for(pause)?;
             let _ = world.command(host, Command::Flush);
             world.make_plain(host);
-            world.run_for(PAUSE)?;
+            world.run_for(pause)?;
         }
         world.talk(None);
         world.run_for(Duration::from_secs(15))
@@ -68,8 +71,9 @@ impl Scenario for Rollout {
 fn reload(world: &mut World, given: &Given) -> Result<(), Stopped> {
     for host in 0..world.fleet().len() {
         world.fleet_mut().give(host, given.clone());
+        world.focus([host]);
         world.reload(host);
-        world.run_for(PAUSE)?;
+        world.run_for(super::turn(world, PAUSE))?;
     }
     Ok(())
 }

@@ -132,8 +132,9 @@ fn phase(world: &mut World, trust: Trust) -> Result<(), Stopped> {
     let given = world.fleet().cook(&Recipe { trust, ..world.setup().recipe.clone() });
     for host in 0..hosts {
         world.fleet_mut().give(host, given.clone());
+        world.focus([host]);
         world.reload(host);
-        world.run_for(Duration::from_millis(500))?;
+        world.run_for(super::turn(world, Duration::from_millis(500)))?;
         if host == hosts / 2 {
             // An old one and a new one.
             restart(world, 0, hosts - 1)?;
@@ -148,8 +149,9 @@ fn hand_out(world: &mut World, recipe: &Recipe) -> Result<(), Stopped> {
     let given = world.fleet().cook(recipe);
     for host in 0..world.fleet().len() {
         world.fleet_mut().give(host, given.clone());
+        world.focus([host]);
         world.reload(host);
-        world.run_for(Duration::from_millis(200))?;
+        world.run_for(super::turn(world, Duration::from_millis(200)))?;
     }
     Ok(())
 }
@@ -159,6 +161,7 @@ fn restart(world: &mut World, host: HostId, peer: HostId) -> Result<(), Stopped>
     let pair = (host.min(peer), host.max(peer));
     world.expect_all_but(|a, b| (a, b) == pair);
     world.excuse(pair);
+    world.focus([host, peer]);
     let target = Target::Address(world.fleet().address(peer));
     if let Err(error) = world.command(host, Command::Restart(target)) {
         return Err(world.fault(What::Disobeyed, (host, peer), error));
@@ -178,6 +181,7 @@ fn restart(world: &mut World, host: HostId, peer: HostId) -> Result<(), Stopped>
 fn refused(world: &mut World, host: HostId, peer: HostId) -> Result<(), Stopped> {
     world.expect_all_but(|a, b| (a, b) == (host, peer));
     world.excuse((host, peer));
+    world.focus([host, peer]);
     let target = Target::Address(world.fleet().address(peer));
     let _ = world.command(host, Command::Restart(target));
     world.run_for(Duration::from_secs(5))?;

@@ -41,7 +41,9 @@ impl Scenario for Split {
             let of = Match { halves: Some(first), ..Match::default() };
             world.add_rule(Rule { of, from, until: from + lasts, verdict: Verdict::Drop });
             world.expect_all_but(|a, b| (a < first) != (b < first));
+            world.rest(Duration::from_secs(5));
             world.run_for(lasts)?;
+            world.rest(Duration::from_secs(1));
             world.insist(false);
             world.expect_all_but(|_, _| false);
             world.calm();

@@ -56,6 +56,8 @@ impl Scenario for StuckPeer {
         world.mute(sound..hosts);
         super::come_to_rest(world)?;
         let before = world.tally();
+        world.focus(sound..hosts);
+        world.rest(Duration::from_secs(10));
         world.run_for(Duration::from_secs(600))?;
         if let Some(pair) = world.tally().renegotiated(&before, |a, b| a < sound && b < sound) {
             return Err(world.fault(What::Touched, pair, "a pair of sound hosts was touched"));

@@ -1,17 +1,15 @@
 //! What must be: at any time, and after a while.
 
 use std::cell::Ref;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipsec::Instant;
 use ipsec::sad::Entry;
-use mesh::status::{IkeSaStatus, PeerStatus};
+use mesh::status::PeerStatus;
+use wire::message::IkeSpi;
 
 use super::{BEGIN, Stopped, World};
-use crate::host::Host;
 use crate::net::HostId;
 use crate::oracle::Finding;
 use crate::survey::Survey;
@@ -33,7 +31,7 @@ pub(super) struct Marks {
 impl World {
     /// Lets time pass until all pairs are up, at most so long.
     pub fn until_all_up(&mut self, within: Duration) -> Result<(), Stopped> {
-        let late = self.until(within, Self::not_up)?;
+        let late = self.until(within, Self::not_up, Self::pair_not_up)?;
         let since = self.marks.calm_since.map(|calm| self.now.since(calm));
         self.marks.recovered = self.marks.recovered.or(since);
         self.blame(late, within)
@@ -42,7 +40,7 @@ impl World {
     /// Lets time pass until each pair has exactly one IKE SA and one child SA, of which both ends
     /// know the same, at most so long.
     pub fn until_settled(&mut self, within: Duration) -> Result<(), Stopped> {
-        let late = self.until(within, Self::unsettled)?;
+        let late = self.until(within, Self::unsettled, Self::pair_unsettled)?;
         self.blame(late, within)
     }
 
@@ -75,12 +73,12 @@ impl World {
 
     /// Whether packets of a pair get through, both ways.
     pub fn is_up(&self, a: HostId, b: HostId) -> bool {
-        self.survey().is_up(a, b)
+        self.survey_of(a, b).is_up(a, b)
     }
 
     /// Whether nothing is installed at either end of a pair.
     pub fn has_no_sa(&self, a: HostId, b: HostId) -> bool {
-        let survey = self.survey();
+        let survey = self.survey_of(a, b);
         let none = |a, b| survey.held(a, b).inbound.len() + survey.held(a, b).outbound.len() == 0;
         none(a, b) && none(b, a)
     }
@@ -118,9 +116,24 @@ impl World {
         let up = self.pairs().filter(|(a, b)| survey.is_up(*a, *b)).count();
         let held = survey.rows().iter().flat_map(|row| row.iter());
         let children = held.map(|(_, held)| held.inbound.len().max(held.outbound.len()));
-        let ikes = self.hosts.iter().flat_map(|host| host.peers(self.now));
-        let ikes = ikes.map(|peer| peer.ike_sas.iter().filter(|ike| is_live(ike)).count());
+        let pairs = self.pairs().chain(self.exempt.iter().copied());
+        let ikes = pairs.flat_map(|(a, b)| [self.ikes(a, b).len(), self.ikes(b, a).len()]);
         (up, ikes.max().unwrap_or(0), children.max().unwrap_or(0))
+    }
+
+    /// Whether a host's status names the same IKE SAs as in use: what it says to people, and what is judged.
+    pub(super) fn status_agrees(&self, host: HostId, peer: HostId) -> bool {
+        let status = self.status(host, peer).into_iter().flat_map(|peer| peer.ike_sas);
+        let live = status.filter(|ike| ike.state == "established");
+        let mut shown: Vec<_> = live.map(|ike| (ike.spi_i, ike.spi_r)).collect();
+        shown.sort_unstable();
+        let judged = self.ikes(host, peer);
+        judged.iter().map(|(i, r)| (i.to_string(), r.to_string())).eq(shown)
+    }
+
+    /// The IKE SAs in use that a host has with another one.
+    fn ikes(&self, host: HostId, peer: HostId) -> Vec<(IkeSpi, IkeSpi)> {
+        self.hosts[host].ike_sas(self.fleet.address(peer))
     }
 
     /// What the judge looks at every second.
@@ -155,12 +168,19 @@ impl World {
         &mut self,
         within: Duration,
         missing: impl Fn(&Self) -> Option<Finding>,
+        missing_of: impl Fn(&Self, (HostId, HostId)) -> Option<Finding>,
     ) -> Result<Option<Finding>, Stopped> {
         let deadline = self.now + within;
+        let mut last = None;
         loop {
-            let found = missing(self);
-            if found.is_none() || self.now >= deadline {
-                return Ok(found);
+            // Where a pair is still as it must not be, nobody need look at all the others.
+            let still = last.is_some_and(|pair| missing_of(self, pair).is_some());
+            if !still || self.now >= deadline {
+                let found = missing(self);
+                last = found.as_ref().and_then(|f| Some((f.host, f.peer?)));
+                if found.is_none() || self.now >= deadline {
+                    return Ok(found);
+                }
             }
             self.run_until(deadline.min(self.now + STEP))?;
         }
@@ -176,12 +196,20 @@ impl World {
     }
 
     fn not_up(&self) -> Option<Finding> {
-        let survey = self.survey();
-        let (a, b) = self.pairs().find(|(a, b)| !survey.is_up(*a, *b))?;
+        let pair = {
+            let survey = self.survey();
+            self.pairs().find(|(a, b)| !survey.is_up(*a, *b))?
+        };
+        self.pair_not_up(pair)
+    }
+
+    fn pair_not_up(&self, (a, b): (HostId, HostId)) -> Option<Finding> {
+        if self.is_up(a, b) {
+            return None;
+        }
         let says = |host: HostId, peer: HostId| {
-            let peers = self.hosts[host].peers(self.now);
-            let peer = peers.into_iter().find(|p| p.address == self.fleet.address(peer));
-            peer.map_or_else(|| "knows nothing of it".into(), |p| says(&p))
+            let knows = self.status(host, peer);
+            knows.map_or_else(|| "knows nothing of it".into(), |status| says(&status))
         };
         let text = format!("the pair is not up: h{a} {}; h{b} {}", says(a, b), says(b, a));
         Some(Finding::pair(What::NotUp, a, b, text))
@@ -189,18 +217,29 @@ impl World {
 
     /// The first pair that is not settled. Data planes are cheaper to ask than daemons.
     fn unsettled(&self) -> Option<Finding> {
-        let look = Look::take(self, false);
-        self.pairs().find_map(|pair| look.children(pair)).or_else(|| {
-            let ikes = Ikes::take(self);
-            self.pairs().find_map(|pair| ikes.finding(self, pair))
-        })
+        let look = Look { world: self, survey: self.survey(), handover: false };
+        let children = self.pairs().find_map(|pair| look.children(pair));
+        children.or_else(|| self.pairs().find_map(|pair| self.unsettled_ikes(pair)))
+    }
+
+    fn pair_unsettled(&self, pair: (HostId, HostId)) -> Option<Finding> {
+        let survey = self.survey_of(pair.0, pair.1);
+        let look = Look { world: self, survey, handover: false };
+        look.children(pair).or_else(|| self.unsettled_ikes(pair))
     }
 
     /// Those of these pairs that are not settled.
     fn unsettled_pairs(&self, pairs: &[(HostId, HostId)]) -> Vec<((HostId, HostId), Finding)> {
-        let (look, ikes) = (Look::take(self, true), Ikes::take(self));
-        let finding = |pair| look.children(pair).or_else(|| ikes.finding(self, pair));
+        let look = Look { world: self, survey: self.survey(), handover: true };
+        let finding = |pair| look.children(pair).or_else(|| self.unsettled_ikes(pair));
         pairs.iter().filter_map(|pair| Some((*pair, finding(*pair)?))).collect()
+    }
+
+    /// Both ends must have the same one IKE SA.
+    fn unsettled_ikes(&self, (a, b): (HostId, HostId)) -> Option<Finding> {
+        let (here, there) = (self.ikes(a, b), self.ikes(b, a));
+        let text = || format!("IKE SAs of h{a}: {here:?}, of h{b}: {there:?}");
+        (here.len() != 1 || here != there).then(|| Finding::pair(What::IkeSas, a, b, text()))
     }
 
     fn report_lost(&mut self, lost: &[crate::ledger::Sent]) {
@@ -223,11 +262,7 @@ struct Look<'a> {
     handover: bool,
 }
 
-impl<'a> Look<'a> {
-    fn take(world: &'a World, handover: bool) -> Self {
-        Self { world, survey: world.survey(), handover }
-    }
-
+impl Look<'_> {
     fn children(&self, (a, b): (HostId, HostId)) -> Option<Finding> {
         let count = |host: HostId, sas: &[Arc<Entry>]| match self.handover {
             true => self.world.oracle.standing(self.world.now, host, sas),
@@ -236,34 +271,6 @@ impl<'a> Look<'a> {
         let (what, text) = self.survey.unsettled((a, b), &count)?;
         Some(Finding::pair(what, a, b, text))
     }
-}
-
-/// The IKE SAs in use of all hosts, by peer: both SPIs.
-struct Ikes(Vec<BTreeMap<IpAddr, BTreeSet<(String, String)>>>);
-
-impl Ikes {
-    fn take(world: &World) -> Self {
-        let spis = |peer: PeerStatus| {
-            let live = peer.ike_sas.into_iter().filter(is_live);
-            (peer.address, live.map(|ike| (ike.spi_i, ike.spi_r)).collect())
-        };
-        let of_host = |host: &Host| host.peers(world.now).into_iter().map(spis).collect();
-        Self(world.hosts.iter().map(of_host).collect())
-    }
-
-    fn finding(&self, world: &World, (a, b): (HostId, HostId)) -> Option<Finding> {
-        let none = BTreeSet::new();
-        let of = |host: HostId, peer: HostId| {
-            self.0[host].get(&world.fleet.address(peer)).unwrap_or(&none)
-        };
-        let (here, there) = (of(a, b), of(b, a));
-        let text = || format!("IKE SAs of h{a}: {here:?}, of h{b}: {there:?}");
-        (here.len() != 1 || here != there).then(|| Finding::pair(What::IkeSas, a, b, text()))
-    }
-}
-
-fn is_live(ike: &IkeSaStatus) -> bool {
-    ike.state == "established"
 }
 
 fn says(peer: &PeerStatus) -> String {

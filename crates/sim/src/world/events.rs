@@ -134,25 +134,46 @@ impl World {
     /// A host's applications send to all other hosts, in an order of their own.
     fn say(&mut self, from: HostId, out: &mut Vec<Effect>) {
         let Some(every) = self.talk_every else { return };
-        let now = self.now;
-        let silent = self.muted.contains(&from) || !self.hosts[from].is_up();
         let partners = std::mem::take(&mut self.partners[from]);
-        for to in partners.iter().copied().filter(|_| !silent) {
-            let exempt = self.exempt.contains(&(from.min(to), from.max(to)));
-            if exempt && self.exempt_are_silent {
-                continue;
-            }
-            let faultless = self.insists && self.net.is_faultless(now, from, to);
-            let wanted = faultless && !exempt;
-            let ends = [from, to].map(|id| (id, self.fleet.address(id)));
-            let packet = self.ledger.send(now, ends[0], ends[1], wanted);
-            if let Some(packet) = packet {
-                self.hosts[from].send(now, packet, out);
+        let (thinned, round) = (self.thinned(every), self.said[from]);
+        self.said[from] = round.wrapping_add(1);
+        let mut led = 0;
+        for to in partners.iter().copied() {
+            if thinned == 1 || self.focus.contains(&from) || self.focus.contains(&to) {
+                self.send(from, to, out);
+            } else if leads(from, to) {
+                led += 1;
+                if led % thinned == round % thinned {
+                    self.exchange(from, to, out);
+                }
             }
         }
         self.partners[from] = partners;
         let pause = self.dice.between(every * 9 / 10, every * 11 / 10);
-        self.agenda.enter(now + pause, Happening::Talk(from, self.talk_round));
+        self.agenda.enter(self.now + pause, Happening::Talk(from, self.talk_round));
+    }
+
+    /// Both hosts of a pair send: who is sent packets and sends none makes his peer ask whether he is there.
+    fn exchange(&mut self, from: HostId, to: HostId, out: &mut Vec<Effect>) {
+        self.send(from, to, out);
+        let mut others = std::mem::take(&mut self.effects);
+        self.send(to, from, &mut others);
+        self.absorb(to, others);
+    }
+
+    /// A host's application sends one packet, if it is there and not silent.
+    fn send(&mut self, from: HostId, to: HostId, out: &mut Vec<Effect>) {
+        let exempt = self.exempt.contains(&(from.min(to), from.max(to)));
+        let silent = self.muted.contains(&from) || exempt && self.exempt_are_silent;
+        if silent || !self.hosts[from].is_up() {
+            return;
+        }
+        let now = self.now;
+        let faultless = self.insists && self.net.is_faultless(now, from, to);
+        let ends = [from, to].map(|id| (id, self.fleet.address(id)));
+        if let Some(packet) = self.ledger.send(now, ends[0], ends[1], faultless && !exempt) {
+            self.hosts[from].send(now, packet, out);
+        }
     }
 
     /// Carries out what follows, in order.
@@ -286,6 +307,11 @@ impl World {
     }
 }
 
+/// Of two hosts that send to each other at once, each is the one that begins with half of all others.
+fn leads(from: HostId, to: HostId) -> bool {
+    (from < to) == (from + to).is_multiple_of(2)
+}
+
 fn kind_of(input: &Input) -> u64 {
     match input {
         Input::Journal(found) => 8 + ((found.len() as u64) << 4),
@@ -304,4 +330,21 @@ fn kind_of(input: &Input) -> u64 {
 fn is_icmp(packet: &[u8]) -> bool {
     let protocol = ipsec::packet::parse(packet).map(|headers| headers.protocol);
     matches!(protocol, Ok(ipsec::packet::proto::ICMP | ipsec::packet::proto::ICMPV6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leads;
+
+    #[test]
+    fn of_each_pair_one_host_leads_and_each_host_leads_with_half_of_the_others() {
+        for hosts in [33, 200] {
+            for a in 0..hosts {
+                let others = || (0..hosts).filter(|b| *b != a);
+                assert!(others().all(|b| leads(a, b) != leads(b, a)));
+                let led = others().filter(|b| leads(a, *b)).count();
+                assert!((hosts / 2 - 1..=hosts / 2 + 1).contains(&led), "h{a} leads with {led}");
+            }
+        }
+    }
 }

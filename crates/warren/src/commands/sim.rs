@@ -12,7 +12,10 @@ use sim::{RunReport, Scenario};
 
 use crate::args::Sim;
 use crate::exit::Failure;
-use crate::print::println;
+use crate::print::{complain, println};
+
+/// Worlds of so many hosts take so long, and so much memory, that it is said which ones are being played.
+const LARGE: u16 = 50;
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -36,18 +39,23 @@ struct Summary {
 /// Plays the scenario, or all of them, once for each seed; ends 1 if one run fails.
 pub fn run(args: &Sim, json: bool) -> Result<(), Failure> {
     let scenarios = match args.scenario.as_str() {
-        "all" => sim::scenario::short().collect(),
+        "all" => sim::scenario::short().collect::<Vec<_>>(),
         name => vec![sim::scenario::find(name).ok_or_else(|| unknown(name))?],
     };
-    let mut ok = true;
+    let mut failed = Vec::new();
+    let all = scenarios.len();
     for scenario in scenarios {
-        ok &= play(scenario, args, json);
+        let seeds = play(scenario, args, json);
+        failed.extend(seeds.into_iter().map(|seed| (scenario.name(), seed)));
     }
-    if ok { Ok(()) } else { Err(Failure::Printed) }
+    if all > 1 && !json {
+        print_failed(all, &failed, args.hosts);
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Printed) }
 }
 
-/// Plays one scenario; whether all its runs are good.
-fn play(scenario: &'static dyn Scenario, args: &Sim, json: bool) -> bool {
+/// Plays one scenario; the seeds whose runs are not good.
+fn play(scenario: &'static dyn Scenario, args: &Sim, json: bool) -> Vec<u64> {
     if !json {
         println!("scenario {}: {}", scenario.name(), scenario.about());
     }
@@ -64,7 +72,7 @@ fn play(scenario: &'static dyn Scenario, args: &Sim, json: bool) -> bool {
         Ok(text) if json => println!("{text}"),
         _ => print_summary(&summary, begin.elapsed()),
     }
-    summary.ok
+    summary.failed
 }
 
 /// Plays as many seeds at once as there are cores, and gives the reports in the order of the seeds.
@@ -84,6 +92,11 @@ fn each_seed(
         let (hosts, duration) = (usize::from(args.hosts), args.duration);
         let started = Instant::now();
         let options = sim::Options { scenario, hosts, seed, duration };
+        if args.hosts >= LARGE {
+            // Should this process be killed, or the run never end, its last words say where.
+            let name = scenario.name();
+            complain(format_args!("playing {name} with {hosts} hosts, seed {seed}"));
+        }
         let report = sim::run_with(options, |world| {
             // What several worlds hold at once is nobody's.
             if args.seeds == 1 {
@@ -175,6 +188,19 @@ fn print_weights(weights: &[Weight]) {
             of("timers"),
             heap.unwrap_or_default(),
         );
+    }
+}
+
+/// What is to be looked at, at the end of all scenarios.
+fn print_failed(all: usize, failed: &[(&str, u64)], hosts: u16) {
+    match failed {
+        [] => println!("{GREEN}all {all} scenarios good{PLAIN}, {hosts} hosts"),
+        _ => {
+            println!("{RED}{} runs failed{PLAIN} of {all} scenarios, {hosts} hosts:", failed.len())
+        }
+    }
+    for (scenario, seed) in failed {
+        println!("  warren sim --scenario {scenario} --hosts {hosts} --seed {seed}");
     }
 }
 
