@@ -31,7 +31,7 @@ use events::Events;
 use path::Paths;
 use queue::Queue;
 
-pub use inbound::{Inside, headroom};
+pub use inbound::{Admitted, Inside, headroom};
 pub use lane::{Lane, Outer};
 pub use queue::{MAX_PEER_BYTES, MAX_PEER_PACKETS, MAX_QUEUE_AGE, MAX_QUEUE_BYTES};
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use common::*;
@@ -13,7 +13,7 @@ use ipsec::Spi;
 use ipsec::dataplane::DataplaneEvent;
 use ipsec::esp::{self, SealAs};
 use ipsec::packet::{self, proto};
-use ipsec::pipeline::{Emit, OuterInfo, Verdict};
+use ipsec::pipeline::{Admitted, Emit, OuterInfo, Verdict};
 use ipsec::sa::{Direction, Mode, Sa, SaKey};
 use proptest::prelude::*;
 
@@ -117,6 +117,26 @@ fn a_peer_may_not_send_what_was_not_negotiated() {
     );
     assert_eq!(receive(&two, NOW, &forge(&setup, 1, proto::IPV4, &foreign.unwrap())), vec![]);
     assert_eq!(counter(&two, "in_selector_mismatch"), 1);
+}
+
+/// Nor behind a packet of the same SA that was right.
+#[test]
+fn what_was_admitted_is_admitted_again_and_nothing_else() {
+    let setup = Setup::new(Mode::Tunnel);
+    let two = setup.host(2);
+    let (mut before, mut late) = (Admitted::default(), Vec::new());
+    let mut opens = |seq: u64, src: IpAddr| {
+        let inner = packet::udp((src, 1).into(), (setup.inner(2), 2).into(), b"").unwrap();
+        let sealed = forge(&setup, seq, proto::IPV4, &inner);
+        let outer = OuterInfo::of(&sealed).unwrap();
+        let mut esp = esp_of(&sealed).to_vec();
+        two.open(NOW, outer, &mut esp, 0, &mut before, &mut late).is_some()
+    };
+    let foreign = "10.66.0.1".parse().unwrap();
+    let sources = [foreign, setup.inner(1), setup.inner(1), foreign, foreign, setup.inner(1)];
+    let opened: Vec<_> = (1..).zip(sources).map(|(seq, src)| opens(seq, src)).collect();
+    assert_eq!(opened, [false, true, true, false, false, true]);
+    assert_eq!(counter(&two, "in_selector_mismatch"), 3);
 }
 
 #[test]

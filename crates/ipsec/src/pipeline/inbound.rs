@@ -31,6 +31,11 @@ pub struct Inside {
     pub checked: bool,
 }
 
+/// What was admitted last: most packets are of the flow of the one before, and what was decided on that need not be
+/// decided again. For packets that are there at one time: policies and SAs change.
+#[derive(Default)]
+pub struct Admitted(Option<(SaKey, PacketInfo)>);
+
 /// What was in an ESP packet.
 enum Found {
     /// Nothing (RFC 4303 2.6).
@@ -56,7 +61,8 @@ impl Pipeline {
         let room = headroom(Family::of(outer.dst));
         let mut buffer = std::mem::take(esp);
         buffer.splice(..0, std::iter::repeat_n(0, room));
-        if let Some(Inside { range, .. }) = self.open(now, outer, &mut buffer, room, emit) {
+        let before = &mut Admitted::default();
+        if let Some(Inside { range, .. }) = self.open(now, outer, &mut buffer, room, before, emit) {
             buffer.truncate(range.end);
             buffer.drain(..range.start);
             emit.push(Emit::Deliver(buffer));
@@ -72,9 +78,10 @@ impl Pipeline {
         outer: OuterInfo,
         buffer: &mut [u8],
         at: usize,
+        before: &mut Admitted,
         emit: &mut Vec<Emit>,
     ) -> Option<Inside> {
-        match self.accept(now, outer, buffer, at) {
+        match self.accept(now, outer, buffer, at, before) {
             Ok(Found::Here(inside)) => {
                 self.counters.in_delivered.count();
                 return Some(inside);
@@ -95,6 +102,7 @@ impl Pipeline {
         outer: OuterInfo,
         buffer: &mut [u8],
         at: usize,
+        before: &mut Admitted,
     ) -> Result<Found, Dropped<'_>> {
         let counters = &self.counters;
         let esp = buffer.get_mut(at..).ok_or(&counters.in_malformed)?;
@@ -114,14 +122,16 @@ impl Pipeline {
         }
         let payload = at + opened.start..at + opened.start + opened.len;
         let Some(cpi) = entry.sa.ipcomp.filter(|_| opened.next_header == proto::IPCOMP) else {
-            return self.decap(&entry, outer, opened.next_header, buffer, payload).map(Found::Here);
+            let next_header = opened.next_header;
+            let inside = self.decap(&entry, outer, next_header, buffer, payload, before);
+            return inside.map(Found::Here);
         };
         let room = headroom(Family::V6) + HEADER_LEN;
         let (mut expanded, next_header) = ipcomp::expand(cpi, &buffer[payload], room)
             .map_err(|_| &counters.in_ipcomp_malformed)?;
         let payload = room..expanded.len();
         let Inside { range, .. } =
-            self.decap(&entry, outer, next_header, &mut expanded, payload)?;
+            self.decap(&entry, outer, next_header, &mut expanded, payload, before)?;
         expanded.truncate(range.end);
         expanded.drain(..range.start);
         Ok(Found::Aside(expanded))
@@ -135,13 +145,18 @@ impl Pipeline {
         next_header: u8,
         buffer: &mut [u8],
         payload: Range<usize>,
+        before: &mut Admitted,
     ) -> Result<Inside, Dropped<'_>> {
         let inside = match entry.sa.mode {
             Mode::Transport => self.decap_transport(entry, outer, next_header, buffer, payload)?,
             Mode::Tunnel => self.decap_tunnel(outer, next_header, buffer, payload)?,
         };
         let info = inside.headers.info(&buffer[inside.range.clone()]);
-        self.check_selectors(entry, &info)?;
+        let this = Some((entry.sa.key(), info));
+        if before.0 != this {
+            self.check_selectors(entry, &info)?;
+            before.0 = this;
+        }
         Ok(inside)
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use ipsec::Instant;
 use ipsec::coalesce::{Coalescer, Group};
 use ipsec::esp::Family;
-use ipsec::pipeline::{Emit, Inside, OuterInfo, headroom};
+use ipsec::pipeline::{Admitted, Emit, Inside, OuterInfo, headroom};
 use wire::datagram::{Datagram, classify};
 
 use super::threads::wait;
@@ -62,6 +62,7 @@ struct Arrivals<'a> {
     /// In the buffers that they came in.
     packets: Coalescer<'a>,
     aside: &'a mut [u8],
+    admitted: Admitted,
     /// Packets that found no room there, and all after them.
     late: Vec<Emit>,
 }
@@ -77,7 +78,8 @@ impl<'a> Arrivals<'a> {
         let offload = shared.wires.tun.offload();
         let joins = |kind| offload >= kind && shared.wires.joins.load(Relaxed);
         let packets = Coalescer::new(joins(Offload::Tcp), joins(Offload::TcpAndUdp));
-        Self { shared, time: now(), packets, aside, late: Vec::new() }
+        let admitted = Admitted::default();
+        Self { shared, time: now(), packets, aside, admitted, late: Vec::new() }
     }
 
     fn raw(mut self, socket: &RawEsp, batch: &'a mut RecvBatch) {
@@ -154,7 +156,8 @@ impl<'a> Arrivals<'a> {
             return self.esp_aside(outer, &piece[gap..], room);
         }
         let bytes = &mut rest.bytes[..gap + length];
-        let inside = self.shared.pipeline.open(self.time, outer, bytes, gap, &mut self.late);
+        let Self { shared, time, admitted, late, .. } = self;
+        let inside = shared.pipeline.open(*time, outer, bytes, gap, admitted, late);
         let Some(Inside { range, headers, checked }) = inside else {
             rest.gap += length;
             return;
@@ -175,7 +178,8 @@ impl<'a> Arrivals<'a> {
         let (mine, left) = take(&mut self.aside).split_at_mut(room + esp.len());
         self.aside = left;
         mine[room..].copy_from_slice(esp);
-        let inside = pipeline.open(self.time, outer, mine, room, &mut self.late);
+        let Self { time, admitted, late, .. } = self;
+        let inside = pipeline.open(*time, outer, mine, room, admitted, late);
         if let Some(Inside { range, headers, checked }) = inside {
             let mine: &'a [u8] = mine;
             self.packets.push(&mine[range], headers, checked);
