@@ -260,6 +260,11 @@ impl Established {
         matches!(self.life, Life::Replaced(_)) && !self.redundant && self.heir_of.is_none()
     }
 
+    /// Whether a twin that was initiated at the same time serves instead of it; the peer may still send through it.
+    pub(crate) fn superfluous(&self) -> bool {
+        self.life == Life::Live && self.redundant && self.heir_of.is_none()
+    }
+
     /// Puts a task at the end, once; beyond the bound it is forgotten, which its timer makes good.
     pub(crate) fn push(&mut self, task: Task) {
         let there = self.queue.iter().chain(&self.later).any(|t| t.same(&task));

@@ -275,10 +275,10 @@ impl SaRecord {
         }
     }
 
-    /// Of an SA that is established and to stay, or was until it was replaced; else, or in the middle of what cannot be gone on
+    /// Of an SA that is established and to stay, or was until it was replaced, or for which its twin serves; else, or in the middle of what cannot be gone on
     /// with, `None`.
     pub(crate) fn of(cx: &Context, sa: &IkeSa) -> Option<Self> {
-        let up = sa.up().filter(|up| up.live() || up.replaced())?;
+        let up = sa.up().filter(|up| up.live() || up.replaced() || up.superfluous())?;
         let secured = sa.secured.as_ref()?;
         // The peer has handed the child SAs over to a successor whose keys are not made yet.
         match &up.own {

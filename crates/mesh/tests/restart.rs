@@ -23,6 +23,36 @@ fn up() -> World {
     world
 }
 
+/// Where both ends began at once, the peer may send through the tunnel that is to go, until it goes.
+#[test]
+fn while_two_tunnels_become_one_nothing_is_lost() {
+    for case in 0..48 {
+        let (host, wait) = (case % 2, 20 * (case / 2));
+        let mut world = World::bare(2, case as u32);
+        for host in 0..2 {
+            world.restart(host, &manifest(""), false);
+        }
+        world.seconds(1);
+        world.command(0, Command::Up(target(1)));
+        world.command(1, Command::Up(target(0)));
+        let mut sent = 0;
+        for n in 0..900 {
+            if n == 5 + wait {
+                world.restart(host, &manifest(""), true);
+            }
+            world.send(0, 1, b"ping");
+            world.send(1, 0, b"pong");
+            sent += 1;
+            world.run(Duration::from_millis(10));
+        }
+        world.seconds(70);
+        world.assert_one_tunnel(0, 1);
+        let got = world.hosts.iter().map(|h| h.got.len()).collect::<Vec<_>>();
+        assert_eq!(got, [sent, sent], "host {host}, after {} ms", 50 + 10 * wait);
+        assert_eq!(world.clear, 0);
+    }
+}
+
 fn ike_spis(world: &World, host: usize) -> Vec<(String, String)> {
     let sas = world.peer(host, 1 - host).ike_sas;
     sas.into_iter().map(|sa| (sa.spi_i, sa.spi_r)).collect()

@@ -81,6 +81,9 @@ impl Endpoint {
             .map(|child| child_sa::restore(&mut self.cx, id, ends, config.clone(), child))
             .collect();
         self.cx.unsaved.insert(id);
+        for twin in self.twins(id) {
+            self.settle_twins(now, id, twin);
+        }
         self.with(now, id, |cx, sa| sa.proceed(cx, now, |_| {}));
         Ok(Restored { id, children })
     }

@@ -52,7 +52,7 @@ impl Endpoint {
     }
 
     /// Other live IKE SAs of the same two hosts under the same identities.
-    fn twins(&self, id: IkeSaId) -> Vec<IkeSaId> {
+    pub(super) fn twins(&self, id: IkeSaId) -> Vec<IkeSaId> {
         let Some((sa, up)) = self.sas.get(&id).and_then(|sa| Some((sa, sa.up()?))) else {
             return Vec::new();
         };
@@ -92,7 +92,7 @@ impl Endpoint {
     }
 
     /// Of two IKE SAs that both hosts initiated at once one becomes redundant; false if they were not.
-    fn settle_twins(&mut self, now: Now, a: IkeSaId, b: IkeSaId) -> bool {
+    pub(super) fn settle_twins(&mut self, now: Now, a: IkeSaId, b: IkeSaId) -> bool {
         let origin = |id| self.sas.get(&id)?.up()?.origin.as_deref();
         let (Some(of_a), Some(of_b)) = (origin(a), origin(b)) else { return false };
         let ((own_id, own), (peer_id, peer)) = match (of_a.own, of_b.own) {

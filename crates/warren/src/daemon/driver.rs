@@ -77,8 +77,8 @@ pub struct Leaving {
 
 /// Peers have so long to agree that a tunnel goes.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
-/// What was sent before all had agreed arrives within this.
-const UNDER_WAY: Duration = Duration::from_millis(100);
+/// What was sent before all had agreed arrives within this, and a busy kernel has opened it.
+const UNDER_WAY: Duration = Duration::from_millis(500);
 
 /// How the loop ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
