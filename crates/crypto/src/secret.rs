@@ -4,12 +4,16 @@ use zeroize::Zeroizing;
 
 /// A secret of any length.
 #[derive(Clone, Default)]
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Zeroizing<Box<[u8]>>);
 
 impl Secret {
     /// Takes bytes over; the caller's copy, if it made one, is its own to wipe.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        if bytes.len() == bytes.capacity() {
+            return Self(Zeroizing::new(bytes.into_boxed_slice()));
+        }
+        // It is kept: no longer than it is. What it was made in is wiped.
+        Self::from(Zeroizing::new(bytes).as_slice())
     }
 
     /// The bytes themselves, to be handed to a primitive and nowhere else.
@@ -30,7 +34,7 @@ impl Secret {
 
 impl From<&[u8]> for Secret {
     fn from(bytes: &[u8]) -> Self {
-        Self::new(bytes.to_vec())
+        Self(Zeroizing::new(bytes.into()))
     }
 }
 
@@ -45,5 +49,19 @@ impl Eq for Secret {}
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Secret({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_takes_no_more_room_than_it_has_bytes() {
+        let mut bytes = Vec::with_capacity(100);
+        bytes.extend([1, 2, 3]);
+        let secret = Secret::new(bytes);
+        assert_eq!(secret.expose(), [1, 2, 3]);
+        assert_eq!(size_of::<Secret>(), 16);
     }
 }

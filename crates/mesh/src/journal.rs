@@ -72,8 +72,7 @@ impl Record {
         put_ip(&mut out, self.peer);
         out.put_u8(u8::from(self.initiated));
         self.sa.encode(&mut out);
-        // It is kept: no longer than it is.
-        Secret::from(Secret::new(out).expose())
+        Secret::new(out)
     }
 
     /// From bytes.
