@@ -51,8 +51,8 @@ pub(crate) struct Child {
     pub(crate) spi_out: Spi,
     pub(crate) mode: Mode,
     pub(crate) suite: EspSuite,
-    pub(crate) local_ts: Box<[TrafficSelector]>,
-    pub(crate) remote_ts: Box<[TrafficSelector]>,
+    pub(crate) local_ts: Arc<[TrafficSelector]>,
+    pub(crate) remote_ts: Arc<[TrafficSelector]>,
     names: Option<Box<Names>>,
     pub(crate) encap: bool,
     pub(crate) ipcomp: Option<Cpis>,
@@ -78,8 +78,8 @@ pub(crate) struct Agreed {
     pub(crate) spi_out: Spi,
     pub(crate) mode: Mode,
     pub(crate) ipcomp: Option<Cpis>,
-    pub(crate) local_ts: Vec<TrafficSelector>,
-    pub(crate) remote_ts: Vec<TrafficSelector>,
+    pub(crate) local_ts: Arc<[TrafficSelector]>,
+    pub(crate) remote_ts: Arc<[TrafficSelector]>,
     pub(crate) names: Option<Names>,
     pub(crate) replaces: Option<ChildId>,
 }
@@ -87,7 +87,7 @@ pub(crate) struct Agreed {
 /// All child SAs of an endpoint.
 #[derive(Default)]
 pub(crate) struct Children {
-    all: BTreeMap<ChildId, Child>,
+    all: BTreeMap<ChildId, Box<Child>>,
     by_ike: BTreeSet<(IkeSaId, ChildId)>,
     by_spi_in: BTreeMap<Spi, ChildId>,
     last: u64,
@@ -106,11 +106,11 @@ impl Children {
     }
 
     pub(crate) fn get(&self, id: ChildId) -> Option<&Child> {
-        self.all.get(&id)
+        self.all.get(&id).map(|child| &**child)
     }
 
     pub(crate) fn get_mut(&mut self, id: ChildId) -> Option<&mut Child> {
-        self.all.get_mut(&id)
+        self.all.get_mut(&id).map(|child| &mut **child)
     }
 
     pub(crate) fn by_spi_in(&self, spi: Spi) -> Option<ChildId> {
@@ -134,16 +134,16 @@ impl Children {
 
     /// All children, in the order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Child> {
-        self.all.values()
+        self.all.values().map(|child| &**child)
     }
 
     fn insert(&mut self, child: Child) {
         self.by_ike.insert((child.ike, child.id));
         self.by_spi_in.insert(child.spi_in, child.id);
-        self.all.insert(child.id, child);
+        self.all.insert(child.id, Box::new(child));
     }
 
-    fn remove(&mut self, id: ChildId) -> Option<Child> {
+    fn remove(&mut self, id: ChildId) -> Option<Box<Child>> {
         let child = self.all.remove(&id)?;
         self.by_ike.remove(&(child.ike, id));
         self.by_spi_in.remove(&child.spi_in);
@@ -234,8 +234,8 @@ pub(crate) fn install(
         spi_out: agreed.spi_out,
         mode: agreed.mode,
         suite: agreed.suite,
-        local_ts: agreed.local_ts.into(),
-        remote_ts: agreed.remote_ts.into(),
+        local_ts: agreed.local_ts,
+        remote_ts: agreed.remote_ts,
         names: agreed.names.map(Box::new),
         encap: pair.inbound.encap.is_some(),
         ipcomp: agreed.ipcomp,
@@ -273,7 +273,6 @@ pub(crate) fn restore(
     cx.children.insert(Child {
         id,
         ike,
-        config,
         local,
         remote,
         home,
@@ -281,8 +280,8 @@ pub(crate) fn restore(
         spi_out: record.spi_out,
         mode: record.mode,
         suite: record.suite,
-        local_ts: record.local_ts.into(),
-        remote_ts: record.remote_ts.into(),
+        local_ts: once(&config.local_ts, record.local_ts),
+        remote_ts: once(&config.remote_ts, record.remote_ts),
         names: record.names.map(Box::new),
         encap: record.encap,
         ipcomp: record.ipcomp,
@@ -294,8 +293,17 @@ pub(crate) fn restore(
         received: 0,
         stage: Stage::Up,
         outbound: None,
+        config,
     });
     Some(id)
+}
+
+/// What was agreed on is nearly always what was asked for, and kept once then.
+pub(crate) fn once(
+    asked: &Arc<[TrafficSelector]>,
+    agreed: Vec<TrafficSelector>,
+) -> Arc<[TrafficSelector]> {
+    if **asked == *agreed { asked.clone() } else { agreed.into() }
 }
 
 /// The peer can receive: installs the outbound SA and reports the child as up.

@@ -56,15 +56,11 @@ pub struct PeerConfig {
     /// Proof.
     pub auth: Auth,
     /// Acceptable IKE suites, best first.
-    pub ike_proposals: Vec<Proposal>,
+    pub ike_proposals: Arc<[Proposal]>,
     /// The child SA that is negotiated with IKE_AUTH, and accepted from the peer.
     pub child: Arc<ChildConfig>,
-    /// Lay the ESP in UDP even without a NAT, by reporting one (RFC 7296 2.23).
-    pub force_encap: bool,
-    /// Lay it in UDP if the peer prefers that too: this host's data plane is faster so. Nothing is said of a NAT.
-    pub prefer_encap: bool,
-    /// The tunnel may move between addresses, of either end (RFC 4555). Of no effect in transport mode.
-    pub mobike: bool,
+    /// What holds with others too.
+    pub common: Arc<Common>,
     /// The peer may send this host's tunnel to another gateway, which must prove to be [`remote_id`](Self::remote_id) as
     /// well (RFC 5685). Of no effect in transport mode.
     pub redirect: bool,
@@ -72,23 +68,34 @@ pub struct PeerConfig {
     pub dpd_delay: Option<Duration>,
     /// Rekey the IKE SA this long after it is up.
     pub ike_rekey_after: Duration,
-    /// Delete an IKE SA that could not be rekeyed this long after it is up.
-    pub ike_hard_lifetime: Duration,
-    /// Send a NAT keepalive after this long without outbound traffic, when behind a NAT (RFC 3948 4).
-    pub keepalive: Duration,
-    /// Retransmission of requests.
-    pub retransmit: Retransmit,
     /// Whether INITIAL_CONTACT is sent in IKE_AUTH.
     pub initial_contact: bool,
     /// Largest IP packet in bytes that an encrypted message may make before it is sent in fragments, if
     /// the peer can gather them (RFC 7383); `None`: fragmentation is neither announced nor used.
     pub fragment_size: Option<u16>,
     /// A second secret against those who record now and compute later (RFC 8784).
-    pub ppk: Option<Ppk>,
-    /// Name of this host's fleet: a peer that says it is of another one is refused.
-    pub cluster: Option<String>,
+    pub ppk: Option<Box<Ppk>>,
     /// How this host begins.
     pub childless: Childless,
+}
+
+/// What a host does with all its peers alike: kept once for all of them.
+#[derive(Clone)]
+pub struct Common {
+    /// Lay the ESP in UDP even without a NAT, by reporting one (RFC 7296 2.23).
+    pub force_encap: bool,
+    /// Lay it in UDP if the peer prefers that too: this host's data plane is faster so. Nothing is said of a NAT.
+    pub prefer_encap: bool,
+    /// The tunnel may move between addresses, of either end (RFC 4555). Of no effect in transport mode.
+    pub mobike: bool,
+    /// Delete an IKE SA that could not be rekeyed this long after it is up.
+    pub ike_hard_lifetime: Duration,
+    /// Send a NAT keepalive after this long without outbound traffic, when behind a NAT (RFC 3948 4).
+    pub keepalive: Duration,
+    /// Retransmission of requests.
+    pub retransmit: Retransmit,
+    /// Name of this host's fleet: a peer that says it is of another one is refused.
+    pub cluster: Option<String>,
 }
 
 /// Back-off of requests: `first`, then times `factor_percent`/100 each, at most `cap`, `tries` sends in all.
@@ -114,11 +121,11 @@ pub struct ChildConfig {
     /// IPComp is offered and accepted; the data plane must be able to.
     pub compression: bool,
     /// Acceptable ESP suites, best first. A KE transform in one asks for PFS in CREATE_CHILD_SA.
-    pub esp_proposals: Vec<Proposal>,
+    pub esp_proposals: Arc<[Proposal]>,
     /// This host's side, as wide as policy allows; an answer or a request is narrowed to it.
-    pub local_ts: Vec<TrafficSelector>,
+    pub local_ts: Arc<[TrafficSelector]>,
     /// The peer's side.
-    pub remote_ts: Vec<TrafficSelector>,
+    pub remote_ts: Arc<[TrafficSelector]>,
     /// Anti-replay window in packets.
     pub replay_window: u32,
     /// Rekey this long after it is up.

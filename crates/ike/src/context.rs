@@ -38,7 +38,7 @@ pub(crate) struct Context {
     /// Local SPIs of all IKE SAs.
     pub(crate) by_spi: BTreeMap<IkeSpi, IkeSaId>,
     /// IKE SAs per peer address, of any state.
-    pub(crate) peers: BTreeMap<IpAddr, BTreeSet<IkeSaId>>,
+    pub(crate) peers: BTreeSet<(IpAddr, IkeSaId)>,
     /// What is to be done to other IKE SAs once the one in hand is put back.
     pub(crate) after: VecDeque<After>,
     /// All addresses of this host, best first: one that is not among them is gone.
@@ -106,7 +106,7 @@ impl Context {
             children: Children::default(),
             limits,
             by_spi: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            peers: BTreeSet::new(),
             after: VecDeque::new(),
             addresses: Vec::new(),
             pace: Pace::default(),
@@ -161,7 +161,7 @@ impl Context {
             ("timers", self.timers.len()),
             ("child SAs", self.children.iter().count()),
             ("IKE SPIs", self.by_spi.len()),
-            ("IKE SAs of addresses", self.peers.values().map(BTreeSet::len).sum()),
+            ("IKE SAs of addresses", self.peers.len()),
             ("jobs", self.jobs.len()),
         ]
     }
@@ -174,6 +174,12 @@ impl Context {
     pub(crate) fn fresh_ike_id(&mut self) -> IkeSaId {
         self.last_ike += 1;
         IkeSaId(self.last_ike)
+    }
+
+    /// IKE SAs of a peer's address, of any state, in the order of their ids.
+    pub(crate) fn ikes_of(&self, peer: IpAddr) -> impl Iterator<Item = IkeSaId> {
+        let all = (peer, IkeSaId(0))..=(peer, IkeSaId(u64::MAX));
+        self.peers.range(all).map(|(_, id)| *id)
     }
 
     /// A local SPI that no IKE SA has.

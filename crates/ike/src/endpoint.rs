@@ -541,8 +541,8 @@ impl Endpoint {
 
     /// Whether a handshake is under way that a peer has begun.
     pub fn is_approached_by(&self, remote: IpAddr) -> bool {
-        let ids = self.cx.peers.get(&remote).into_iter().flatten();
-        ids.filter_map(|id| self.sas.get(id)).any(|sa| !sa.initiator && is_half_open(sa))
+        let ids = self.cx.ikes_of(remote);
+        ids.filter_map(|id| self.sas.get(&id)).any(|sa| !sa.initiator && is_half_open(sa))
     }
 
     /// Half-open IKE SAs: id, peer, whether this host initiated.
@@ -624,7 +624,7 @@ impl Endpoint {
 
     fn insert(&mut self, sa: Box<IkeSa>) {
         self.cx.by_spi.insert(sa.local_spi(), sa.id);
-        self.cx.peers.entry(sa.home.ip()).or_default().insert(sa.id);
+        self.cx.peers.insert((sa.home.ip(), sa.id));
         self.sas.insert(sa.id, sa);
     }
 
@@ -658,7 +658,7 @@ impl Endpoint {
             // It is over as far as anybody is concerned who asks whether there is an SA with this peer.
             State::Lingering => {
                 self.half_open.fail(id);
-                self.leave_peer(id, home);
+                self.cx.peers.remove(&(home, id));
             }
             _ => {}
         }
@@ -672,16 +672,7 @@ impl Endpoint {
         if self.inits.get(&first) == Some(&sa.id) {
             self.inits.remove(&first);
         }
-        self.leave_peer(sa.id, sa.home.ip());
-    }
-
-    fn leave_peer(&mut self, id: IkeSaId, home: IpAddr) {
-        if let Some(all) = self.cx.peers.get_mut(&home) {
-            all.remove(&id);
-            if all.is_empty() {
-                self.cx.peers.remove(&home);
-            }
-        }
+        self.cx.peers.remove(&(sa.home.ip(), sa.id));
     }
 
     fn after(&mut self, now: Now, after: After) {

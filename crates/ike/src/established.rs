@@ -151,9 +151,9 @@ pub(crate) enum Own {
     /// INFORMATIONAL that asks for a sign of life, and when it did.
     Probe(Instant),
     /// INFORMATIONAL with UPDATE_SA_ADDRESSES.
-    Update(addresses::Sent),
+    Update(Box<addresses::Sent>),
     /// INFORMATIONAL that checks a path.
-    Check(addresses::Sent),
+    Check(Box<addresses::Sent>),
     /// INFORMATIONAL with this host's additional addresses.
     Addresses,
     /// Whatever it was, only its response is of interest: it frees the window.
@@ -224,12 +224,12 @@ impl Established {
     /// Sets the timers of a live SA.
     pub(crate) fn arm(&self, cx: &mut Context, sa: &IkeSa) {
         cx.timers.set(sa.id, Timer::RekeyIke, self.rekey_at);
-        cx.timers.set(sa.id, Timer::ExpireIke, self.since + sa.config.ike_hard_lifetime);
+        cx.timers.set(sa.id, Timer::ExpireIke, self.since + sa.config.common.ike_hard_lifetime);
         if let Some(delay) = sa.config.dpd_delay {
             cx.timers.set(sa.id, Timer::Liveness, self.since + delay);
         }
         if sa.nat.local_behind {
-            cx.timers.set(sa.id, Timer::Keepalive, self.since + sa.config.keepalive);
+            cx.timers.set(sa.id, Timer::Keepalive, self.since + sa.config.common.keepalive);
         }
     }
 

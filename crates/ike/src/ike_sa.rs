@@ -63,7 +63,7 @@ pub(crate) struct IkeSa {
     /// Of IKE_INTERMEDIATE exchanges, until both are authenticated.
     pub(crate) trail: Option<Box<intermediate::Trail>>,
     pub(crate) state: State,
-    reply_to: Option<ReplyTo>,
+    reply_to: Option<Box<ReplyTo>>,
     gather_request: Gather,
     gather_response: Gather,
 }
@@ -190,7 +190,7 @@ impl IkeSa {
 
     /// How the request in hand came, and whether the peer may be there.
     pub(crate) fn asked_from(&self) -> Option<(Path, bool)> {
-        self.reply_to.map(|to| (Path { local: to.local, remote: to.remote }, to.welcome))
+        self.reply_to.as_ref().map(|to| (Path { local: to.local, remote: to.remote }, to.welcome))
     }
 
     /// The SPI by which the peer's messages find this SA.
@@ -382,7 +382,7 @@ impl IkeSa {
         for bytes in &messages {
             cx.transmit(path.local, path.remote, bytes);
         }
-        self.window.sent(now.at, messages, self.config.retransmit);
+        self.window.sent(now.at, messages, self.config.common.retransmit);
         self.arm_retransmit(cx);
     }
 

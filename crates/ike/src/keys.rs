@@ -27,6 +27,13 @@ pub struct IkeKeys {
     pub sk_pr: Secret,
 }
 
+impl IkeKeys {
+    /// Both ends are authenticated: what proves identities has done its work.
+    pub(crate) fn forget_proof(&mut self) {
+        (self.sk_pi, self.sk_pr) = Default::default();
+    }
+}
+
 /// The keys of a child SA, by who sends with them; "initiator" is that of the exchange that made the child.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChildKeys {

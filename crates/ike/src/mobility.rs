@@ -52,7 +52,7 @@ pub(crate) struct Mobility {
 /// Whether MOBIKE is announced to a peer: only tunnels can move, and only with a peer that has proven who it is.
 pub(crate) fn wanted(config: &PeerConfig) -> bool {
     let proven = !matches!(config.auth, Auth::Null);
-    config.mobike && proven && config.child.mode == ipsec::sa::Mode::Tunnel
+    config.common.mobike && proven && config.child.mode == ipsec::sa::Mode::Tunnel
 }
 
 /// Whether packets can go to this address from another host.

@@ -239,7 +239,7 @@ impl SaRecord {
         let mut fitting = config.ike_proposals.iter().filter(|p| self.suite.additional.fits(p));
         fitting.any(|p| has_all(p, &whole))
             && self.children.iter().all(esp)
-            && (self.encap || !config.force_encap)
+            && (self.encap || !config.common.force_encap)
     }
 
     /// The two SAs of one of its child SAs as they were installed, but for their keys: those are in the data plane
@@ -266,8 +266,8 @@ impl SaRecord {
             encap,
             ipcomp: cpi(direction),
             limits: config.limits,
-            local_ts: child.local_ts.clone(),
-            remote_ts: child.remote_ts.clone(),
+            local_ts: child.local_ts.as_slice().into(),
+            remote_ts: child.remote_ts.as_slice().into(),
         };
         SaPair {
             inbound: sa(Direction::In, child.spi_in, there, here),
@@ -303,7 +303,7 @@ impl SaRecord {
             local_id: up.local_id.clone(),
             remote_id: up.remote_id.clone(),
             suite: secured.suite,
-            keys: working_keys(&secured.keys),
+            keys: secured.keys.clone(),
             sealed: secured.sealed,
             next_out,
             expected_in,
@@ -324,7 +324,7 @@ impl SaRecord {
         if self.since > now {
             return Err(RestoreError::Clock);
         }
-        if self.since + config.ike_hard_lifetime <= now {
+        if self.since + config.common.ike_hard_lifetime <= now {
             return Err(RestoreError::Expired);
         }
         let home = (self.local.ip(), self.remote.ip()) == (config.local, config.remote);
@@ -408,10 +408,6 @@ fn child(child: &Child) -> ChildRecord {
         since: child.since,
         rekey_at: child.rekey_at,
     }
-}
-
-fn working_keys(keys: &IkeKeys) -> IkeKeys {
-    IkeKeys { sk_pi: Default::default(), sk_pr: Default::default(), ..keys.clone() }
 }
 
 /// Whether one of the proposals has all of these.

@@ -45,83 +45,92 @@ pub(crate) enum Timer {
 /// The timers.
 #[derive(Default)]
 pub(crate) struct Timers {
-    queue: BTreeSet<(Instant, IkeSaId, Timer)>,
-    armed: BTreeMap<(IkeSaId, Timer), Instant>,
+    /// The next one of each IKE SA.
+    queue: BTreeSet<(Instant, IkeSaId)>,
+    /// All of each IKE SA: a handful, in no order.
+    armed: BTreeMap<IkeSaId, Vec<Armed>>,
 }
+
+type Armed = (Instant, Timer);
 
 impl Timers {
     /// Arms a timer, instead of an earlier setting of the same.
     pub(crate) fn set(&mut self, id: IkeSaId, timer: Timer, at: Instant) {
-        self.cancel(id, timer);
-        if at != Instant::NEVER {
-            self.queue.insert((at, id, timer));
-            self.armed.insert((id, timer), at);
-        }
+        self.change(id, |armed| {
+            armed.retain(|(_, other)| *other != timer);
+            if at != Instant::NEVER {
+                armed.reserve_exact(1);
+                armed.push((at, timer));
+            }
+        });
     }
 
     /// Disarms a timer.
     pub(crate) fn cancel(&mut self, id: IkeSaId, timer: Timer) {
-        if let Some(at) = self.armed.remove(&(id, timer)) {
-            self.queue.remove(&(at, id, timer));
-        }
+        self.change(id, |armed| armed.retain(|(_, other)| *other != timer));
     }
 
     /// Disarms all timers of an IKE SA but those that take replaced child SAs away.
     pub(crate) fn cancel_all(&mut self, id: IkeSaId) {
-        let first = (id, Timer::Retransmit);
-        let last = (id, Timer::RemoveChild(ChildId(0)));
-        let of_sa: Vec<_> = self.armed.range(first..last).map(|(key, _)| *key).collect();
-        for (id, timer) in of_sa {
-            self.cancel(id, timer);
-        }
+        self.change(id, |armed| armed.retain(|(_, t)| matches!(t, Timer::RemoveChild(_))));
     }
 
     /// Disarms all timers of a child SA.
     pub(crate) fn cancel_child(&mut self, id: IkeSaId, child: ChildId) {
-        for timer in [
-            Timer::RekeyChild(child),
-            Timer::ExpireChild(child),
-            Timer::Outbound(child),
-            Timer::RemoveChild(child),
-        ] {
-            self.cancel(id, timer);
-        }
+        self.change(id, |armed| armed.retain(|(_, timer)| timer.child() != Some(child)));
     }
 
     /// A child SA's timers go with it to another IKE SA.
     pub(crate) fn move_child(&mut self, old: IkeSaId, new: IkeSaId, child: ChildId) {
-        for timer in [
-            Timer::RekeyChild(child),
-            Timer::ExpireChild(child),
-            Timer::Outbound(child),
-            Timer::RemoveChild(child),
-        ] {
-            if let Some(at) = self.armed.get(&(old, timer)).copied() {
-                self.cancel(old, timer);
-                self.set(new, timer, at);
-            }
+        let armed = self.armed.get(&old).into_iter().flatten();
+        let of_child: Vec<_> = armed.copied().filter(|(_, t)| t.child() == Some(child)).collect();
+        self.cancel_child(old, child);
+        for (at, timer) in of_child {
+            self.set(new, timer, at);
         }
     }
 
     /// The next timer that is due at `now`, disarmed.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<(IkeSaId, Timer)> {
-        let &(at, id, timer) = self.queue.first()?;
-        if at > now {
-            return None;
-        }
+        let (id, (_, timer)) = self.first().filter(|(_, (at, _))| *at <= now)?;
         self.cancel(id, timer);
         Some((id, timer))
     }
 
     /// How many are armed.
     pub(crate) fn len(&self) -> usize {
-        self.armed.len()
+        self.armed.values().map(Vec::len).sum()
     }
 
     /// When the next timer is due, and why.
     pub(crate) fn next(&self) -> Option<(Instant, Why)> {
-        self.queue.first().map(|&(at, _, timer)| (at, timer.why()))
+        self.first().map(|(_, (at, timer))| (at, timer.why()))
     }
+
+    fn first(&self) -> Option<(IkeSaId, Armed)> {
+        let (_, id) = self.queue.first()?;
+        Some((*id, next_of(self.armed.get(id)?)?))
+    }
+
+    /// Changes the timers of one IKE SA.
+    fn change(&mut self, id: IkeSaId, change: impl FnOnce(&mut Vec<Armed>)) {
+        let armed = self.armed.entry(id).or_default();
+        let before = next_of(armed);
+        change(armed);
+        let after = next_of(armed);
+        if after.is_none() {
+            self.armed.remove(&id);
+        }
+        let [before, after] = [before, after].map(|next| next.map(|(at, _)| (at, id)));
+        if before != after {
+            before.map(|next| self.queue.remove(&next));
+            after.map(|next| self.queue.insert(next));
+        }
+    }
+}
+
+fn next_of(armed: &[Armed]) -> Option<Armed> {
+    armed.iter().min().copied()
 }
 
 impl Timer {
@@ -138,5 +147,60 @@ impl Timer {
             Self::Linger | Self::RemoveChild(_) | Self::Redundant => Why::Linger,
             Self::Retry | Self::Outbound(_) => Why::Retry,
         }
+    }
+
+    /// The child SA that it is for.
+    fn child(self) -> Option<ChildId> {
+        match self {
+            Self::RekeyChild(child)
+            | Self::ExpireChild(child)
+            | Self::Outbound(child)
+            | Self::RemoveChild(child) => Some(child),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: IkeSaId = IkeSaId(1);
+    const B: IkeSaId = IkeSaId(2);
+
+    fn at(nanos: u64) -> Instant {
+        Instant::from_nanos(nanos)
+    }
+
+    #[test]
+    fn the_first_of_all_is_the_next() {
+        let mut timers = Timers::default();
+        timers.set(A, Timer::RekeyIke, at(9));
+        timers.set(B, Timer::Liveness, at(5));
+        timers.set(A, Timer::Liveness, at(7));
+        timers.set(B, Timer::ExpireIke, Instant::NEVER);
+        timers.set(A, Timer::Liveness, at(4));
+        assert_eq!((timers.len(), timers.next()), (3, Some((at(4), Why::Liveness))));
+        timers.set(A, Timer::Liveness, at(8));
+        assert_eq!(timers.pop(at(4)), None);
+        assert_eq!(timers.pop(at(8)), Some((B, Timer::Liveness)));
+        assert_eq!(timers.pop(at(8)), Some((A, Timer::Liveness)));
+        assert_eq!(timers.pop(at(8)), None);
+        timers.cancel(A, Timer::RekeyIke);
+        assert_eq!((timers.len(), timers.next()), (0, None));
+        assert!(timers.armed.is_empty() && timers.queue.is_empty());
+    }
+
+    #[test]
+    fn those_of_a_child_sa_go_with_it() {
+        let (mut timers, child) = (Timers::default(), ChildId(3));
+        timers.set(A, Timer::RekeyChild(child), at(3));
+        timers.set(A, Timer::RemoveChild(ChildId(4)), at(6));
+        timers.set(A, Timer::RekeyIke, at(2));
+        timers.move_child(A, B, child);
+        timers.cancel_all(A);
+        assert_eq!(timers.pop(at(9)), Some((B, Timer::RekeyChild(child))));
+        assert_eq!(timers.pop(at(9)), Some((A, Timer::RemoveChild(ChildId(4)))));
+        assert_eq!(timers.len(), 0);
     }
 }

@@ -10,7 +10,7 @@ use crate::config::Retransmit;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Window {
     next_out: Option<u32>,
-    outstanding: Option<Outstanding>,
+    outstanding: Option<Box<Outstanding>>,
     expected_in: u32,
     last_in: LastIn,
 }
@@ -99,8 +99,8 @@ impl Window {
         schedule: Retransmit,
     ) -> Self {
         let last_in = if answer.is_empty() { LastIn::None } else { LastIn::Answered(answer) };
-        let outstanding =
-            outstanding.map(|(id, messages)| Outstanding::new(id, now, messages, schedule));
+        let outstanding = outstanding
+            .map(|(id, messages)| Box::new(Outstanding::new(id, now, messages, schedule)));
         Self { next_out, outstanding, expected_in, last_in }
     }
 
@@ -153,13 +153,14 @@ impl Window {
     pub fn sent(&mut self, now: Instant, messages: Vec<Vec<u8>>, schedule: Retransmit) {
         let Some(id) = self.next_id() else { return };
         self.next_out = id.checked_add(1);
-        self.outstanding = Some(Outstanding::new(id, now, messages, schedule));
+        self.outstanding = Some(Box::new(Outstanding::new(id, now, messages, schedule)));
     }
 
     /// Replaces the outstanding request by another under the same id, its timer anew: IKE_SA_INIT with a cookie or another KE.
     pub fn replace(&mut self, now: Instant, messages: Vec<Vec<u8>>) {
         if let Some(old) = self.outstanding.take() {
-            self.outstanding = Some(Outstanding::new(old.id, now, messages, old.schedule));
+            self.outstanding =
+                Some(Box::new(Outstanding::new(old.id, now, messages, old.schedule)));
         }
     }
 
@@ -202,7 +203,7 @@ impl Window {
 
     /// When `due` will have something.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.outstanding.as_ref().map(Outstanding::due_at)
+        self.outstanding.as_ref().map(|request| request.due_at())
     }
 
     /// What the timer says at `now`. With `Resend` the wait for the next one begins.

@@ -156,7 +156,7 @@ fn put_live(out: &mut Vec<u8>, live: &LiveSa) {
     out.put_u64(live.bad_icv);
     let (top, words) = live.replay.parts();
     out.put_u64(top);
-    put_list(out, words, |out, word| out.put_u64(*word));
+    put_list(out, &words, |out, word| out.put_u64(*word));
 }
 
 fn live(r: &mut Reader<'_>) -> Kept<LiveSa> {
@@ -215,7 +215,7 @@ fn sa(r: &mut Reader<'_>) -> Kept<Sa> {
     let [soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time] = limits;
     let hard_time = hard_time.map(Duration::from_nanos);
     let limits = Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time };
-    let (local_ts, remote_ts) = (list(r, selector)?, list(r, selector)?);
+    let (local_ts, remote_ts) = (list(r, selector)?.into(), list(r, selector)?.into());
     Ok(Sa {
         spi,
         src,

@@ -219,10 +219,14 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Queues that have waited too long, time limits; call about once a second. What waits and need not any more comes
+    /// Queues that have waited too long, time limits, SAs that idle; call about once a second. What waits and need not any more comes
     /// out here.
     pub fn tick(&self, now: Instant, emit: &mut Vec<Emit>) {
         self.retire_expired(now);
+        let idle = reading(&self.sad).idle(now);
+        if let Some(idle) = idle {
+            writing(&self.sad).rest(now, &idle);
+        }
         locked(&self.fragments).expire(now);
         self.expire_queue(now);
         self.drain_all(now, emit);

@@ -11,9 +11,10 @@ pub const MAX_WINDOW: u32 = 4096;
 pub struct Replayed;
 
 /// Which sequence numbers were seen. Checked before the ICV, updated only after it verified.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ReplayWindow {
-    /// Bit `n % size` is set when `n` was seen, for the last `size` numbers up to `top`.
+    /// Bit `n % size` is set when `n` was seen, for the last `size` numbers up to `top`. Empty: all up to `top` were,
+    /// as is true of a window that nothing came through yet.
     seen: Box<[u64]>,
     /// Packets in the window; 0 when the check is off.
     size: u64,
@@ -29,8 +30,13 @@ impl ReplayWindow {
             0 => 0,
             size => size.clamp(MIN_WINDOW, MAX_WINDOW).next_multiple_of(64),
         };
-        let seen = vec![0; size as usize / 64].into_boxed_slice();
-        Self { seen, size: u64::from(size), top: 0, esn }
+        Self { seen: Box::default(), size: u64::from(size), top: 0, esn }
+    }
+
+    /// Gives its room back: from here on, all up to the newest number counts as seen. To be called when nothing came for so
+    /// long that nothing older is under way any more.
+    pub fn rest(&mut self) {
+        self.seen = Box::default();
     }
 
     /// The whole sequence number of a packet whose header carries `low`, if it may be new.
@@ -63,8 +69,9 @@ impl ReplayWindow {
     }
 
     /// The highest sequence number, and which of the last ones were seen: for [`restore`](Self::restore).
-    pub fn parts(&self) -> (u64, &[u64]) {
-        (self.top, &self.seen)
+    pub fn parts(&self) -> (u64, Vec<u64>) {
+        let seen = if self.seen.is_empty() { self.all_seen() } else { self.seen.clone() };
+        (self.top, seen.into_vec())
     }
 
     /// A window as it was; `None` if there can be none of this size.
@@ -84,7 +91,11 @@ impl ReplayWindow {
             return false;
         }
         let (word, bit) = self.place(seq);
-        self.top - seq >= self.size || self.seen[word] & bit != 0
+        self.top - seq >= self.size || self.seen.get(word).is_none_or(|word| word & bit != 0)
+    }
+
+    fn all_seen(&self) -> Box<[u64]> {
+        vec![u64::MAX; (self.size / 64) as usize].into()
     }
 
     fn place(&self, seq: u64) -> (usize, u64) {
@@ -94,6 +105,9 @@ impl ReplayWindow {
 
     /// Moves the window so that it ends at `seq`, which is above `top`.
     fn advance(&mut self, seq: u64) {
+        if self.seen.is_empty() {
+            self.seen = self.all_seen();
+        }
         if seq - self.top >= self.size {
             self.seen.fill(0);
         } else {
@@ -121,6 +135,14 @@ impl ReplayWindow {
         Some(u64::from(high?) << 32 | u64::from(low))
     }
 }
+
+impl PartialEq for ReplayWindow {
+    fn eq(&self, other: &Self) -> bool {
+        (self.size, self.esn, self.parts()) == (other.size, other.esn, other.parts())
+    }
+}
+
+impl Eq for ReplayWindow {}
 
 #[cfg(test)]
 mod tests {
@@ -191,6 +213,26 @@ mod tests {
         assert_eq!(window.update(7), Ok(true));
         assert_eq!(window.update(7), Err(Replayed));
         assert_eq!(window.update(6), Ok(false));
+    }
+
+    #[test]
+    fn one_that_rested_takes_what_is_new_and_nothing_from_before() {
+        let mut window = ReplayWindow::new(64, false);
+        assert!(window.seen.is_empty(), "no room before the first packet");
+        for seq in [1, 2, 9] {
+            window.update(seq).unwrap();
+        }
+        window.rest();
+        assert!(window.seen.is_empty());
+        assert_eq!([1, 5, 9].map(|seq| window.check(seq)), [Err(Replayed); 3]);
+        let (top, seen) = window.parts();
+        assert_eq!(ReplayWindow::restore(false, top, seen), Some(window.clone()));
+        assert_eq!(window.update(12), Ok(true));
+        assert_eq!([5, 9, 12].map(|seq| window.check(seq)), [Err(Replayed); 3]);
+        for late in [10, 11] {
+            assert_eq!(window.check(late).and_then(|seq| window.update(seq)), Ok(false));
+            assert_eq!(window.check(late), Err(Replayed));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One ESP SA as it is installed (RFC 4301 4.4.2.1).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::Secret;
@@ -107,10 +108,10 @@ pub struct Sa {
     pub ipcomp: Option<u16>,
     /// Limits.
     pub limits: Limits,
-    /// Negotiated selectors of this host's side.
-    pub local_ts: Vec<TrafficSelector>,
+    /// Negotiated selectors of this host's side; both SAs of a pair have one list.
+    pub local_ts: Arc<[TrafficSelector]>,
     /// Negotiated selectors of the peer's side.
-    pub remote_ts: Vec<TrafficSelector>,
+    pub remote_ts: Arc<[TrafficSelector]>,
 }
 
 impl Sa {
@@ -129,10 +130,12 @@ impl Sa {
         let before = [(self.src, src), (self.dst, dst)];
         (self.src, self.dst, self.encap) = (src, dst, outer.encap);
         if self.mode == Mode::Transport {
-            for ts in self.local_ts.iter_mut().chain(&mut self.remote_ts) {
-                let own = before.iter().find(|(old, _)| ts.start == *old && ts.end == *old);
-                if let Some((_, new)) = own {
-                    (ts.start, ts.end) = (*new, *new);
+            for list in [&mut self.local_ts, &mut self.remote_ts] {
+                for ts in Arc::make_mut(list) {
+                    let own = before.iter().find(|(old, _)| ts.start == *old && ts.end == *old);
+                    if let Some((_, new)) = own {
+                        (ts.start, ts.end) = (*new, *new);
+                    }
                 }
             }
         }

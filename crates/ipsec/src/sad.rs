@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use crypto::Provider;
 use crypto::cipher::Cipher;
@@ -21,6 +22,13 @@ use crate::sa::{Direction, Limits, Mode, Outer, Reqid, Sa, SaKey};
 /// SAs that one host can hold, both directions together.
 pub const MAX_SAS: usize = 1 << 17;
 
+/// An SA that nothing went through for so long gives back what only packets need.
+const IDLE: Duration = Duration::from_secs(60);
+/// They are looked for this often …
+const REST_EVERY: Duration = Duration::from_secs(10);
+/// … and so many of them done with at once, at most: packets wait meanwhile.
+const MOST_RESTS: usize = 4096;
+
 /// All SAs of one host.
 #[derive(Default)]
 pub struct Sad {
@@ -35,6 +43,8 @@ pub struct Sad {
     removed: u64,
     /// Nothing outlives its lifetime before this.
     next_end: Instant,
+    /// Idle SAs are not looked for before this.
+    next_rest: Instant,
 }
 
 /// One SA in the database. What changes per packet is behind atomics, the window behind its own lock.
@@ -43,12 +53,13 @@ pub struct Entry {
     pub sa: Arc<Sa>,
     /// Grows with every installation: the newer SA has the higher number.
     serial: u64,
+    /// Keyed by its first packet; an SA that idles has none.
+    cipher: OnceLock<Box<dyn Cipher>>,
     live: Arc<Live>,
 }
 
-/// What outlives a change of address or limits.
+/// What outlives a change of address or limits, and a rest.
 struct Live {
-    cipher: Box<dyn Cipher>,
     installed: Instant,
     seq: AtomicU64,
     replay: Mutex<ReplayWindow>,
@@ -90,11 +101,12 @@ impl Sad {
         if self.len >= MAX_SAS {
             return Err(RefusalReason::Full(format!("{MAX_SAS} SAs")));
         }
+        let cipher = keyed(&sa, provider)?;
         let live = match old {
             Some(old) if same_keys(&old.sa, &sa) => old.live.clone(),
-            _ => Arc::new(Live::new(now, &sa, provider)?),
+            _ => Arc::new(Live::new(now, &sa)),
         };
-        self.insert(sa, live);
+        self.insert(sa, cipher.into(), live);
         Ok(())
     }
 
@@ -123,7 +135,8 @@ impl Sad {
         if self.len >= MAX_SAS {
             return Err(RefusalReason::Full(format!("{MAX_SAS} SAs")));
         }
-        let fresh = Live::new(live.installed, &live.sa, provider)?;
+        let cipher = keyed(&live.sa, provider)?;
+        let fresh = Live::new(live.installed, &live.sa);
         // Events that nobody may have heard are told again: `used` and `soft` begin anew.
         let state = Live {
             seq: live.seq.into(),
@@ -135,7 +148,7 @@ impl Sad {
             bad_icv: live.bad_icv.into(),
             ..fresh
         };
-        self.insert(Arc::new(live.sa), Arc::new(state));
+        self.insert(Arc::new(live.sa), cipher.into(), Arc::new(state));
         Ok(())
     }
 
@@ -161,13 +174,31 @@ impl Sad {
         expired
     }
 
+    /// SAs for [`rest`](Self::rest); `None` if it is too early to look for them.
+    pub fn idle(&self, now: Instant) -> Option<Vec<(Direction, SaKey)>> {
+        let idle = || self.entries().filter(|entry| entry.is_idle(now)).take(MOST_RESTS);
+        let names = || idle().map(|entry| (entry.sa.direction, entry.sa.key())).collect();
+        (self.next_rest <= now).then(names)
+    }
+
+    /// Takes from SAs that nothing went through for a while what only packets need: their keyed ciphers, the room of
+    /// their windows. The next packet makes that anew.
+    pub fn rest(&mut self, now: Instant, idle: &[(Direction, SaKey)]) {
+        self.next_rest = now + REST_EVERY;
+        for (direction, key) in idle {
+            if let Some(entry) = self.get_mut(*direction, *key).filter(|entry| entry.is_idle(now)) {
+                *entry = Arc::new(entry.rested());
+            }
+        }
+    }
+
     /// An SA goes between other addresses or ports; it may have a new key after that.
     pub fn relocate(&mut self, key: SaKey, outer: Outer) -> bool {
         let found = self.remove(Direction::In, key).or_else(|| self.remove(Direction::Out, key));
         let Some(old) = found else { return false };
         let mut sa = (*old.sa).clone();
         sa.relocate(outer);
-        self.insert(Arc::new(sa), old.live.clone());
+        self.insert(Arc::new(sa), OnceLock::new(), old.live.clone());
         true
     }
 
@@ -214,6 +245,14 @@ impl Sad {
         entries.iter().find(|entry| entry.sa.key() == key)
     }
 
+    fn get_mut(&mut self, direction: Direction, key: SaKey) -> Option<&mut Arc<Entry>> {
+        let entries = match direction {
+            Direction::In => self.inbound.get_mut(&key.spi)?,
+            Direction::Out => self.outbound.get_mut(&(*self.reqids.get(&key)?, key.dst))?,
+        };
+        entries.iter_mut().find(|entry| entry.sa.key() == key)
+    }
+
     /// Whether an SA of this direction and key is there.
     pub fn contains(&self, direction: Direction, key: SaKey) -> bool {
         self.get(direction, key).is_some()
@@ -239,17 +278,19 @@ impl Sad {
         self.len == 0
     }
 
-    fn insert(&mut self, sa: Arc<Sa>, live: Arc<Live>) {
+    fn insert(&mut self, sa: Arc<Sa>, cipher: OnceLock<Box<dyn Cipher>>, live: Arc<Live>) {
         self.installed += 1;
         self.len += 1;
-        let entry = Arc::new(Entry { serial: self.installed, sa, live });
+        let entry = Arc::new(Entry { serial: self.installed, sa, cipher, live });
         self.next_end = self.next_end.min(entry.end());
         match entry.sa.direction {
-            Direction::In => self.inbound.entry(entry.sa.spi).or_default().insert(0, entry),
+            Direction::In => {
+                put_first(self.inbound.entry(entry.sa.spi).or_default(), entry);
+            }
             Direction::Out => {
                 let peer = (entry.sa.reqid, entry.sa.dst);
                 self.reqids.insert(entry.sa.key(), entry.sa.reqid);
-                self.outbound.entry(peer).or_default().insert(0, entry);
+                put_first(self.outbound.entry(peer).or_default(), entry);
             }
         }
     }
@@ -272,10 +313,28 @@ fn take<K: Ord>(map: &mut BTreeMap<K, Vec<Arc<Entry>>>, at: &K, key: SaKey) -> O
     let entries = map.get_mut(at)?;
     let index = entries.iter().position(|entry| entry.sa.key() == key)?;
     let entry = entries.remove(index);
+    entries.shrink_to_fit();
     if entries.is_empty() {
         map.remove(at);
     }
     Some(entry)
+}
+
+/// Nearly every list holds one alone: no room is made for more.
+fn put_first(list: &mut Vec<Arc<Entry>>, entry: Arc<Entry>) {
+    list.reserve_exact(1);
+    list.insert(0, entry);
+}
+
+/// An SA's cipher; what is none for ESP is refused.
+fn keyed(sa: &Sa, provider: &dyn Provider) -> Result<Box<dyn Cipher>, RefusalReason> {
+    let cipher = provider
+        .cipher(sa.cipher, sa.encr_key.expose(), sa.integ_key.expose())
+        .map_err(|unsupported| RefusalReason::NoAlgorithm(unsupported.0))?;
+    if Shape::of(&*cipher).iv > MAX_IV {
+        return Err(RefusalReason::NoAlgorithm(sa.cipher.encr.to_string()));
+    }
+    Ok(cipher)
 }
 
 fn check(sa: &Sa) -> Result<(), RefusalReason> {
@@ -302,16 +361,9 @@ fn same_keys(old: &Sa, new: &Sa) -> bool {
 }
 
 impl Live {
-    fn new(now: Instant, sa: &Sa, provider: &dyn Provider) -> Result<Self, RefusalReason> {
-        let cipher = provider
-            .cipher(sa.cipher, sa.encr_key.expose(), sa.integ_key.expose())
-            .map_err(|unsupported| RefusalReason::NoAlgorithm(unsupported.0))?;
-        if Shape::of(&*cipher).iv > MAX_IV {
-            return Err(RefusalReason::NoAlgorithm(sa.cipher.encr.to_string()));
-        }
+    fn new(now: Instant, sa: &Sa) -> Self {
         let window = if sa.direction == Direction::In { sa.replay_window } else { 0 };
-        Ok(Self {
-            cipher,
+        Self {
             installed: now,
             seq: AtomicU64::new(0),
             replay: Mutex::new(ReplayWindow::new(window, sa.esn)),
@@ -323,14 +375,31 @@ impl Live {
             used: AtomicBool::new(false),
             soft: AtomicBool::new(false),
             hard: AtomicBool::new(false),
-        })
+        }
     }
 }
 
 impl Entry {
-    /// Its keyed cipher.
-    pub fn cipher(&self) -> &dyn Cipher {
-        &*self.live.cipher
+    /// Its cipher, keyed by the provider that it was installed with.
+    ///
+    /// # Panics
+    /// If that has not its algorithms any more.
+    pub fn cipher(&self, provider: &dyn Provider) -> &dyn Cipher {
+        let again = || keyed(&self.sa, provider).expect("it was keyed when it was installed");
+        &**self.cipher.get_or_init(again)
+    }
+
+    /// Whether it is keyed, and nothing went through it for a while.
+    fn is_idle(&self, now: Instant) -> bool {
+        let used = self.usage().last_used.unwrap_or(self.live.installed);
+        self.cipher.get().is_some() && now.since(used) >= IDLE
+    }
+
+    /// The same SA without what only packets need.
+    fn rested(&self) -> Self {
+        locked(&self.live.replay).rest();
+        let (sa, live) = (self.sa.clone(), self.live.clone());
+        Self { sa, serial: self.serial, cipher: OnceLock::new(), live }
     }
 
     /// Whether a hard limit was reached, in time or otherwise.
@@ -469,5 +538,74 @@ impl Sa {
             dst_port: packet.src_port,
             ..*packet
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crypto::cipher::CipherSpec;
+    use crypto::native::Native;
+    use wire::registry::{Encr, Integ};
+    use wire::selector::TrafficSelector;
+
+    use super::*;
+
+    fn sa(direction: Direction) -> Sa {
+        let [src, dst] = [1, 2].map(|n| IpAddr::from([10, 0, 0, n]));
+        Sa {
+            spi: Spi(0x1001),
+            src,
+            dst,
+            direction,
+            mode: Mode::Transport,
+            reqid: Reqid(1),
+            cipher: CipherSpec { encr: Encr::AES_GCM_16, key_bits: 128, integ: Integ::NONE },
+            encr_key: vec![7; 20].as_slice().into(),
+            integ_key: Default::default(),
+            esn: false,
+            replay_window: 1024,
+            encap: None,
+            ipcomp: None,
+            limits: Limits::default(),
+            local_ts: [TrafficSelector::host(src)].into(),
+            remote_ts: [TrafficSelector::host(dst)].into(),
+        }
+    }
+
+    /// What [`Sad::idle`] and [`Sad::rest`] do together.
+    fn rest(sad: &mut Sad, now: Instant) -> usize {
+        let idle = sad.idle(now).unwrap_or_default();
+        sad.rest(now, &idle);
+        idle.len()
+    }
+
+    #[test]
+    fn an_idle_sa_is_small() {
+        assert!(size_of::<Sa>() <= 248, "{}", size_of::<Sa>());
+        assert!(size_of::<Entry>() <= 48, "{}", size_of::<Entry>());
+        assert!(size_of::<Live>() <= 112, "{}", size_of::<Live>());
+    }
+
+    #[test]
+    fn what_idles_has_no_keyed_cipher_and_goes_on_where_it_was() {
+        for direction in [Direction::In, Direction::Out] {
+            let (mut sad, begin) = (Sad::default(), Instant::ZERO);
+            let sa = Arc::new(sa(direction));
+            sad.add(begin, sa.clone(), &Native).unwrap();
+            let changes = sad.changes();
+            let entry = |sad: &Sad| sad.get(direction, sa.key()).unwrap().clone();
+            assert_eq!(entry(&sad).next_seq(), Some(1));
+            assert_eq!(entry(&sad).charge(begin + IDLE / 2, 100), Charge::Within);
+            assert_eq!(rest(&mut sad, begin + IDLE), 0, "it was used since");
+            assert_eq!(sad.idle(begin + IDLE), None, "it was looked for just now");
+            assert!(entry(&sad).cipher.get().is_some());
+            assert_eq!(rest(&mut sad, begin + IDLE * 2), 1);
+            let rested = entry(&sad);
+            assert!(rested.cipher.get().is_none());
+            assert_eq!((rested.next_seq(), rested.usage().bytes), (Some(2), 100));
+            assert_eq!(sad.changes(), changes, "it is the same SA");
+            assert_eq!(rested.cipher(&Native).icv_len(), 16);
+            assert_eq!(rest(&mut sad, begin + IDLE * 3), 1, "and again");
+        }
     }
 }

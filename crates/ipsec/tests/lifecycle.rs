@@ -39,6 +39,24 @@ fn an_empty_policy_database_drops_everything() {
 }
 
 #[test]
+fn sas_that_rested_carry_packets_and_take_none_twice() {
+    for suite in suites() {
+        let (one, two) = Setup { suite, ..Setup::new(Mode::Transport) }.pair();
+        let packet = Setup::new(Mode::Transport).udp(1, 2, b"x");
+        let before = send_one(&one, &packet);
+        assert_eq!(receive_one(&two, &before), packet);
+        for second in 1..200 {
+            assert_eq!((tick(&one, after(second)), tick(&two, after(second))), (vec![], vec![]));
+        }
+        assert_eq!(receive(&two, after(200), &before), vec![], "a replay");
+        let next = send_one(&one, &packet);
+        assert_eq!(receive_one(&two, &next), packet, "{suite}");
+        assert_eq!(receive(&two, after(200), &next), vec![], "a replay");
+        assert_eq!(counter(&two, "in_replay"), 2);
+    }
+}
+
+#[test]
 fn packets_wait_for_their_sa_in_order() {
     let setup = Setup::new(Mode::Transport);
     let (one, two) = (without_sas(&setup), setup.host(2));

@@ -132,8 +132,8 @@ fn the_packet_of_rfc_7634_is_delivered() {
     let mut sa = setup.sa(Direction::In, 1, 2, 0x0102_0304);
     sa.encr_key = crypto::Secret::new(key);
     (sa.src, sa.dst) = ("203.0.113.153".parse().unwrap(), "203.0.113.5".parse().unwrap());
-    sa.local_ts = vec![wire::selector::TrafficSelector::host(to)];
-    sa.remote_ts = vec![wire::selector::TrafficSelector::host(from)];
+    sa.local_ts = [wire::selector::TrafficSelector::host(to)].into();
+    sa.remote_ts = [wire::selector::TrafficSelector::host(from)].into();
     let outer =
         OuterInfo { src: SocketAddr::new(sa.src, 0), dst: sa.dst, tos: 0, ttl: 64, udp: false };
     let pipeline = setup.host(2);

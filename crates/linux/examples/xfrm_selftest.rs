@@ -187,8 +187,8 @@ impl Link {
             encap,
             ipcomp: None,
             limits: self.limits,
-            local_ts: vec![TrafficSelector::host(local)],
-            remote_ts: vec![TrafficSelector::host(remote)],
+            local_ts: [TrafficSelector::host(local)].into(),
+            remote_ts: [TrafficSelector::host(remote)].into(),
         }
     }
 }

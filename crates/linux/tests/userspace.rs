@@ -71,8 +71,8 @@ impl Setup {
             encap: self.encap.then_some(Encap { local_port: 4500, remote_port: 4500 }),
             ipcomp: None,
             limits: Limits::default(),
-            local_ts: vec![TrafficSelector::host(self.address(local))],
-            remote_ts: vec![TrafficSelector::host(self.address(remote))],
+            local_ts: [TrafficSelector::host(self.address(local))].into(),
+            remote_ts: [TrafficSelector::host(self.address(remote))].into(),
         }
     }
 
@@ -765,7 +765,7 @@ fn a_thousand_peers_change_hands() {
             sa.spi = Spi(0x1_0000 + n);
             *(if direction == Direction::In { &mut sa.src } else { &mut sa.dst }) = peer;
             sa.replay_window = 4096;
-            sa.remote_ts = vec![TrafficSelector::host(peer)];
+            sa.remote_ts = [TrafficSelector::host(peer)].into();
             Change::AddSa(Arc::new(sa))
         })
     });

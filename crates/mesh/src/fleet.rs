@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ike::config::Retransmit;
+use ike::config::{Common, Retransmit};
 use ike::{Auth, ChildConfig, Credentials, PeerConfig, Secret};
 use ipsec::sa::Limits;
 use ipsec::spd::Policy;
@@ -13,7 +13,7 @@ use wire::proposal::Proposal;
 use wire::selector::TrafficSelector;
 
 use crate::loaded::Loaded;
-use crate::manifest::{DpdAction, Manifest, Start};
+use crate::manifest::{DpdAction, Manifest, PpkSetting, Start};
 use crate::pair::{self, MILLION};
 use crate::plan::{FLEET, Plan};
 use crate::status::DataPlane;
@@ -37,7 +37,8 @@ const PACKETS: u64 = u32::MAX as u64;
 pub struct Fleet {
     loaded: Loaded,
     compresses: bool,
-    by_name: BTreeMap<String, IpAddr>,
+    by_name: BTreeMap<Arc<str>, IpAddr>,
+    common: Arc<Common>,
 }
 
 /// What happens when a peer stopped answering.
@@ -56,7 +57,8 @@ impl Fleet {
         let compresses = wanted && data_plane == DataPlane::Userspace;
         let known = loaded.plan.known_peers().values();
         let by_name = known.filter_map(|p| Some((p.name.clone()?, p.address))).collect();
-        Self { loaded, compresses, by_name }
+        let common = Arc::new(common(&loaded));
+        Self { loaded, compresses, by_name, common }
     }
 
     /// Whether it wants compression, and this host cannot.
@@ -123,7 +125,6 @@ impl Fleet {
         let manifest = self.manifest();
         let local = self.plan().own(remote)?;
         let times = Times { local, remote, salt, percent: manifest.lifetimes.jitter_percent };
-        let ike = manifest.lifetimes.ike;
         let dpd = (manifest.dpdaction != DpdAction::None).then_some(manifest.dpddelay);
         let psk = peer.psk.as_ref().map(|psk| Auth::Psk(Secret::from(psk.expose())));
         let own_proof = if peer.unauthenticated { Some(Auth::Null) } else { psk };
@@ -133,25 +134,15 @@ impl Fleet {
             local_id: None,
             remote_id: peer.id,
             auth: own_proof.unwrap_or_else(|| self.loaded.auth.clone()),
-            ike_proposals: peer.ike_proposals.proposals,
-            child: Arc::new(self.child(peer.esp_proposals.proposals, &times)),
-            force_encap: manifest.force_udp_encapsulation,
-            prefer_encap: self.loaded.prefer_encap,
-            mobike: manifest.mobike,
+            ike_proposals: peer.ike_proposals.proposals.clone(),
+            child: Arc::new(self.child(peer.esp_proposals.proposals.clone(), &times)),
+            common: self.common.clone(),
             redirect: peer.redirect,
             dpd_delay: dpd.map(|delay| times.about(delay)),
-            ike_rekey_after: times.rekey_after(ike),
-            ike_hard_lifetime: hard(ike),
-            keepalive: KEEPALIVE,
-            retransmit: RETRANSMIT,
+            ike_rekey_after: times.rekey_after(manifest.lifetimes.ike),
             initial_contact,
             fragment_size: Some(ike::config::FRAGMENT_SIZE),
-            ppk: peer.ppk.as_ref().map(|ppk| ike::Ppk {
-                id: ppk.id.clone().into_bytes(),
-                secret: Secret::from(ppk.secret.expose()),
-                required: ppk.required,
-            }),
-            cluster: manifest.cluster.clone(),
+            ppk: peer.ppk.as_deref().map(ppk).map(Box::new),
             childless: peer.childless,
         }))
     }
@@ -162,9 +153,10 @@ impl Fleet {
         let essence = |fleet: &Self| {
             let peer = fleet.plan().peer(remote)?;
             let encap = fleet.manifest().force_udp_encapsulation;
-            let suites = (peer.ike_proposals.proposals, peer.esp_proposals.proposals);
+            let [ike, esp] =
+                [peer.ike_proposals, peer.esp_proposals].map(|suites| suites.proposals.clone());
             let how = (fleet.plan().mode(), fleet.compresses, encap, peer.unauthenticated);
-            Some((fleet.plan().own(remote), suites, how))
+            Some((fleet.plan().own(remote), ike, esp, how))
         };
         essence(self) == essence(other)
     }
@@ -182,7 +174,7 @@ impl Fleet {
         }
     }
 
-    fn child(&self, esp_proposals: Vec<Proposal>, times: &Times) -> ChildConfig {
+    fn child(&self, esp_proposals: Arc<[Proposal]>, times: &Times) -> ChildConfig {
         let lifetimes = &self.manifest().lifetimes;
         let soft_packets = lifetimes.child_packets.unwrap_or(PACKETS / 2).min(PACKETS / 2);
         let hard_packets = soft_packets.saturating_mul(2).min(PACKETS);
@@ -191,8 +183,8 @@ impl Fleet {
             mode: self.plan().mode(),
             compression: self.compresses,
             esp_proposals,
-            local_ts: vec![TrafficSelector::host(times.local)],
-            remote_ts: vec![TrafficSelector::host(times.remote)],
+            local_ts: [TrafficSelector::host(times.local)].into(),
+            remote_ts: [TrafficSelector::host(times.remote)].into(),
             replay_window: REPLAY_WINDOW,
             rekey_after: times.rekey_after(lifetimes.child),
             limits: Limits {
@@ -203,6 +195,28 @@ impl Fleet {
                 hard_time: Some(hard(lifetimes.child)),
             },
         }
+    }
+}
+
+/// What this host does with all its peers alike.
+fn common(loaded: &Loaded) -> Common {
+    let manifest = loaded.plan.manifest();
+    Common {
+        force_encap: manifest.force_udp_encapsulation,
+        prefer_encap: loaded.prefer_encap,
+        mobike: manifest.mobike,
+        ike_hard_lifetime: hard(manifest.lifetimes.ike),
+        keepalive: KEEPALIVE,
+        retransmit: RETRANSMIT,
+        cluster: manifest.cluster.clone(),
+    }
+}
+
+fn ppk(setting: &PpkSetting) -> ike::Ppk {
+    ike::Ppk {
+        id: setting.id.clone().into_bytes(),
+        secret: Secret::from(setting.secret.expose()),
+        required: setting.required,
     }
 }
 

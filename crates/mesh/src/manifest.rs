@@ -123,9 +123,9 @@ pub struct Manifest {
     /// How often `optional: true` is warned of.
     pub optional_warn_interval: Duration,
     /// IKE suites, best first.
-    pub ike_proposals: Suites,
+    pub ike_proposals: Arc<Suites>,
     /// ESP suites, best first.
-    pub esp_proposals: Suites,
+    pub esp_proposals: Arc<Suites>,
     /// Which version of IKE is spoken.
     pub ike_version: IkeVersion,
     /// Transport or tunnel.
@@ -163,7 +163,7 @@ pub struct Manifest {
     /// `ppk`, `ppk_id` and `ppk_required`.
     pub ppk: Option<Arc<PpkSetting>>,
     /// Hosts that need something of their own.
-    pub peers: Vec<Peer>,
+    pub peers: Arc<[Peer]>,
     sources: Sources,
     spans: BTreeMap<String, Span>,
     places: Places,
@@ -227,7 +227,7 @@ pub struct Suites {
     /// As written, without `!`.
     pub text: Vec<String>,
     /// As meant, numbered from 1.
-    pub proposals: Vec<Proposal>,
+    pub proposals: Arc<[Proposal]>,
 }
 
 /// `ike_version`.
@@ -399,7 +399,7 @@ pub struct Peer {
     /// Its address; no two peers have the same.
     pub address: IpAddr,
     /// What people call it; no two peers have the same.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Who it must prove to be.
     pub id: Option<Identity>,
     /// A key of this pair alone.
@@ -407,9 +407,9 @@ pub struct Peer {
     /// Where it differs from the fleet's.
     pub ike_version: Option<IkeVersion>,
     /// Where they differ from the fleet's.
-    pub ike_proposals: Option<Suites>,
+    pub ike_proposals: Option<Arc<Suites>>,
     /// Where they differ from the fleet's.
-    pub esp_proposals: Option<Suites>,
+    pub esp_proposals: Option<Arc<Suites>>,
     /// Where it differs from the fleet's.
     pub start: Option<Start>,
     /// A second secret of this pair alone.

@@ -14,7 +14,7 @@ pub const MAX_PEERS: usize = 65_536;
 /// The table.
 #[derive(Debug, Default)]
 pub struct Peers {
-    table: BTreeMap<IpAddr, Peer>,
+    table: BTreeMap<IpAddr, Box<Peer>>,
     timers: BTreeSet<(Instant, IpAddr)>,
     armed: BTreeMap<IpAddr, Instant>,
     touched: BTreeSet<IpAddr>,
@@ -23,7 +23,7 @@ pub struct Peers {
 impl Peers {
     /// A peer.
     pub fn get(&self, address: IpAddr) -> Option<&Peer> {
-        self.table.get(&address)
+        self.table.get(&address).map(|peer| &**peer)
     }
 
     /// A peer, to be changed; its timers follow with the next [`Peers::arm`].
@@ -36,7 +36,8 @@ impl Peers {
     /// A peer, made if it is not there.
     pub fn entry(&mut self, local: IpAddr, address: IpAddr, now: Instant) -> &mut Peer {
         self.touched.insert(address);
-        self.table.entry(address).or_insert_with(|| Peer::new(pair::owns(local, address), now))
+        let peer = || Box::new(Peer::new(pair::owns(local, address), now));
+        self.table.entry(address).or_insert_with(peer)
     }
 
     /// Whether there is room for one more.
@@ -61,14 +62,14 @@ impl Peers {
     }
 
     /// Takes a peer out.
-    pub fn remove(&mut self, address: IpAddr) -> Option<Peer> {
+    pub fn remove(&mut self, address: IpAddr) -> Option<Box<Peer>> {
         self.touched.insert(address);
         self.table.remove(&address)
     }
 
     /// All peers, by address.
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &Peer)> {
-        self.table.iter().map(|(a, p)| (*a, p))
+        self.table.iter().map(|(a, p)| (*a, &**p))
     }
 
     /// Addresses of all peers.
@@ -89,7 +90,7 @@ impl Peers {
     /// Sets the timers of all peers that were touched.
     pub fn arm(&mut self) {
         for address in std::mem::take(&mut self.touched) {
-            let wake = self.table.get(&address).map_or(Instant::NEVER, Peer::wake);
+            let wake = self.table.get(&address).map_or(Instant::NEVER, |peer| peer.wake());
             if self.armed.get(&address).copied().unwrap_or(Instant::NEVER) == wake {
                 continue;
             }

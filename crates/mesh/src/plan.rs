@@ -96,7 +96,7 @@ pub struct PeerPlan {
     /// Its address.
     pub address: IpAddr,
     /// What people call it.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Who it must prove to be; `None`: anyone with the fleet's credentials.
     pub id: Option<Identity>,
     /// A key of this pair alone; `None`: the fleet's credentials.
@@ -104,9 +104,9 @@ pub struct PeerPlan {
     /// Which version of IKE.
     pub ike_version: IkeVersion,
     /// IKE suites, best first.
-    pub ike_proposals: Suites,
+    pub ike_proposals: Arc<Suites>,
     /// ESP suites, best first.
-    pub esp_proposals: Suites,
+    pub esp_proposals: Arc<Suites>,
     /// When the tunnel is built.
     pub start: Start,
     /// A second secret of this pair, or of the fleet.
@@ -315,7 +315,7 @@ impl Planned {
 
 impl PeerPlan {
     fn of(manifest: &Manifest, address: IpAddr, own: Option<&Peer>) -> Self {
-        let suites = |own: Option<&Suites>, all: &Suites| own.unwrap_or(all).clone();
+        let suites = |own: Option<&Arc<Suites>>, all: &Arc<Suites>| own.unwrap_or(all).clone();
         Self {
             address,
             name: own.and_then(|peer| peer.name.clone()),

@@ -39,8 +39,8 @@ fn outbound(peer: IpAddr, spi: u32) -> Arc<Sa> {
         encap: None,
         ipcomp: None,
         limits: Limits::default(),
-        local_ts: Vec::new(),
-        remote_ts: Vec::new(),
+        local_ts: [].into(),
+        remote_ts: [].into(),
     })
 }
 

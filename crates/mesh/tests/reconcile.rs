@@ -30,8 +30,8 @@ fn sa(spi: u32) -> Arc<Sa> {
         encap: None,
         ipcomp: None,
         limits: Limits::default(),
-        local_ts: vec![],
-        remote_ts: vec![],
+        local_ts: [].into(),
+        remote_ts: [].into(),
     })
 }
 

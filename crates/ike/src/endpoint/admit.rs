@@ -71,7 +71,7 @@ impl Endpoint {
         known: bool,
     ) -> Result<(), Misbehaviour> {
         let (total, of_peer) = (self.half_open.total(), self.half_open.of(arrived.remote.ip()));
-        let sas = self.cx.peers.get(&arrived.remote.ip()).map_or(0, BTreeSet::len);
+        let sas = self.cx.ikes_of(arrived.remote.ip()).count();
         let greedy = of_peer >= MAX_HALF_OPEN_PER_PEER || sas >= self.cx.limits.max_sas_of_peer;
         let full =
             total >= self.cx.limits.max_half_open || self.sas.len() >= self.cx.limits.max_ike_sas;

@@ -37,7 +37,7 @@ impl Endpoint {
         config: Arc<PeerConfig>,
     ) -> Result<Restored, RestoreError> {
         record.check(now.at, &config)?;
-        let of_peer = self.cx.peers.get(&config.remote).map_or(0, BTreeSet::len);
+        let of_peer = self.cx.ikes_of(config.remote).count();
         if self.sas.len() >= self.cx.limits.max_ike_sas || of_peer >= self.cx.limits.max_sas_of_peer
         {
             return Err(RestoreError::Full);
@@ -104,7 +104,7 @@ fn revive(
         spi_i: record.spi_i,
         spi_r: record.spi_r,
     };
-    let schedule = config.retransmit;
+    let schedule = config.common.retransmit;
     let mut sa = IkeSa::new(id, config, ends, State::Gone);
     (sa.nat, sa.encap, sa.udp) = (record.nat, record.encap, record.udp);
     sa.home.set_ip(sa.config.remote);

@@ -63,8 +63,7 @@ impl Endpoint {
                 && homes(other) == homes(sa)
                 && (&o.local_id, &o.remote_id) == (&up.local_id, &up.remote_id)
         };
-        let ids = self.cx.peers.get(&sa.home.ip()).into_iter().flatten();
-        let others = ids.filter_map(|id| self.sas.get(id));
+        let others = self.cx.ikes_of(sa.home.ip()).filter_map(|id| self.sas.get(&id));
         others
             .filter(|other| other.up().is_some_and(|o| same(other, o)))
             .map(|other| other.id)
@@ -84,8 +83,8 @@ impl Endpoint {
                 && homes(sa) == homes(new)
                 && sa.up().is_some_and(|up| up.life == Life::Live && since(up) <= began)
         };
-        let ids = self.cx.peers.get(&new.home.ip()).into_iter().flatten();
-        let older = ids.filter_map(|id| self.sas.get(id).map(|sa| &**sa)).filter(older);
+        let ids = self.cx.ikes_of(new.home.ip());
+        let older = ids.filter_map(|id| self.sas.get(&id).map(|sa| &**sa)).filter(older);
         for old in older.map(|sa| sa.id).collect::<Vec<_>>() {
             self.with_one(old, |cx, sa| sa.delete(cx, now, EndReason::Reauthenticated));
         }

@@ -147,6 +147,10 @@ pub(crate) fn proceed(
         let Some(task) = up.queue.pop_front() else { break };
         begin(&mut up, cx, sa, now, task);
     }
+    if up.queue.is_empty() {
+        // Of a thousand idle SAs none keeps room for tasks.
+        up.queue = VecDeque::new();
+    }
     State::Up(up)
 }
 
@@ -271,7 +275,7 @@ pub(crate) fn move_children(cx: &mut Context, sa: &IkeSa) -> (Vec<SaKey>, Outer)
 /// This host is behind a NAT, or is not any more.
 pub(crate) fn keep_mapping(cx: &mut Context, sa: &IkeSa, now: Now) {
     match sa.nat.local_behind {
-        true => cx.timers.set(sa.id, Timer::Keepalive, now.at + sa.config.keepalive),
+        true => cx.timers.set(sa.id, Timer::Keepalive, now.at + sa.config.common.keepalive),
         false => cx.timers.cancel(sa.id, Timer::Keepalive),
     }
 }
@@ -320,7 +324,7 @@ pub(crate) fn timer(
         Timer::Keepalive => {
             cx.keepalive(sa.local, sa.remote);
             liveness::behind_nat(&mut up, cx, sa, now);
-            cx.timers.set(sa.id, Timer::Keepalive, now.at + sa.config.keepalive);
+            cx.timers.set(sa.id, Timer::Keepalive, now.at + sa.config.common.keepalive);
         }
         Timer::Retry => {
             for task in std::mem::take(&mut up.later) {
@@ -356,8 +360,8 @@ fn outbound_due(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, ch
 
 /// Whether the peer authenticates anew, and the child SA from before still carries what `new` is for (RFC 7296 2.8.3).
 fn older_serves(cx: &Context, sa: &IkeSa, new: &Child) -> bool {
-    let ikes = cx.peers.get(&sa.home.ip()).into_iter().flatten().filter(|ike| **ike != sa.id);
-    let children = ikes.flat_map(|ike| cx.children.of(*ike));
+    let ikes = cx.ikes_of(sa.home.ip()).filter(|ike| *ike != sa.id);
+    let children = ikes.flat_map(|ike| cx.children.of(ike));
     children.filter_map(|id| cx.children.get(id)).any(|old| {
         old.live()
             && old.stage == Stage::Up

@@ -119,7 +119,7 @@ pub(crate) fn start_update(up: &mut Established, cx: &mut Context, sa: &mut IkeS
     payloads.extend(nat_payloads(cx, sa, path));
     payloads.push(mobility::cookie2_payload(&cookie));
     sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &payloads);
-    up.own = Some(Own::Update(Sent { path, cookie }));
+    up.own = Some(Own::Update(Box::new(Sent { path, cookie })));
 }
 
 /// Asks for a sign of life on the path that is tried.
@@ -128,7 +128,7 @@ pub(crate) fn start_check(up: &mut Established, cx: &mut Context, sa: &mut IkeSa
     let cookie = cx.rng.bytes();
     let payloads = [mobility::cookie2_payload(&cookie)];
     sa.send_request(cx, now, ExchangeType::INFORMATIONAL, &payloads);
-    up.own = Some(Own::Check(Sent { path: trial.path, cookie }));
+    up.own = Some(Own::Check(Box::new(Sent { path: trial.path, cookie })));
 }
 
 /// Tells where else this host is.
@@ -147,7 +147,7 @@ fn nat_payloads(cx: &Context, sa: &IkeSa, path: Path) -> Vec<Payload> {
         return Vec::new();
     }
     let Path { local, remote } = path;
-    let force = sa.config.force_encap;
+    let force = sa.config.common.force_encap;
     let both = nat::notifies(&*cx.provider, sa.spi_i, sa.spi_r, local, remote, force);
     both.map(|both| both.map(Payload::Notify).to_vec()).unwrap_or_default()
 }

@@ -194,7 +194,7 @@ fn send(
     let child = sa.config.child.clone();
     let offer = (!childless).then(|| Offer::new(cx, child, None, ChildExchange::Auth));
     // With an SA to the same address about, the peer did not lose anything (RFC 7296 2.4).
-    let alone = cx.peers.get(&sa.home.ip()).is_none_or(|all| all.len() <= 1);
+    let alone = cx.ikes_of(sa.home.ip()).count() <= 1;
     // It would be nobody's word (RFC 7619 2.3).
     let proves = !matches!(sa.config.auth, Auth::Null);
     let initial_contact = sa.config.initial_contact && alone && proves;
@@ -642,8 +642,8 @@ fn first_child(
 /// An IKE SA with the peer that was there before is replaced (RFC 7296 2.8.3): its further child SAs are made
 /// here as well, then it is deleted. All of it after the probe, whose response shows that the peer has this SA.
 fn succeed(up: &mut Established, cx: &Context, sa: &IkeSa) {
-    let ikes = cx.peers.get(&sa.home.ip()).into_iter().flatten();
-    let there = ikes.filter(|ike| **ike != sa.id).flat_map(|ike| cx.children.of(*ike));
+    let ikes = cx.ikes_of(sa.home.ip()).filter(|ike| *ike != sa.id);
+    let there = ikes.flat_map(|ike| cx.children.of(ike));
     let there = there.filter_map(|id| cx.children.get(id));
     let others = there.filter(|c| c.live() && c.config.reqid != sa.config.child.reqid);
     for config in others.map(|c| c.config.clone()).collect::<Vec<_>>() {
@@ -668,6 +668,9 @@ fn establish(
     sa.trail = None;
     if let (Some(ppk), Some(secured)) = (&handshake.ppk, &mut sa.secured) {
         ppk.replace(&mut secured.keys);
+    }
+    if let Some(secured) = &mut sa.secured {
+        secured.keys.forget_proof();
     }
     let origin = Origin {
         own: sa.initiator,

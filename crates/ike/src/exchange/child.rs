@@ -11,7 +11,7 @@ use wire::proposal::Proposal;
 use wire::registry::{NotifyType, ProtocolId};
 use wire::selector::TrafficSelector;
 
-use crate::child_sa::Agreed;
+use crate::child_sa::{Agreed, once};
 use crate::config::ChildConfig;
 use crate::context::{Context, IKE_PORT, NATT_PORT};
 use crate::error::{Failure, Misbehaviour};
@@ -73,7 +73,7 @@ impl Offer {
         let proposals =
             negotiate::offer_esp(&config.esp_proposals, spi_in, exchange, &*cx.provider);
         let cpi_in = config.compression.then(|| ipcomp::fresh(&mut cx.rng));
-        let selectors = Selectors { tsi: config.local_ts.clone(), tsr: config.remote_ts.clone() };
+        let selectors = Selectors { tsi: config.local_ts.to_vec(), tsr: config.remote_ts.to_vec() };
         let old = replaces.and_then(|id| cx.children.get(id));
         let names = old.filter(|_| config.mode == Mode::Transport).and_then(|old| old.names());
         Self { config, replaces, proposals, spi_in, cpi_in, selectors, names }
@@ -119,8 +119,8 @@ impl Offer {
             spi_out: peer_spi(&chosen)?,
             mode,
             ipcomp,
-            local_ts: answered.tsi,
-            remote_ts: answered.tsr,
+            local_ts: once(&self.config.local_ts, answered.tsi),
+            remote_ts: once(&self.config.remote_ts, answered.tsr),
             names,
             replaces: self.replaces,
         })
@@ -135,14 +135,14 @@ impl Offer {
             NotifyType::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen {
                 protocol: "ESP",
                 by: "the peer",
-                ours: self.config.esp_proposals.clone(),
+                ours: self.config.esp_proposals.to_vec(),
                 theirs: told::proposals(ProtocolId::ESP, error),
             },
             NotifyType::TS_UNACCEPTABLE => {
                 let (theirs_local, theirs_remote) = told::selectors(error);
                 Failure::TsUnacceptable {
-                    ours_local: self.config.local_ts.clone(),
-                    ours_remote: self.config.remote_ts.clone(),
+                    ours_local: self.config.local_ts.to_vec(),
+                    ours_remote: self.config.remote_ts.to_vec(),
                     theirs_local,
                     theirs_remote,
                 }
@@ -192,8 +192,8 @@ impl Answer {
             spi_out,
             mode,
             ipcomp,
-            local_ts: narrowed.here.tsr,
-            remote_ts: narrowed.here.tsi,
+            local_ts: once(&config.local_ts, narrowed.here.tsr),
+            remote_ts: once(&config.remote_ts, narrowed.here.tsi),
             names: names(sa, mode, &narrowed.sent.tsr, &narrowed.sent.tsi),
             replaces,
         };
@@ -309,7 +309,7 @@ fn narrow_request(
     request: &Selectors,
     mode: Mode,
 ) -> Option<Narrowed> {
-    let policy = Selectors { tsi: config.remote_ts.clone(), tsr: config.local_ts.clone() };
+    let policy = Selectors { tsi: config.remote_ts.to_vec(), tsr: config.local_ts.to_vec() };
     let hosts = Hosts { initiator: sa.remote.ip(), responder: sa.local.ip() };
     if mode == Mode::Tunnel {
         let here = narrow::narrow(&policy, request, None).ok()?;
@@ -353,7 +353,7 @@ fn no_proposal(config: &ChildConfig, theirs: &[Proposal]) -> Refusal {
         reason: Failure::NoProposalChosen {
             protocol: "ESP",
             by: "this host",
-            ours: config.esp_proposals.clone(),
+            ours: config.esp_proposals.to_vec(),
             theirs: theirs.to_vec(),
         },
     }
@@ -363,8 +363,8 @@ fn ts_unacceptable(config: &ChildConfig, request: &Selectors) -> Refusal {
     Refusal {
         notify: NotifyType::TS_UNACCEPTABLE,
         reason: Failure::TsUnacceptable {
-            ours_local: config.local_ts.clone(),
-            ours_remote: config.remote_ts.clone(),
+            ours_local: config.local_ts.to_vec(),
+            ours_remote: config.remote_ts.to_vec(),
             theirs_local: request.tsi.clone(),
             theirs_remote: request.tsr.clone(),
         },

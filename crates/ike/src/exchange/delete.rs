@@ -160,7 +160,7 @@ pub(crate) fn deletes_ike(payloads: &[Payload]) -> bool {
 /// Whether another IKE SA with the peer has a child SA for each of this one: then the peer authenticated anew
 /// and sends through those (RFC 7296 2.8.3). They serve here as well from now on.
 fn outlived(cx: &mut Context, sa: &IkeSa) -> bool {
-    let all = cx.peers.get(&sa.home.ip()).into_iter().flatten().copied();
+    let all = cx.ikes_of(sa.home.ip());
     let of = |ike| cx.children.of(ike).into_iter().filter_map(|id| cx.children.get(id));
     let others: Vec<_> = all.filter(|id| *id != sa.id).flat_map(of).filter(|c| c.live()).collect();
     let served = |old: &Child| others.iter().any(|new| new.config.reqid == old.config.reqid);

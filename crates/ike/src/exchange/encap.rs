@@ -16,15 +16,15 @@ const UDP_PREFERRED: NotifyType = NotifyType(47_388);
 
 /// What the initiator says, and the responder if both agree.
 pub(crate) fn payload(config: &PeerConfig) -> Option<Payload> {
-    config.prefer_encap.then(|| error_notify(UDP_PREFERRED))
+    config.common.prefer_encap.then(|| error_notify(UDP_PREFERRED))
 }
 
 /// Whether ESP goes in UDP though there may be no NAT: one end wants it at any rate, or both prefer it.
 pub(crate) fn wanted(config: &PeerConfig, theirs: &[Payload]) -> bool {
-    config.force_encap || agreed(config, theirs)
+    config.common.force_encap || agreed(config, theirs)
 }
 
 /// Whether both prefer it.
 pub(crate) fn agreed(config: &PeerConfig, theirs: &[Payload]) -> bool {
-    config.prefer_encap && find_notify(theirs, UDP_PREFERRED).is_some()
+    config.common.prefer_encap && find_notify(theirs, UDP_PREFERRED).is_some()
 }

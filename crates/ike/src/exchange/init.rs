@@ -162,7 +162,7 @@ impl Sent {
         let messages = vec![self.request.clone()];
         match sa.window.outstanding() {
             Some(_) => sa.window.replace(now.at, messages),
-            None => sa.window.sent(now.at, messages, sa.config.retransmit),
+            None => sa.window.sent(now.at, messages, sa.config.common.retransmit),
         }
         sa.arm_retransmit(cx);
         State::InitSent(Box::new(self))
@@ -191,7 +191,7 @@ impl Sent {
         if opening.offer.iter().any(multi_ke::asks) {
             payloads.push(error_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
         }
-        payloads.extend(cluster::payload(&*cx.provider, sa.config.cluster.as_deref()));
+        payloads.extend(cluster::payload(&*cx.provider, sa.config.common.cluster.as_deref()));
         Ok(payloads)
     }
 
@@ -211,7 +211,7 @@ impl Sent {
             Ok(message) if message.sk.is_none() => message,
             _ => return (State::InitSent(self), Err(Misbehaviour::Malformed)),
         };
-        if cluster::differs(&*cx.provider, sa.config.cluster.as_deref(), &message.payloads) {
+        if cluster::differs(&*cx.provider, sa.config.common.cluster.as_deref(), &message.payloads) {
             return (self.hearsay(cx, sa, now, Failure::OtherCluster), Ok(()));
         }
         let whole = find_sa(&message.payloads).is_some();
@@ -486,9 +486,16 @@ fn secure(
 }
 
 fn nat_payloads(cx: &Context, sa: &IkeSa) -> Result<[Payload; 2], Failure> {
-    nat::notifies(&*cx.provider, sa.spi_i, sa.spi_r, sa.local, sa.remote, sa.config.force_encap)
-        .map(|pair| pair.map(Payload::Notify))
-        .map_err(|e| Failure::Local(e.to_string()))
+    nat::notifies(
+        &*cx.provider,
+        sa.spi_i,
+        sa.spi_r,
+        sa.local,
+        sa.remote,
+        sa.config.common.force_encap,
+    )
+    .map(|pair| pair.map(Payload::Notify))
+    .map_err(|e| Failure::Local(e.to_string()))
 }
 
 /// Announces that fragments are gathered here (RFC 7383 2.3).

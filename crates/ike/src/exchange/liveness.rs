@@ -82,7 +82,7 @@ pub(crate) fn due(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now) 
 /// peer of late, it may be sending to where this host is no more, and is asked in a message that it verifies.
 pub(crate) fn behind_nat(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now) {
     // The answer to the last question came shortly after the last keepalive: half the time is less than that is ago.
-    let silent = up.last_alive + sa.config.keepalive / 2 <= now.at;
+    let silent = up.last_alive + sa.config.common.keepalive / 2 <= now.at;
     let asks = sa.config.dpd_delay.is_some() && sa.window.outstanding().is_none();
     if silent && asks && cx.pace.allows(now.at) {
         up.push(Task::Probe);
@@ -129,8 +129,7 @@ pub(crate) fn answered(
 
 /// The inbound SAs that this host holds for the peer, of whichever IKE SA.
 fn held(cx: &Context, sa: &IkeSa) -> Payload {
-    let ikes = cx.peers.get(&sa.home.ip()).into_iter().flatten();
-    let children = ikes.flat_map(|ike| cx.children.of(*ike));
+    let children = cx.ikes_of(sa.home.ip()).flat_map(|ike| cx.children.of(ike));
     let mut data = Vec::new();
     for child in children.filter_map(|id: ChildId| cx.children.get(id)).take(MOST_TOLD) {
         data.put_u32(child.spi_in.0);

@@ -369,7 +369,7 @@ fn consider(
     let theirs = find_sa(payloads).ok_or_else(syntax)?;
     let ni = find_nonce(payloads).ok_or_else(syntax)?.to_vec();
     let ke = find_ke(payloads).ok_or_else(syntax)?;
-    if cx.peers.get(&sa.home.ip()).is_some_and(|all| all.len() + 1 >= cx.limits.max_sas_of_peer) {
+    if cx.ikes_of(sa.home.ip()).count() + 1 >= cx.limits.max_sas_of_peer {
         return Err(plain_notify(NotifyType::NO_ADDITIONAL_SAS));
     }
     let id = cx.fresh_ike_id();
@@ -515,7 +515,7 @@ fn spawn(
 ) -> Result<(), Failure> {
     let secured =
         old.secured.as_ref().ok_or_else(|| Failure::Local("the IKE SA has no keys".into()))?;
-    let keys = keys::derive_rekeyed(
+    let mut keys = keys::derive_rekeyed(
         &*cx.provider,
         &new.suite,
         secured.suite.prf,
@@ -534,6 +534,7 @@ fn spawn(
     sa.fragmentation = old.fragmentation;
     // Not reported before it inherits; then its end is.
     sa.silent = true;
+    keys.forget_proof();
     sa.secure(cx, new.suite, keys)?;
     let mut fresh =
         Established::new(&sa, now, up.local_id.clone(), up.remote_id.clone(), up.origin.clone());

@@ -60,13 +60,13 @@ impl IkeSa {
         self.gather_request.clear();
         cx.timers.cancel(self.id, Timer::Fragments);
         self.window.begin();
-        self.reply_to = Some(ReplyTo {
+        self.reply_to = Some(Box::new(ReplyTo {
             message_id: header.message_id,
             exchange: header.exchange,
             local: arrived.local,
             remote: arrived.remote,
             welcome: arrived.welcome,
-        });
+        }));
         self.follow(cx, arrived);
         match opened {
             Ok(payloads) => self.request(cx, now, header.exchange, payloads),

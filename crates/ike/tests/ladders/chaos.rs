@@ -24,7 +24,7 @@ fn bad_link(world: &mut World, rng: &mut Rng, percent: u64) {
 fn make(seed: u8) -> World {
     toy(seed, |p| {
         p.dpd_delay = Some(Duration::from_secs(20));
-        p.retransmit.tries = 12;
+        common(p).retransmit.tries = 12;
         if seed.is_multiple_of(3) {
             edit_child(p, |c| c.esp_proposals = esp_suites(&["aes128gcm16-ecp256"]));
         }

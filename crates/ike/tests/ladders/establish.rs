@@ -208,7 +208,9 @@ fn a_refused_child_leaves_the_ike_sa() {
 #[test]
 fn selectors_without_overlap() {
     let (a, mut b) = peers(|_| {});
-    edit_child(&mut b, |c| c.local_ts = vec![TrafficSelector::host("10.9.9.9".parse().unwrap())]);
+    edit_child(&mut b, |c| {
+        c.local_ts = [TrafficSelector::host("10.9.9.9".parse().unwrap())].into()
+    });
     let mut world = World::new(Arc::new(Toy), 10, a, b);
     world.initiate(0);
     world.run_secs(3);
@@ -227,7 +229,9 @@ fn selectors_without_overlap() {
 #[test]
 fn tunnel_mode_is_narrowed() {
     let (mut a, mut b) = peers(|p| edit_child(p, |c| c.mode = Mode::Tunnel));
-    let net = |text: &str| vec![TrafficSelector::net(text.parse().unwrap())];
+    let net = |text: &str| -> Arc<[TrafficSelector]> {
+        Arc::from([TrafficSelector::net(text.parse().unwrap())])
+    };
     edit_child(&mut a, |c| (c.local_ts, c.remote_ts) = (net("192.168.1.0/24"), net("0.0.0.0/0")));
     edit_child(&mut b, |c| {
         (c.local_ts, c.remote_ts) = (net("192.168.2.0/24"), net("192.168.0.0/16"))
@@ -239,8 +243,8 @@ fn tunnel_mode_is_narrowed() {
     let child = &world.hosts[0].endpoint.children()[0];
     assert_eq!(child.mode, Mode::Tunnel);
     assert_eq!(
-        (&child.local_ts, &child.remote_ts),
-        (&net("192.168.1.0/24"), &net("192.168.2.0/24"))
+        (&*child.local_ts, &*child.remote_ts),
+        (&*net("192.168.1.0/24"), &*net("192.168.2.0/24"))
     );
 }
 
@@ -274,7 +278,7 @@ fn a_peer_that_wants_tunnel_mode_where_transport_is_configured() {
 fn forced_encapsulation_floats_to_4500() {
     for (force_a, force_b) in [(true, false), (false, true), (true, true)] {
         let (mut a, mut b) = peers(|_| {});
-        (a.force_encap, b.force_encap) = (force_a, force_b);
+        (common(&mut a).force_encap, common(&mut b).force_encap) = (force_a, force_b);
         let mut world = World::new(Arc::new(Toy), 14, a, b);
         world.traffic = true;
         world.initiate(0);
@@ -297,7 +301,7 @@ fn forced_encapsulation_floats_to_4500() {
 fn esp_goes_in_udp_where_both_prefer_it_and_only_there() {
     for (a_prefers, b_prefers) in [(true, true), (true, false), (false, true)] {
         let (mut a, mut b) = peers(|_| {});
-        (a.prefer_encap, b.prefer_encap) = (a_prefers, b_prefers);
+        (common(&mut a).prefer_encap, common(&mut b).prefer_encap) = (a_prefers, b_prefers);
         let mut world = World::new(Arc::new(Toy), 14, a, b);
         world.traffic = true;
         world.initiate(0);

@@ -123,7 +123,7 @@ fn longer_headers_of_ipv6_count() {
     let [one, two] = ["2001:db8::1", "2001:db8::2"].map(|text| text.parse().unwrap());
     let (mut a, mut b) = (peer(one, two), peer(two, one));
     (a.auth, b.auth) = (long_certificate("a"), long_certificate("b"));
-    (a.force_encap, b.force_encap) = (true, true);
+    (common(&mut a).force_encap, common(&mut b).force_encap) = (true, true);
     let mut world = narrow(a, b);
     world.initiate(0);
     world.run_secs(1);

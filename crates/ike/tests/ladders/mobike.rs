@@ -18,7 +18,7 @@ const B2: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
 const EVIL: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
 
 fn mobile(peer: &mut PeerConfig) {
-    peer.mobike = true;
+    common(peer).mobike = true;
     peer.fragment_size = None;
     edit_child(peer, |child| child.mode = Mode::Tunnel);
 }
@@ -98,7 +98,7 @@ fn it_is_announced_for_tunnels_alone() {
     assert_eq!(world.story().matches("MOBIKE_SUP").count(), 2, "{}", world.story());
     assert_eq!(world.hosts[0].endpoint.ike_sas()[0].remote.port(), 4500, "RFC 4555 3.3");
     assert!(world.hosts[0].outbound()[0].encap.is_none(), "there is no NAT");
-    let mut world = up(2, |p| p.mobike = true);
+    let mut world = up(2, |p| common(p).mobike = true);
     assert!(!world.story().contains("MOBIKE_SUP"), "{}", world.story());
     own(&mut world, 0, &[A2]);
     world.run_secs(3);
@@ -106,7 +106,7 @@ fn it_is_announced_for_tunnels_alone() {
     // One end alone does not suffice, whichever it is.
     for lone in [0, 1] {
         let (mut a, mut b) = peers(mobile);
-        [&mut a, &mut b][lone].mobike = false;
+        common([&mut a, &mut b][lone]).mobike = false;
         let mut world = World::new(std::sync::Arc::new(crypto::toy::Toy), 3, a, b);
         own(&mut world, 0, &[A]);
         world.initiate(0);

@@ -44,8 +44,8 @@ fn esp_goes_in_udp_and_keepalives_flow() {
     let encap = b.outbound()[0].encap.unwrap();
     assert_eq!((encap.local_port, encap.remote_port), (4500, 24_500));
     // RFC 7296 2.23.1: A names its own address, B's data plane sees the public one.
-    assert_eq!(a.endpoint.children()[0].local_ts, child(A, B).local_ts);
-    assert_eq!(b.endpoint.children()[0].remote_ts, child(B, PUBLIC.parse().unwrap()).remote_ts);
+    assert_eq!(a.endpoint.children()[0].local_ts, *child(A, B).local_ts);
+    assert_eq!(b.endpoint.children()[0].remote_ts, *child(B, PUBLIC.parse().unwrap()).remote_ts);
     assert!(world.keepalives >= 4, "{} keepalives", world.keepalives);
     assert_eq!(world.lost, 0);
 }

@@ -27,7 +27,7 @@ fn two_that_prove_nothing() {
         let mut world = up(1, |p| {
             p.auth = Auth::Null;
             p.fragment_size = None;
-            p.ppk = ppk.clone();
+            p.ppk = ppk.clone().map(Box::new);
         });
         for host in &world.hosts {
             assert!(host.endpoint.ike_sas()[0].remote_id.is_null(), "{}", world.story());

@@ -20,7 +20,7 @@ const WHOLE: &str = "WARREN_LADDERS_WHOLE";
 fn tune(peer: &mut PeerConfig) {
     peer.dpd_delay = None;
     // As the fleet has it.
-    peer.retransmit = Retransmit {
+    common(peer).retransmit = Retransmit {
         first: Duration::from_millis(500),
         factor_percent: 200,
         cap: Duration::from_secs(4),

@@ -11,8 +11,8 @@ use crate::collide::{rekey_child, rekey_ike};
 use crate::setup::*;
 use crate::world::World;
 
-fn ppk(id: &str, secret: &[u8], required: bool) -> Option<Ppk> {
-    Some(Ppk { id: id.into(), secret: Secret::from(secret), required })
+fn ppk(id: &str, secret: &[u8], required: bool) -> Option<Box<Ppk>> {
+    Some(Box::new(Ppk { id: id.into(), secret: Secret::from(secret), required }))
 }
 
 /// Both with the key of the fleet, each changed by `f`.

@@ -149,7 +149,7 @@ fn a_peer_may_break_before_it_makes() {
 fn a_peer_that_cannot_for_minutes_is_left() {
     let mut world = up(5, |p| {
         p.dpd_delay = None;
-        p.retransmit.tries = 1000;
+        common(p).retransmit.tries = 1000;
     });
     world.traffic = false;
     let second = Arc::new(child(B, A));

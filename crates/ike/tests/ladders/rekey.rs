@@ -162,7 +162,7 @@ fn a_child_beyond_its_hard_lifetime_goes() {
 fn an_ike_sa_beyond_its_hard_lifetime_goes() {
     let mut world = up(10, |p| {
         p.ike_rekey_after = Duration::from_secs(5000);
-        p.ike_hard_lifetime = Duration::from_secs(50);
+        common(p).ike_hard_lifetime = Duration::from_secs(50);
     });
     world.traffic = false;
     world.run_secs(100);

@@ -225,7 +225,7 @@ fn what_cannot_be_gone_on_with_is_refused_and_named() {
     refused(with(&not_the_newest), RestoreError::MessageIds);
     refused(with(&|r| (r.answer, r.expected_in) = (vec![vec![1]], 0)), RestoreError::MessageIds);
     refused(with(&|r| r.sealed = u64::MAX - 5), RestoreError::MessageIds);
-    let late = |c: &mut PeerConfig| c.ike_hard_lifetime = Duration::from_secs(1);
+    let late = |c: &mut PeerConfig| common(c).ike_hard_lifetime = Duration::from_secs(1);
     assert_eq!(restore(&mut world, good.clone(), late), Err(RestoreError::Expired));
     let other = |c: &mut PeerConfig| c.remote_id = Identity::from_text("else.example").ok();
     assert!(matches!(restore(&mut world, good.clone(), other), Err(RestoreError::Identity(_))));
@@ -234,7 +234,7 @@ fn what_cannot_be_gone_on_with_is_refused_and_named() {
         |c: &mut PeerConfig| c.ike_proposals = ike_suites(&["aes256-sha256-modp2048"]),
         |c: &mut PeerConfig| edit_child(c, |c| c.esp_proposals = esp_suites(&["aes256gcm16"])),
         |c: &mut PeerConfig| edit_child(c, |c| c.mode = ipsec::sa::Mode::Tunnel),
-        |c: &mut PeerConfig| c.force_encap = true,
+        |c: &mut PeerConfig| common(c).force_encap = true,
     ] {
         let mut config = (*world.hosts[0].directory.config).clone();
         change(&mut config);

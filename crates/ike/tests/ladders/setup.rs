@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crypto::Secret;
 use crypto::toy::Toy;
-use ike::config::{FRAGMENT_SIZE, Retransmit};
+use ike::config::{Common, FRAGMENT_SIZE, Retransmit};
 use ike::{Auth, ChildConfig, PeerConfig};
 use ipsec::sa::{Limits, Mode, Reqid};
 use wire::proposal::Proposal;
@@ -18,11 +18,11 @@ use super::world::World;
 pub const A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 pub const B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
-pub fn ike_suites(texts: &[&str]) -> Vec<Proposal> {
+pub fn ike_suites(texts: &[&str]) -> Arc<[Proposal]> {
     texts.iter().map(|t| parse_ike(t).expect("an IKE proposal")).collect()
 }
 
-pub fn esp_suites(texts: &[&str]) -> Vec<Proposal> {
+pub fn esp_suites(texts: &[&str]) -> Arc<[Proposal]> {
     texts.iter().map(|t| parse_esp(t).expect("an ESP proposal")).collect()
 }
 
@@ -32,8 +32,8 @@ pub fn child(local: IpAddr, remote: IpAddr) -> ChildConfig {
         mode: Mode::Transport,
         compression: false,
         esp_proposals: esp_suites(&["aes128gcm16"]),
-        local_ts: vec![TrafficSelector::host(local)],
-        remote_ts: vec![TrafficSelector::host(remote)],
+        local_ts: [TrafficSelector::host(local)].into(),
+        remote_ts: [TrafficSelector::host(remote)].into(),
         replay_window: 64,
         rekey_after: Duration::from_secs(8 * 3600),
         limits: Limits::default(),
@@ -49,19 +49,21 @@ pub fn peer(local: IpAddr, remote: IpAddr) -> PeerConfig {
         auth: Auth::Psk(Secret::new(b"a pre-shared key of good length".to_vec())),
         ike_proposals: ike_suites(&["aes128-sha256-modp2048"]),
         child: Arc::new(child(local, remote)),
-        force_encap: false,
-        prefer_encap: false,
-        mobike: false,
+        common: Arc::new(Common {
+            force_encap: false,
+            prefer_encap: false,
+            mobike: false,
+            ike_hard_lifetime: Duration::from_secs(25 * 3600),
+            keepalive: Duration::from_secs(20),
+            retransmit: Retransmit::default(),
+            cluster: None,
+        }),
         redirect: false,
         dpd_delay: Some(Duration::from_secs(30)),
         ike_rekey_after: Duration::from_secs(24 * 3600),
-        ike_hard_lifetime: Duration::from_secs(25 * 3600),
-        keepalive: Duration::from_secs(20),
-        retransmit: Retransmit::default(),
         initial_contact: true,
         fragment_size: Some(FRAGMENT_SIZE),
         ppk: None,
-        cluster: None,
         childless: Default::default(),
     }
 }
@@ -72,6 +74,11 @@ pub fn peers(f: impl Fn(&mut PeerConfig)) -> (PeerConfig, PeerConfig) {
     f(&mut a);
     f(&mut b);
     (a, b)
+}
+
+/// What it does with all its peers alike, to be changed.
+pub fn common(peer: &mut PeerConfig) -> &mut Common {
+    Arc::make_mut(&mut peer.common)
 }
 
 /// Changes the child SA's part.

@@ -172,7 +172,7 @@ impl Pipeline {
         let counters = &self.counters;
         let seq = entry.check_replay(low).ok_or(&counters.in_replay)?;
         let esn_hi = entry.sa.esn.then_some((seq >> 32) as u32);
-        let opened = esp::open(entry.cipher(), esn_hi, esp);
+        let opened = esp::open(entry.cipher(&*self.provider), esn_hi, esp);
         if matches!(opened, Err(OpenError::TooShort)) {
             return Err(&counters.in_malformed);
         }

@@ -69,7 +69,7 @@ impl Pipeline {
         if entry.sa.ipcomp.is_some() {
             return None;
         }
-        let frame = Frame::of(&entry.sa, Shape::of(entry.cipher()), headers);
+        let frame = Frame::of(&entry.sa, Shape::of(entry.cipher(&*self.provider)), headers);
         let mtu = reading(&self.paths).get(now, entry.sa.dst);
         if mtu.is_some_and(|mtu| frame.outer_len(longest) > mtu) {
             return None;
@@ -113,7 +113,7 @@ impl Pipeline {
         let Some(seq) = self.number(now, entry, header.len() + rest.len()) else { return false };
         let as_ =
             SealAs { spi: entry.sa.spi, seq, esn: entry.sa.esn, next_header: lane.next_header };
-        esp::seal_onto(entry.cipher(), as_, [header, rest], out);
+        esp::seal_onto(entry.cipher(&*self.provider), as_, [header, rest], out);
         self.counters.out_protected.count();
         true
     }

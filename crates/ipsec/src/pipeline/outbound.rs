@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crypto::cipher::Cipher;
+
 use crate::dataplane::{DataplaneEvent, PacketInfo};
 use crate::esp::{self, SealAs, Shape};
 use crate::handover::Held;
@@ -210,7 +212,9 @@ impl Pipeline {
         // As the receiver counts: what ESP protects.
         let protected = packet.len().saturating_sub(clear);
         let Some(seq) = self.number(now, entry, protected) else { return };
-        let packet = seal(entry, seq, packet, &headers, (clear, next_header), may_fragment);
+        let cipher = entry.cipher(&*self.provider);
+        let inside = (clear, next_header);
+        let packet = seal(entry, cipher, seq, packet, &headers, inside, may_fragment);
         self.counters.out_protected.count();
         emit.push(match sa.encap {
             None => Emit::Esp(packet),
@@ -261,7 +265,7 @@ impl Pipeline {
     ) -> Option<bool> {
         let Outgoing { packet, headers, .. } = out;
         let Some(mtu) = reading(&self.paths).get(now, entry.sa.dst) else { return Some(false) };
-        let frame = Frame::of(&entry.sa, Shape::of(entry.cipher()), headers);
+        let frame = Frame::of(&entry.sa, Shape::of(entry.cipher(&*self.provider)), headers);
         if frame.outer_len(packet.len()) <= mtu {
             return Some(false);
         }
@@ -334,6 +338,7 @@ fn payload_of(mode: Mode, headers: &Headers) -> (usize, u8) {
 
 fn seal(
     entry: &Entry,
+    cipher: &dyn Cipher,
     seq: u64,
     mut packet: Vec<u8>,
     headers: &Headers,
@@ -364,7 +369,7 @@ fn seal(
         }
     }
     let as_ = SealAs { spi: sa.spi, seq, esn: sa.esn, next_header };
-    esp::seal(entry.cipher(), as_, payload_at, &mut packet);
+    esp::seal(cipher, as_, payload_at, &mut packet);
     outer.esp = packet;
     outer
 }

@@ -113,8 +113,8 @@ impl Setup {
             encap: self.encap.then_some(Encap { local_port: 4500, remote_port: 4500 }),
             ipcomp: self.ipcomp.then_some(0x0123 + spi as u16),
             limits: self.limits,
-            local_ts: vec![TrafficSelector::host(self.inner(local))],
-            remote_ts: vec![TrafficSelector::host(self.inner(remote))],
+            local_ts: [TrafficSelector::host(self.inner(local))].into(),
+            remote_ts: [TrafficSelector::host(self.inner(remote))].into(),
         }
     }
 

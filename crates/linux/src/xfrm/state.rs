@@ -149,8 +149,8 @@ pub(crate) mod tests {
             encap: None,
             ipcomp: None,
             limits: Limits::default(),
-            local_ts: vec![TrafficSelector::host(src)],
-            remote_ts: vec![TrafficSelector::host(dst)],
+            local_ts: [TrafficSelector::host(src)].into(),
+            remote_ts: [TrafficSelector::host(dst)].into(),
         }
     }
 
@@ -163,7 +163,8 @@ pub(crate) mod tests {
         let mut sa = sa();
         assert_eq!(selector(&sa), Some(Selector::between(net("10.0.0.1/32"), net("10.0.0.2/32"))));
         // Behind a NAT the peer speaks of another address than its packets have.
-        sa.remote_ts = vec![TrafficSelector::host("192.168.1.1".parse().unwrap()).with(6, 22..=22)];
+        sa.remote_ts =
+            [TrafficSelector::host("192.168.1.1".parse().unwrap()).with(6, 22..=22)].into();
         let narrow = selector(&sa).unwrap();
         assert_eq!((narrow.dst, narrow.protocol), (net("10.0.0.2/32"), 6));
         assert_eq!((narrow.src_port, narrow.dst_port), (PortMask::ANY, PortMask::one(22)));
@@ -177,16 +178,18 @@ pub(crate) mod tests {
     fn tunnel_mode_encloses_all() {
         let mut sa = sa();
         sa.mode = Mode::Tunnel;
-        sa.remote_ts = vec![
+        let mut two = [
             TrafficSelector::net(net("10.9.1.0/24")).with(6, 80..=80),
             TrafficSelector::net(net("10.9.2.0/24")).with(6, 443..=443),
         ];
+        sa.remote_ts = two.into();
         let wide = selector(&sa).unwrap();
         assert_eq!((wide.src, wide.dst), (net("10.0.0.1/32"), net("10.9.0.0/22")));
         assert_eq!((wide.protocol, wide.dst_port), (6, PortMask::ANY));
-        sa.remote_ts[1] = TrafficSelector::net(net("fd00::/8"));
+        two[1] = TrafficSelector::net(net("fd00::/8"));
+        sa.remote_ts = two.into();
         assert_eq!(selector(&sa), None);
-        sa.remote_ts = vec![TrafficSelector::net(net("0.0.0.0/0"))];
+        sa.remote_ts = [TrafficSelector::net(net("0.0.0.0/0"))].into();
         assert_eq!(selector(&sa).unwrap().dst, net("0.0.0.0/0"));
     }
 
@@ -194,12 +197,12 @@ pub(crate) mod tests {
     fn icmp_and_opaque() {
         let mut sa = sa();
         let echo = TrafficSelector::icmp(8, 0);
-        sa.local_ts = vec![sa.local_ts[0].with(1, echo..=echo)];
+        sa.local_ts = [sa.local_ts[0].with(1, echo..=echo)].into();
         let one = selector(&sa).unwrap();
         assert_eq!((one.src_port, one.dst_port), (PortMask::one(8), PortMask::one(0)));
-        sa.local_ts = vec![sa.local_ts[0].with(1, 0x0800..=0x08ff)];
+        sa.local_ts = [sa.local_ts[0].with(1, 0x0800..=0x08ff)].into();
         assert_eq!(selector(&sa).unwrap().dst_port, PortMask::ANY);
-        sa.local_ts = vec![sa.local_ts[0].opaque(17)];
+        sa.local_ts = [sa.local_ts[0].opaque(17)].into();
         let opaque = selector(&sa).unwrap();
         assert_eq!((opaque.protocol, opaque.src_port), (17, PortMask::ANY));
     }

@@ -172,7 +172,7 @@ fn build(reader: &mut Reader<'_>, section: &Section) -> Manifest {
         liveness: liveness(reader, f.get("liveness")),
         cluster: f.read(reader, "cluster", cluster),
         ppk: credentials::ppk(reader, |name| f.get(name)).map(Arc::new),
-        peers: peers::peers(reader, f.get("peers"), &places),
+        peers: peers::peers(reader, f.get("peers"), &places).into(),
         ipsec_subnets: protected.list,
         no_ipsec_subnets: clear.list,
         sources: Default::default(),

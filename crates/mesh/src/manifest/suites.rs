@@ -1,5 +1,7 @@
 //! `ike_proposals` and `esp_proposals`.
 
+use std::sync::Arc;
+
 use wire::proposal::Proposal;
 use wire::suite_text::{self, SuiteError};
 
@@ -13,11 +15,11 @@ const MOST: usize = 64;
 
 type Parser = fn(&str) -> Result<Proposal, SuiteError>;
 
-pub(crate) fn ike(reader: &mut Reader<'_>, p: Option<Property<'_>>) -> Suites {
+pub(crate) fn ike(reader: &mut Reader<'_>, p: Option<Property<'_>>) -> Arc<Suites> {
     suites(reader, p, suite_text::parse_ike, "aes128-sha256-modp2048")
 }
 
-pub(crate) fn esp(reader: &mut Reader<'_>, p: Option<Property<'_>>) -> Suites {
+pub(crate) fn esp(reader: &mut Reader<'_>, p: Option<Property<'_>>) -> Arc<Suites> {
     suites(reader, p, suite_text::parse_esp, "aes128gcm16")
 }
 
@@ -27,11 +29,11 @@ fn suites(
     p: Option<Property<'_>>,
     parse: Parser,
     default: &str,
-) -> Suites {
-    let mut suites = Suites::default();
+) -> Arc<Suites> {
+    let mut found = Found::default();
     let Some(p) = p else {
-        add(&mut suites, default, parse).ok();
-        return suites;
+        found.add(default, parse).ok();
+        return found.into();
     };
     let items = match &p.node.value {
         Value::List(items) => items.as_slice(),
@@ -43,7 +45,7 @@ fn suites(
         };
         let text = text.trim().trim_end_matches('!');
         for one in text.split(',').map(str::trim) {
-            match add(&mut suites, one.trim_end_matches('!'), parse) {
+            match found.add(one.trim_end_matches('!'), parse) {
                 Err(error) => refuse(reader, item.span, p.name, one, &error),
                 Ok(Some(proposal)) => review(reader, item.span, p.name, one, &proposal),
                 Ok(None) => {}
@@ -57,22 +59,37 @@ fn suites(
             format!("write for instance `{default}`, or remove the line"),
         );
     }
-    suites
+    found.into()
 }
 
-/// The proposal, if it is not there yet.
-fn add(suites: &mut Suites, text: &str, parse: Parser) -> Result<Option<Proposal>, SuiteError> {
-    if suites.text.iter().any(|known| known == text) {
-        return Ok(None);
+/// What was read so far.
+#[derive(Default)]
+struct Found {
+    text: Vec<String>,
+    proposals: Vec<Proposal>,
+}
+
+impl Found {
+    /// The proposal, if it is not there yet.
+    fn add(&mut self, text: &str, parse: Parser) -> Result<Option<Proposal>, SuiteError> {
+        if self.text.iter().any(|known| known == text) {
+            return Ok(None);
+        }
+        if self.text.len() >= MOST {
+            return Err(SuiteError::Incomplete(format!("there are more than {MOST} proposals")));
+        }
+        let mut proposal = parse(text)?;
+        self.text.push(text.to_owned());
+        proposal.number = self.text.len() as u8;
+        self.proposals.push(proposal.clone());
+        Ok(Some(proposal))
     }
-    if suites.text.len() >= MOST {
-        return Err(SuiteError::Incomplete(format!("there are more than {MOST} proposals")));
+}
+
+impl From<Found> for Arc<Suites> {
+    fn from(found: Found) -> Self {
+        Self::new(Suites { text: found.text, proposals: found.proposals.into() })
     }
-    let mut proposal = parse(text)?;
-    suites.text.push(text.to_owned());
-    proposal.number = suites.text.len() as u8;
-    suites.proposals.push(proposal.clone());
-    Ok(Some(proposal))
 }
 
 /// What cannot be done at all is an error; what cannot be done in part, or should not be, a note.

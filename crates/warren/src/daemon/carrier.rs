@@ -327,7 +327,8 @@ fn userspace(
 fn overhead(plan: &Plan) -> u32 {
     let peers = plan.known_peers().values().map(|peer| &peer.esp_proposals);
     let suites = peers.chain([&plan.manifest().esp_proposals]);
-    let ciphers = suites.flat_map(|suites| &suites.proposals).flat_map(ike::negotiate::esp_ciphers);
+    let ciphers =
+        suites.flat_map(|suites| suites.proposals.iter()).flat_map(ike::negotiate::esp_ciphers);
     let families: Vec<Family> = plan.addresses().into_iter().map(Family::of).collect();
     let most = ciphers
         .filter_map(Shape::of_spec)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crypto::native::Native;
 use crypto::{Credentials, Secret};
-use ike::config::Retransmit;
+use ike::config::{Common, Retransmit};
 use ike::{Auth, ChildConfig, PeerConfig};
 use ipsec::sa::{Limits, Mode, Reqid};
 use rcgen::{
@@ -61,9 +61,9 @@ impl Setup {
             reqid: Reqid(7),
             mode: self.mode,
             compression: false,
-            esp_proposals: vec![parse_esp(self.esp).expect("an ESP proposal")],
-            local_ts: vec![TrafficSelector::host(self.inner(local))],
-            remote_ts: vec![TrafficSelector::host(self.inner(remote))],
+            esp_proposals: [parse_esp(self.esp).expect("an ESP proposal")].into(),
+            local_ts: [TrafficSelector::host(self.inner(local))].into(),
+            remote_ts: [TrafficSelector::host(self.inner(remote))].into(),
             replay_window: 64,
             rekey_after: Duration::from_secs(8 * 3600),
             limits: Limits::default(),
@@ -74,21 +74,23 @@ impl Setup {
             local_id: None,
             remote_id: None,
             auth,
-            ike_proposals: vec![parse_ike(self.ike).expect("an IKE proposal")],
+            ike_proposals: [parse_ike(self.ike).expect("an IKE proposal")].into(),
             child: Arc::new(child),
-            force_encap: self.encap,
-            mobike: false,
+            common: Arc::new(Common {
+                force_encap: self.encap,
+                mobike: false,
+                prefer_encap: false,
+                ike_hard_lifetime: Duration::from_secs(25 * 3600),
+                keepalive: Duration::from_secs(20),
+                retransmit: Retransmit::default(),
+                cluster: None,
+            }),
             redirect: false,
-            prefer_encap: false,
             dpd_delay: Some(Duration::from_secs(30)),
             ike_rekey_after: Duration::from_secs(24 * 3600),
-            ike_hard_lifetime: Duration::from_secs(25 * 3600),
-            keepalive: Duration::from_secs(20),
-            retransmit: Retransmit::default(),
             initial_contact: true,
             ppk: None,
             fragment_size: Some(self.fragment_size),
-            cluster: None,
             childless: Default::default(),
         }
     }

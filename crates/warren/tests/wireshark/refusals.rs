@@ -12,7 +12,7 @@ use super::tshark::{self, Reading};
 #[test]
 fn another_key_exchange() {
     assert_notify("INVALID_KE_PAYLOAD", false, |b| {
-        b.ike_proposals = vec![parse_ike("aes128-sha256-ecp256").unwrap()];
+        b.ike_proposals = [parse_ike("aes128-sha256-ecp256").unwrap()].into();
     });
 }
 
@@ -24,7 +24,7 @@ fn a_cookie() {
 #[test]
 fn no_common_suite() {
     assert_notify("NO_PROPOSAL_CHOSEN", false, |b| {
-        b.ike_proposals = vec![parse_ike("aes256-sha512-ecp521").unwrap()];
+        b.ike_proposals = [parse_ike("aes256-sha512-ecp521").unwrap()].into();
     });
 }
 

@@ -48,8 +48,8 @@ fn esp(cipher: CipherSpec, [src, dst]: [&str; 2], integ: u8, esn: bool) -> Sa {
         encap: None,
         ipcomp: None,
         limits: Limits::default(),
-        local_ts: Vec::new(),
-        remote_ts: Vec::new(),
+        local_ts: [].into(),
+        remote_ts: [].into(),
     }
 }
 

@@ -57,7 +57,7 @@ impl Request {
     }
 
     pub(crate) fn judge(&self, cx: &Context, config: &PeerConfig) -> Verdict {
-        if cluster::differs(&*cx.provider, config.cluster.as_deref(), &self.payloads) {
+        if cluster::differs(&*cx.provider, config.common.cluster.as_deref(), &self.payloads) {
             return Verdict::OtherCluster;
         }
         let kind = NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
@@ -77,7 +77,7 @@ impl Request {
         Failure::NoProposalChosen {
             protocol: "IKE",
             by: "this host",
-            ours: config.ike_proposals.clone(),
+            ours: config.ike_proposals.to_vec(),
             theirs: self.theirs.clone(),
         }
     }
@@ -210,7 +210,7 @@ impl Answering {
         if !self.chosen.suite.additional.is_empty() {
             payloads.push(error_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
         }
-        payloads.extend(cluster::payload(&*cx.provider, sa.config.cluster.as_deref()));
+        payloads.extend(cluster::payload(&*cx.provider, sa.config.common.cluster.as_deref()));
         let header = sa.header(ExchangeType::IKE_SA_INIT, 0, true);
         self.handshake.response = wire::message::encode_plain(&header, &payloads);
         secure(cx, sa, &self.chosen.suite, &self.handshake, &shared)?;
@@ -247,7 +247,7 @@ pub(crate) fn refuse_critical(cx: &mut Context, arrived: Arrived<'_>) {
 /// The same for a peer of another fleet, which is told so.
 pub(crate) fn refuse_other_cluster(cx: &mut Context, arrived: Arrived<'_>, config: &PeerConfig) {
     let mut payloads = vec![Payload::Notify(plain_notify(NotifyType::NO_PROPOSAL_CHOSEN))];
-    payloads.extend(cluster::payload(&*cx.provider, config.cluster.as_deref()));
+    payloads.extend(cluster::payload(&*cx.provider, config.common.cluster.as_deref()));
     refuse_with(cx, arrived, &payloads);
 }
 
