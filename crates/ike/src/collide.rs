@@ -89,6 +89,13 @@ pub struct Nonces<'a> {
     pub nr: &'a [u8],
 }
 
+impl<'a> Nonces<'a> {
+    /// The one that counts.
+    pub fn lower(self) -> &'a [u8] {
+        self.ni.min(self.nr)
+    }
+}
+
 /// One of two exchanges that did the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
@@ -101,7 +108,7 @@ pub enum Side {
 /// Whose SA is redundant: that made with the lowest of the four nonces; its initiator closes it (RFC 7296 2.8.1, 2.8.2).
 pub fn loser(own: Nonces<'_>, peer: Nonces<'_>) -> Side {
     // Slices compare octet by octet, and one that ends first is the lower: the RFC's order.
-    if own.ni.min(own.nr) <= peer.ni.min(peer.nr) { Side::Own } else { Side::Peer }
+    if own.lower() <= peer.lower() { Side::Own } else { Side::Peer }
 }
 
 /// What this host closes after a simultaneous rekey of a child SA or of the IKE SA, once both exchanges are through.
@@ -124,12 +131,9 @@ pub fn settle(own: Nonces<'_>, peer: Nonces<'_>) -> Settlement {
 }
 
 /// Which of two IKE SAs stays when both hosts initiated at once: the RFC has no rule of its own, that of a
-/// simultaneous rekey serves; the initiator of the redundant one deletes it.
-pub fn duplicate(own: Nonces<'_>, peer: Nonces<'_>) -> Side {
-    match loser(own, peer) {
-        Side::Own => Side::Peer,
-        Side::Peer => Side::Own,
-    }
+/// simultaneous rekey serves, by the [lower](Nonces::lower) nonces; the initiator of the redundant one deletes it.
+pub fn duplicate(own: &[u8], peer: &[u8]) -> Side {
+    if own <= peer { Side::Peer } else { Side::Own }
 }
 
 /// Whether two IKE SAs of one pair of hosts were being negotiated at the same time, each from its beginning

@@ -24,7 +24,7 @@ pub enum Auth {
     /// By certificates and signatures; both ends (RFC 7427, and the older methods where the peer has no RFC 7427).
     Certificate(Arc<Credentials>),
     /// By a pre-shared key.
-    Psk(Secret),
+    Psk(Arc<Secret>),
     /// Not at all, neither end (RFC 7619): who listens learns nothing, who stands between the two learns all.
     Null,
 }
@@ -50,9 +50,9 @@ pub struct PeerConfig {
     /// The peer's address.
     pub remote: IpAddr,
     /// What this host calls itself; `None`: the certificate's subject, or its address with a PSK.
-    pub local_id: Option<Identity>,
+    pub local_id: Option<Arc<Identity>>,
     /// Whom the peer must be; `None`: any identity that its certificate carries (with a PSK: any).
-    pub remote_id: Option<Identity>,
+    pub remote_id: Option<Arc<Identity>>,
     /// Proof.
     pub auth: Auth,
     /// Acceptable IKE suites, best first.
@@ -131,7 +131,7 @@ pub struct ChildConfig {
     /// Rekey this long after it is up.
     pub rekey_after: Duration,
     /// Byte, packet and hard time limits put into the SAs.
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
 }
 
 impl PeerConfig {

@@ -21,7 +21,7 @@ use wire::message::{Header, IkeSpi};
 use wire::registry::{ExchangeType, NotifyType};
 
 use crate::child_sa::{self, Stage};
-use crate::collide::{self, Nonces, Side};
+use crate::collide::{self, Side};
 use crate::config::{ChildConfig, Directory, PeerConfig};
 use crate::context::{After, Context, IKE_PORT, NATT_PORT};
 use crate::cookie::{Claim, CookieJar};

@@ -562,3 +562,23 @@ pub(crate) fn find_error(payloads: &[Payload]) -> Option<&Notify> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At a thousand peers a host holds a thousand of each.
+    #[test]
+    fn an_idle_ike_sa_is_small() {
+        let sizes = [
+            size_of::<IkeSa>(),
+            size_of::<Secured>(),
+            size_of::<Established>(),
+            size_of::<crate::child_sa::Child>(),
+            size_of::<PeerConfig>(),
+            size_of::<crate::config::ChildConfig>(),
+        ];
+        let most = [256, 144, 352, 224, 176, 96];
+        assert!(sizes.iter().zip(most).all(|(size, most)| *size <= most), "{sizes:?}");
+    }
+}

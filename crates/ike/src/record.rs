@@ -107,10 +107,8 @@ pub struct SaRecord {
 pub struct Origin {
     /// Whether this host initiated it.
     pub own: bool,
-    /// The initiator's nonce.
-    pub ni: Vec<u8>,
-    /// The responder's.
-    pub nr: Vec<u8>,
+    /// The lower of its two nonces: by that the worse of two is known (RFC 7296 2.8.1).
+    pub nonce: Box<[u8]>,
     /// When it began here.
     pub began: Instant,
     /// When both ends were authenticated here.
@@ -265,7 +263,7 @@ impl SaRecord {
             replay_window: config.replay_window,
             encap,
             ipcomp: cpi(direction),
-            limits: config.limits,
+            limits: config.limits.clone(),
             local_ts: child.local_ts.as_slice().into(),
             remote_ts: child.remote_ts.as_slice().into(),
         };

@@ -4,6 +4,7 @@
 //! stopped for good, or a nonce would be used twice. One byte of version, then fields in a fixed order ([`wire::kept`]).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::Secret;
@@ -189,7 +190,7 @@ fn put_sa(out: &mut Vec<u8>, sa: &Sa) {
         out.put_u16(encap.remote_port);
     });
     put_option(out, sa.ipcomp.as_ref(), |out, cpi| out.put_u16(*cpi));
-    let Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time } = sa.limits;
+    let Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time } = *sa.limits;
     let hard_time = hard_time.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     for limit in [soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time] {
         put_option(out, limit.as_ref(), |out, limit| out.put_u64(*limit));
@@ -214,7 +215,7 @@ fn sa(r: &mut Reader<'_>) -> Kept<Sa> {
     }
     let [soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time] = limits;
     let hard_time = hard_time.map(Duration::from_nanos);
-    let limits = Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time };
+    let limits = Arc::new(Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time });
     let (local_ts, remote_ts) = (list(r, selector)?.into(), list(r, selector)?.into());
     Ok(Sa {
         spi,

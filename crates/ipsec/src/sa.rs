@@ -106,8 +106,8 @@ pub struct Sa {
     pub encap: Option<Encap>,
     /// Payloads may be compressed with DEFLATE: the CPI of the receiver (RFC 3173 3.3).
     pub ipcomp: Option<u16>,
-    /// Limits.
-    pub limits: Limits,
+    /// Limits; those of both SAs of a pair are kept once.
+    pub limits: Arc<Limits>,
     /// Negotiated selectors of this host's side; both SAs of a pair have one list.
     pub local_ts: Arc<[TrafficSelector]>,
     /// Negotiated selectors of the peer's side.

@@ -514,7 +514,7 @@ impl Sa {
         let space = self.seq_space();
         Limits {
             soft_packets: Some(self.limits.soft_packets.unwrap_or(space / 8 * 7)),
-            ..self.limits
+            ..*self.limits
         }
     }
 
@@ -566,7 +566,7 @@ mod tests {
             replay_window: 1024,
             encap: None,
             ipcomp: None,
-            limits: Limits::default(),
+            limits: Arc::default(),
             local_ts: [TrafficSelector::host(src)].into(),
             remote_ts: [TrafficSelector::host(dst)].into(),
         }

@@ -186,7 +186,7 @@ impl Link {
             replay_window: self.window,
             encap,
             ipcomp: None,
-            limits: self.limits,
+            limits: self.limits.into(),
             local_ts: [TrafficSelector::host(local)].into(),
             remote_ts: [TrafficSelector::host(remote)].into(),
         }
@@ -534,12 +534,12 @@ fn the_same_again() {
     assert_eq!(rig.echo(&link, 3), 3);
     assert_eq!(usage(&mut next, out.key()).unwrap().packets, 9);
     // Limits are taken over.
-    out.limits.hard_packets = Some(9);
+    Arc::make_mut(&mut out.limits).hard_packets = Some(9);
     done(&mut next, vec![add(&out)]);
     assert_eq!(rig.echo(&link, 1), 0);
     // Other keys make it another SA.
     out.encr_key = Secret::new(vec![3; 20]);
-    out.limits = Limits::default();
+    out.limits = Limits::default().into();
     done(&mut next, vec![add(&out)]);
     assert_eq!(usage(&mut next, out.key()).unwrap().packets, 0);
     assert_eq!(rig.echo(&link, 1), 0, "the peer has the old ones");

@@ -70,7 +70,7 @@ impl Setup {
             replay_window: 1024,
             encap: self.encap.then_some(Encap { local_port: 4500, remote_port: 4500 }),
             ipcomp: None,
-            limits: Limits::default(),
+            limits: Limits::default().into(),
             local_ts: [TrafficSelector::host(self.address(local))].into(),
             remote_ts: [TrafficSelector::host(self.address(remote))].into(),
         }

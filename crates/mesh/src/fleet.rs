@@ -126,7 +126,7 @@ impl Fleet {
         let local = self.plan().own(remote)?;
         let times = Times { local, remote, salt, percent: manifest.lifetimes.jitter_percent };
         let dpd = (manifest.dpdaction != DpdAction::None).then_some(manifest.dpddelay);
-        let psk = peer.psk.as_ref().map(|psk| Auth::Psk(Secret::from(psk.expose())));
+        let psk = peer.psk.as_ref().map(|psk| Auth::Psk(Arc::new(Secret::from(psk.expose()))));
         let own_proof = if peer.unauthenticated { Some(Auth::Null) } else { psk };
         Some(Arc::new(PeerConfig {
             local,
@@ -187,13 +187,13 @@ impl Fleet {
             remote_ts: [TrafficSelector::host(times.remote)].into(),
             replay_window: REPLAY_WINDOW,
             rekey_after: times.rekey_after(lifetimes.child),
-            limits: Limits {
+            limits: Arc::new(Limits {
                 soft_bytes: lifetimes.child_bytes.map(|n| times.soft(n)),
                 hard_bytes: lifetimes.child_bytes.map(|n| n.saturating_mul(2)),
                 soft_packets: Some(times.soft(soft_packets)),
                 hard_packets: Some(hard_packets),
                 hard_time: Some(hard(lifetimes.child)),
-            },
+            }),
         }
     }
 }

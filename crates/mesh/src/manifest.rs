@@ -401,7 +401,7 @@ pub struct Peer {
     /// What people call it; no two peers have the same.
     pub name: Option<Arc<str>>,
     /// Who it must prove to be.
-    pub id: Option<Identity>,
+    pub id: Option<Arc<Identity>>,
     /// A key of this pair alone.
     pub psk: Option<SecretBytes>,
     /// Where it differs from the fleet's.

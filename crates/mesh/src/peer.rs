@@ -465,6 +465,14 @@ mod tests {
         Child { ike, inbound, outbound, up: true, ..Child::new(ChildId(id), NOW) }
     }
 
+    /// At a thousand peers a host holds a thousand of each.
+    #[test]
+    fn an_idle_peer_is_small() {
+        let sizes = [size_of::<Peer>(), size_of::<Ike>(), size_of::<Child>()];
+        let most = [216, 32, 152];
+        assert!(sizes.iter().zip(most).all(|(size, most)| *size <= most), "{sizes:?}");
+    }
+
     #[test]
     fn backoff_doubles_to_its_cap_and_never_leaves_its_spread() {
         let seconds = |n, j| backoff(n, j).as_secs_f64();

@@ -98,7 +98,7 @@ pub struct PeerPlan {
     /// What people call it.
     pub name: Option<Arc<str>>,
     /// Who it must prove to be; `None`: anyone with the fleet's credentials.
-    pub id: Option<Identity>,
+    pub id: Option<Arc<Identity>>,
     /// A key of this pair alone; `None`: the fleet's credentials.
     pub psk: Option<SecretBytes>,
     /// Which version of IKE.

@@ -38,7 +38,7 @@ fn outbound(peer: IpAddr, spi: u32) -> Arc<Sa> {
         replay_window: 64,
         encap: None,
         ipcomp: None,
-        limits: Limits::default(),
+        limits: Limits::default().into(),
         local_ts: [].into(),
         remote_ts: [].into(),
     })

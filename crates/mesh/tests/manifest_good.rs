@@ -166,8 +166,8 @@ fn everything_written() {
     );
     assert_eq!((m.policies[2].protocol, m.policies[3].protocol), (Some(6), Some(1)));
     assert_eq!(m.peers[0].psk.as_ref().map(SecretBytes::len), Some(20));
-    assert_eq!(m.peers[0].id, Some(wire::identity::Identity::Fqdn("db.example.com".into())));
-    assert_eq!(m.peers[1].id, Some(wire::identity::Identity::KeyId(vec![0, 255])));
+    assert_eq!(m.peers[0].id, Some(wire::identity::Identity::Fqdn("db.example.com".into()).into()));
+    assert_eq!(m.peers[1].id, Some(wire::identity::Identity::KeyId(vec![0, 255]).into()));
     assert_eq!(m.unavailable().len(), 1);
     assert!(m.unavailable()[0].message.contains("IKEv1 is not implemented yet"));
 }

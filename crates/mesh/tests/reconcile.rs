@@ -29,7 +29,7 @@ fn sa(spi: u32) -> Arc<Sa> {
         replay_window: 64,
         encap: None,
         ipcomp: None,
-        limits: Limits::default(),
+        limits: Limits::default().into(),
         local_ts: [].into(),
         remote_ts: [].into(),
     })

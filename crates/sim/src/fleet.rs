@@ -295,7 +295,7 @@ impl Given {
             Proof::OwnCertificate => self.trust.credentials(name, &[identity]),
             Proof::Psk => {
                 let key = b"a key that the whole fleet shares".as_slice();
-                return Auth::Psk(Secret::from(key));
+                return Auth::Psk(Secret::from(key).into());
             }
         };
         Auth::Certificate(Arc::new(credentials))

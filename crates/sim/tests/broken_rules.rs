@@ -145,7 +145,7 @@ fn an_sa_without_a_lifetime_is_found() {
             0,
             planted(|change| match change {
                 Change::AddSa(mut sa) => {
-                    Arc::make_mut(&mut sa).limits.hard_time = None;
+                    Arc::make_mut(&mut Arc::make_mut(&mut sa).limits).hard_time = None;
                     Some(Change::AddSa(sa))
                 }
                 other => Some(other),

@@ -139,7 +139,9 @@ fn load_text(
     let notes = shown.collect();
     let auth = match (credentials, &*manifest.credentials) {
         (Some(credentials), _) => ike::Auth::Certificate(Arc::new(credentials)),
-        (None, manifest::Credentials::Psk(psk)) => ike::Auth::Psk(Secret::from(psk.expose())),
+        (None, manifest::Credentials::Psk(psk)) => {
+            ike::Auth::Psk(Secret::from(psk.expose()).into())
+        }
         (None, _) => return Err(Rejected(format!("{name}: neither certificates nor a PSK"))),
     };
     Ok(Accepted {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crypto::Secret;
 use crypto::toy::Toy;
-use ike::config::Retransmit;
+use ike::config::{Common, Retransmit};
 use ike::endpoint::{Datagram, EndpointConfig};
 use ike::error::Failure;
 use ike::keys::IkeKeys;
@@ -251,13 +251,14 @@ fn sealed(pair: &mut Pair, n: usize, kind: u8, detail: u8, body: &[u8]) -> Optio
 /// With IKE_INTERMEDIATE, IKE_FOLLOWUP_KE and a second secret.
 fn several_key_exchanges(config: &mut PeerConfig) {
     let ike = "aes128-sha256-ecp256-ke1_mlkem512-ke3_x25519-ke3_none";
-    config.ike_proposals = vec![parse_ike(ike).unwrap()];
+    config.ike_proposals = [parse_ike(ike).unwrap()].into();
     let mut child = (*config.child).clone();
-    child.esp_proposals = vec![parse_esp("aes128gcm16-x25519-ke2_mlkem768").unwrap()];
+    child.esp_proposals = [parse_esp("aes128gcm16-x25519-ke2_mlkem768").unwrap()].into();
     config.child = Arc::new(child);
     config.fragment_size = Some(900);
     let secret = Secret::new(b"a second secret of good length".to_vec());
-    config.ppk = Some(ike::Ppk { id: b"fleet".to_vec(), secret, required: false });
+    let ppk = ike::Ppk { id: b"fleet".to_vec(), secret, required: false };
+    config.ppk = Some(Box::new(ppk));
 }
 
 fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
@@ -265,35 +266,37 @@ fn config(local: IpAddr, remote: IpAddr) -> PeerConfig {
         reqid: Reqid(1),
         mode: Mode::Transport,
         compression: true,
-        esp_proposals: vec![parse_esp("aes128gcm16").unwrap(), parse_esp("aes128gcm16-ecp256").unwrap()],
-        local_ts: vec![TrafficSelector::host(local)],
-        remote_ts: vec![TrafficSelector::host(remote)],
+        esp_proposals: ["aes128gcm16", "aes128gcm16-ecp256"].map(|esp| parse_esp(esp).unwrap()).into(),
+        local_ts: [TrafficSelector::host(local)].into(),
+        remote_ts: [TrafficSelector::host(remote)].into(),
         replay_window: 64,
         rekey_after: Duration::from_secs(100),
-        limits: Limits::default(),
+        limits: Limits::default().into(),
     };
     PeerConfig {
         local,
         remote,
         local_id: None,
         remote_id: None,
-        auth: Auth::Psk(Secret::new(b"a pre-shared key of good length".to_vec())),
-        ike_proposals: vec![parse_ike("aes128-sha256-ecp256").unwrap()],
+        auth: Auth::Psk(Secret::new(b"a pre-shared key of good length".to_vec()).into()),
+        ike_proposals: [parse_ike("aes128-sha256-ecp256").unwrap()].into(),
         child: Arc::new(child),
-        force_encap: false,
-        mobike: true,
+        common: Arc::new(Common {
+            force_encap: false,
+            mobike: true,
+            prefer_encap: true,
+            ike_hard_lifetime: Duration::from_secs(600),
+            keepalive: Duration::from_secs(20),
+            retransmit: Retransmit::default(),
+            cluster: None,
+        }),
         redirect: true,
-        prefer_encap: true,
         dpd_delay: Some(Duration::from_secs(20)),
         ike_rekey_after: Duration::from_secs(300),
-        ike_hard_lifetime: Duration::from_secs(600),
-        keepalive: Duration::from_secs(20),
-        retransmit: Retransmit::default(),
         initial_contact: true,
         // So small that honest messages come in fragments too.
         fragment_size: Some(200),
         ppk: None,
-        cluster: None,
         childless: Default::default(),
     }
 }

@@ -83,9 +83,9 @@ impl Host {
             replay_window: 64,
             encap: (flags & 8 != 0).then_some(Encap { local_port: 4500, remote_port: 4500 }),
             ipcomp: (flags & 64 != 0).then_some(0x1234),
-            limits: Limits::default(),
-            local_ts: vec![TrafficSelector::host(me)],
-            remote_ts: vec![TrafficSelector::host(peer)],
+            limits: Limits::default().into(),
+            local_ts: [TrafficSelector::host(me)].into(),
+            remote_ts: [TrafficSelector::host(peer)].into(),
         };
         let mut outbound = Sa {
             spi: Spi(0x1002),

@@ -102,11 +102,7 @@ impl Endpoint {
         if !collide::simultaneous((own.began, own.since), (peer.began, peer.since)) {
             return false;
         }
-        let stays = collide::duplicate(
-            Nonces { ni: &own.ni, nr: &own.nr },
-            Nonces { ni: &peer.ni, nr: &peer.nr },
-        );
-        let (loser, wait) = match stays {
+        let (loser, wait) = match collide::duplicate(&own.nonce, &peer.nonce) {
             Side::Own => (peer_id, CLOSE_PEER_TWIN),
             Side::Peer => (own_id, CLOSE_OWN_TWIN),
         };

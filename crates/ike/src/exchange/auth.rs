@@ -10,6 +10,7 @@ use wire::registry::{ExchangeType, HashAlg, NotifyType};
 use crate::auth;
 use crate::auth_methods::AuthMethods;
 use crate::child_sa;
+use crate::collide::Nonces;
 use crate::config::{Auth, Childless};
 use crate::context::{After, Context};
 use crate::crash;
@@ -207,7 +208,7 @@ fn send(
         }
     }
     if let Some(remote_id) = &sa.config.remote_id {
-        payloads.push(Payload::IdR(remote_id.clone()));
+        payloads.push(Payload::IdR((**remote_id).clone()));
     }
     payloads.push(Payload::Auth(proof));
     if let (Some(ppk), Some(_)) = (&sa.config.ppk, &handshake.ppk) {
@@ -674,8 +675,7 @@ fn establish(
     }
     let origin = Origin {
         own: sa.initiator,
-        ni: handshake.ni.clone(),
-        nr: handshake.nr.clone(),
+        nonce: Nonces { ni: &handshake.ni, nr: &handshake.nr }.lower().into(),
         began: sa.began,
         since: now.at,
     };

@@ -270,7 +270,7 @@ fn build_pair(sa: &IkeSa, agreed: &Agreed, keys: ChildKeys, initiated: bool) -> 
             replay_window: agreed.config.replay_window,
             encap,
             ipcomp: agreed.ipcomp.map(|c| if inbound { c.inbound } else { c.outbound }),
-            limits: agreed.config.limits,
+            limits: agreed.config.limits.clone(),
             local_ts: agreed.local_ts.clone(),
             remote_ts: agreed.remote_ts.clone(),
         }

@@ -106,9 +106,10 @@ pub(super) fn check(
     claim: Claim<'_>,
 ) -> Result<Option<JobId>, AuthError> {
     if let Some(wanted) = &sa.config.remote_id
-        && wanted != claim.id
+        && **wanted != *claim.id
     {
-        return Err(AuthError::WrongIdentity { wanted: wanted.clone(), got: claim.id.clone() });
+        let (wanted, got) = ((**wanted).clone(), claim.id.clone());
+        return Err(AuthError::WrongIdentity { wanted, got });
     }
     let bad = |e: Failure| AuthError::BadProof(e.to_string());
     let ppk = handshake.ppk.as_deref();
@@ -196,7 +197,7 @@ fn local(error: crypto::provider::Unsupported) -> Failure {
 fn local_id(sa: &IkeSa) -> Identity {
     match (&sa.config.local_id, &sa.config.auth) {
         (_, Auth::Null) => Identity::null(),
-        (Some(id), _) => id.clone(),
+        (Some(id), _) => (**id).clone(),
         (None, Auth::Certificate(credentials)) => Identity::DerDn(credentials.leaf.subject.clone()),
         (None, Auth::Psk(_)) => match sa.local.ip() {
             std::net::IpAddr::V4(a) => Identity::Ipv4(a),

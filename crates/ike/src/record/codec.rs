@@ -25,7 +25,7 @@ use crate::nat::NatState;
 use crate::negotiate::{EspSuite, IkeSuite};
 
 /// The layout that is written, and the only one that is read.
-pub const VERSION: u8 = 7;
+pub const VERSION: u8 = 8;
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,15 +85,14 @@ fn whole(mut r: Reader<'_>) -> Kept<SaRecord> {
 
 fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
     out.put_u8(u8::from(origin.own));
-    put_bytes(out, &origin.ni);
-    put_bytes(out, &origin.nr);
+    put_bytes(out, &origin.nonce);
     put_times(out, origin.began, origin.since);
 }
 
 fn origin(r: &mut Reader<'_>) -> Kept<Origin> {
-    let (own, ni, nr) = (flag(r)?, bytes(r)?.to_vec(), bytes(r)?.to_vec());
+    let (own, nonce) = (flag(r)?, bytes(r)?.into());
     let (began, since) = times(r)?;
-    Ok(Origin { own, ni, nr, began, since })
+    Ok(Origin { own, nonce, began, since })
 }
 
 fn put_names(out: &mut Vec<u8>, sa: &SaRecord) {
@@ -294,14 +293,14 @@ fn child(r: &mut Reader<'_>) -> Kept<ChildRecord> {
 }
 
 fn put_additional(out: &mut Vec<u8>, additional: &Additional) {
-    additional.0.iter().for_each(|ke| out.put_u16(ke.0));
+    let used = additional.0.iter().rposition(|ke| *ke != Ke::NONE).map_or(0, |last| last + 1);
+    put_list(out, &additional.0[..used], |out, ke| out.put_u16(ke.0));
 }
 
 fn additional(r: &mut Reader<'_>) -> Kept<Additional> {
+    let used = list(r, |r| Ok(Ke(r.u16()?)))?;
     let mut methods = [Ke::NONE; 7];
-    for method in &mut methods {
-        *method = Ke(r.u16()?);
-    }
+    methods.get_mut(..used.len()).ok_or(KeptError::Value("key exchanges"))?.copy_from_slice(&used);
     Ok(Additional(methods))
 }
 

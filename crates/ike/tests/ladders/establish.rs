@@ -94,7 +94,7 @@ fn every_pair_of_suites() {
 #[test]
 fn wrong_psk_is_refused_and_both_say_so() {
     let (a, mut b) = peers(|_| {});
-    b.auth = Auth::Psk(Secret::new(b"quite another pre-shared key".to_vec()));
+    b.auth = Auth::Psk(Secret::new(b"quite another pre-shared key".to_vec()).into());
     let mut world = World::new(Arc::new(Toy), 3, a, b);
     world.initiate(0);
     world.run_secs(60);
@@ -109,7 +109,7 @@ fn wrong_psk_is_refused_and_both_say_so() {
 #[test]
 fn initiator_refuses_the_responder() {
     let (mut a, b) = peers(certificates);
-    a.remote_id = Some(Identity::Fqdn("somebody.else".into()));
+    a.remote_id = Some(Identity::Fqdn("somebody.else".into()).into());
     let mut world = World::new(Arc::new(Toy), 4, a, b);
     world.initiate(0);
     world.run_secs(60);

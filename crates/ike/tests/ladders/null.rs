@@ -106,7 +106,7 @@ fn what_was_not_proven_is_not_restored_as_proven() {
     let (host, now) = (&world.hosts[0], world.at());
     let record = host.endpoint.export(host.endpoint.ike_sas()[0].id).expect("a record");
     let mut config = (*host.directory.config).clone();
-    config.auth = Auth::Psk(b"a pre-shared key of good length"[..].into());
+    config.auth = Auth::Psk(crypto::Secret::from(&b"a pre-shared key of good length"[..]).into());
     let limits = crate::world::LIMITS;
     let mut next = ike::Endpoint::new(limits, Arc::new(Toy), [5; 32]);
     let refused = next.restore(now, record.clone(), Arc::new(config));

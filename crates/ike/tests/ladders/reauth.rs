@@ -93,8 +93,9 @@ fn what_fails_leaves_the_old_one() {
     let mut world = up(2, |_| {});
     let (old, config) = (ike(&world, 0), world.hosts[1].directory.config.clone());
     let mut other = (*config).clone();
-    other.auth =
-        ike::Auth::Psk(crypto::Secret::new(b"another pre-shared key of good length".to_vec()));
+    other.auth = ike::Auth::Psk(
+        crypto::Secret::new(b"another pre-shared key of good length".to_vec()).into(),
+    );
     world.hosts[1].directory.config = Arc::new(other);
     world.initiate(0);
     world.run_secs(40);

@@ -28,8 +28,12 @@ fn redirectable(peer: &mut PeerConfig) {
     edit_child(peer, |child| child.mode = Mode::Tunnel);
 }
 
-fn id(name: &str) -> Option<Identity> {
-    Identity::from_text(name).ok()
+fn named(name: &str) -> Identity {
+    Identity::from_text(name).unwrap()
+}
+
+fn id(name: &str) -> Option<Arc<Identity>> {
+    Some(named(name).into())
 }
 
 /// Both hosts; B proves to be `gateway` and answers at both addresses.
@@ -328,8 +332,7 @@ fn the_other_gateway_must_be_who_the_first_one_had_to_be() {
     world.hosts[1].directory.config = Arc::new(thief);
     follow(&mut world, TO_G);
     world.run_secs(3);
-    let wrong =
-        AuthError::WrongIdentity { wanted: id("gateway").unwrap(), got: id("thief").unwrap() };
+    let wrong = AuthError::WrongIdentity { wanted: named("gateway"), got: named("thief") };
     assert_eq!(ends(&world)[1..], [&Failure::PeerAuth(wrong)], "{}", world.story());
     assert!(world.hosts[0].endpoint.children().is_empty());
 }

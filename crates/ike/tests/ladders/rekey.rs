@@ -143,7 +143,7 @@ fn a_child_beyond_its_hard_lifetime_goes() {
     let mut world = up(9, |p| {
         edit_child(p, |c| {
             c.rekey_after = Duration::from_secs(5000);
-            c.limits.hard_time = Some(Duration::from_secs(60));
+            Arc::make_mut(&mut c.limits).hard_time = Some(Duration::from_secs(60));
         });
     });
     world.traffic = false;

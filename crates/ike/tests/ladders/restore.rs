@@ -1,5 +1,6 @@
 //! A process ends, and the next one goes on with its IKE SAs; the peer notices nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ike::endpoint::Restored;
@@ -227,7 +228,8 @@ fn what_cannot_be_gone_on_with_is_refused_and_named() {
     refused(with(&|r| r.sealed = u64::MAX - 5), RestoreError::MessageIds);
     let late = |c: &mut PeerConfig| common(c).ike_hard_lifetime = Duration::from_secs(1);
     assert_eq!(restore(&mut world, good.clone(), late), Err(RestoreError::Expired));
-    let other = |c: &mut PeerConfig| c.remote_id = Identity::from_text("else.example").ok();
+    let other =
+        |c: &mut PeerConfig| c.remote_id = Identity::from_text("else.example").ok().map(Arc::new);
     assert!(matches!(restore(&mut world, good.clone(), other), Err(RestoreError::Identity(_))));
     assert!(good.fits(&world.hosts[0].directory.config));
     for change in [

@@ -36,7 +36,7 @@ pub fn child(local: IpAddr, remote: IpAddr) -> ChildConfig {
         remote_ts: [TrafficSelector::host(remote)].into(),
         replay_window: 64,
         rekey_after: Duration::from_secs(8 * 3600),
-        limits: Limits::default(),
+        limits: Limits::default().into(),
     }
 }
 
@@ -46,7 +46,7 @@ pub fn peer(local: IpAddr, remote: IpAddr) -> PeerConfig {
         remote,
         local_id: None,
         remote_id: None,
-        auth: Auth::Psk(Secret::new(b"a pre-shared key of good length".to_vec())),
+        auth: Auth::Psk(Secret::new(b"a pre-shared key of good length".to_vec()).into()),
         ike_proposals: ike_suites(&["aes128-sha256-modp2048"]),
         child: Arc::new(child(local, remote)),
         common: Arc::new(Common {

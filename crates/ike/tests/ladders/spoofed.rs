@@ -132,7 +132,7 @@ fn who_fails_over_and_over_waits() {
     let mut world = toy(1, |_| {});
     let good = world.hosts[0].directory.config.clone();
     let mut bad = (*good).clone();
-    bad.auth = ike::Auth::Psk(Secret::new(b"somebody else's key entirely".to_vec()));
+    bad.auth = ike::Auth::Psk(Secret::new(b"somebody else's key entirely".to_vec()).into());
     world.hosts[0].directory.config = Arc::new(bad);
     for _ in 0..60 {
         world.initiate(0);

@@ -34,7 +34,7 @@ fn formats() {
 
 #[test]
 fn what_this_host_takes() {
-    let key = Auth::Psk(b"a pre-shared key of good length"[..].into());
+    let key = Auth::Psk(crypto::Secret::from(&b"a pre-shared key of good length"[..]).into());
     assert_eq!(AuthMethods::accepted(&key).notify().data, [2, 2]);
     assert_eq!(AuthMethods::accepted(&Auth::Null).notify().data, [2, 13]);
     let certificate = Auth::Certificate(Arc::new(crypto::toy::credentials("host")));

@@ -85,6 +85,6 @@ fn both_ends_agree() {
     let (here, there) = (settle(a, b), settle(b, a));
     assert_eq!(here, Settlement { keep: Side::Peer, close_own: true, close_old: false });
     assert_eq!(there, Settlement { keep: Side::Own, close_own: false, close_old: true });
-    assert_eq!(duplicate(a, b), Side::Peer);
-    assert_eq!(duplicate(b, a), Side::Own);
+    assert_eq!(duplicate(a.lower(), b.lower()), Side::Peer);
+    assert_eq!(duplicate(b.lower(), a.lower()), Side::Own);
 }

@@ -84,7 +84,7 @@ prop_compose! {
             answer, orphans: orphans.into_iter().map(Spi).collect(),
             token: flags[4].then(|| secret(6, 32)), since: Instant::from_nanos(1), rekey_at: Instant::NEVER,
             origin: flags[1].then(|| Origin {
-                own: flags[2], ni: vec![1; 32], nr: vec![2; 16],
+                own: flags[2], nonce: [1; 32].into(),
                 began: Instant::from_nanos(ids.2), since: Instant::from_nanos(9),
             }),
             children,

@@ -112,7 +112,7 @@ impl Setup {
             replay_window: self.window,
             encap: self.encap.then_some(Encap { local_port: 4500, remote_port: 4500 }),
             ipcomp: self.ipcomp.then_some(0x0123 + spi as u16),
-            limits: self.limits,
+            limits: self.limits.into(),
             local_ts: [TrafficSelector::host(self.inner(local))].into(),
             remote_ts: [TrafficSelector::host(self.inner(remote))].into(),
         }

@@ -148,7 +148,7 @@ pub(crate) mod tests {
             replay_window: 64,
             encap: None,
             ipcomp: None,
-            limits: Limits::default(),
+            limits: Limits::default().into(),
             local_ts: [TrafficSelector::host(src)].into(),
             remote_ts: [TrafficSelector::host(dst)].into(),
         }

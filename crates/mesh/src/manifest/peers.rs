@@ -91,7 +91,7 @@ fn peer(reader: &mut Reader<'_>, node: &Node) -> Option<Peer> {
     let peer = Peer {
         address: address.unwrap_or(IpAddr::from([0, 0, 0, 0])),
         name: get("name").and_then(|p| reader.text(p, "db")).map(Arc::from),
-        id: get("id").and_then(|p| identity(reader, p)),
+        id: get("id").and_then(|p| identity(reader, p)).map(Arc::new),
         psk: secret.and_then(|p| credentials::psk(reader, p)),
         ike_version: get("ike_version").and_then(|p| properties::ike_version(reader, p)),
         ike_proposals: get("ike_proposals").map(|p| suites::ike(reader, Some(p))),

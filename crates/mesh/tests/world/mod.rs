@@ -108,7 +108,7 @@ pub fn loaded_with(text: &str, host: usize, psk: &str) -> Loaded {
         path: "/etc/warren/ipsec.yml".into(),
         sha256: "00".repeat(32),
         plan: Plan::for_host(&manifest, address(host)).unwrap(),
-        auth: Auth::Psk(Secret::new(psk.as_bytes().to_vec())),
+        auth: Auth::Psk(Secret::new(psk.as_bytes().to_vec()).into()),
         prefer_encap: false,
         certificates: Vec::new(),
     }

@@ -59,7 +59,7 @@ fn measure(suite: Suite, peers: u16) -> Result<Row, Failure> {
     let folder = Folder::new("ike")?;
     let manifest = folder.accept(&folder.recipe(suite)?)?;
     let bare = bare::one_side(suite, &manifest.auth).map_err(Failure::No)?;
-    let mut star = Star::build(&manifest, usize::from(peers)).map_err(Failure::no)?;
+    let mut star = Star::build([&manifest; 2], usize::from(peers)).map_err(Failure::no)?;
     star.spent();
     star.ask(b"there?");
     if !star.settle(UP) {

@@ -78,9 +78,10 @@ fn measure(peers: u16) -> Result<Row, Failure> {
     let count = usize::from(peers);
     let folder = Folder::new("mesh")?;
     let recipe = folder.recipe(Suite::X25519Psk)?;
-    let manifest = folder.accept(&recipe.clone().with("peers", settings::peers(count)))?;
+    let bare = folder.accept(&recipe)?;
+    let manifest = folder.accept(&recipe.with("peers", settings::peers(count)))?;
     let empty = linux::memory::heap_in_use();
-    let mut star = Star::build(&manifest, count).map_err(Failure::no)?;
+    let mut star = Star::build([&manifest, &bare], count).map_err(Failure::no)?;
     star.ask(b"there?");
     if !star.settle(UP) {
         return Err(Failure::No(format!("not all of {peers} tunnels came up")));
@@ -92,6 +93,8 @@ fn measure(peers: u16) -> Result<Row, Failure> {
     let status_ms = status(&star)?;
     let packet_us = packet(&mut star)?;
     let (read_ms, reload_ms, touched) = reload(&mut star, &folder, count)?;
+    // The packets have woken the SAs: they come to rest.
+    star.pass(CALM);
     star.alone();
     let full = linux::memory::heap_in_use();
     let tunnel_bytes = full.zip(empty).map(|(full, empty)| full.saturating_sub(empty) / count);

@@ -67,8 +67,8 @@ pub fn address(index: usize) -> IpAddr {
 }
 
 impl Star {
-    /// All are on, and nobody has said anything yet.
-    pub fn build(manifest: &Accepted, peers: usize) -> Result<Self, Rejected> {
+    /// All are on, and nobody has said anything yet. The first manifest is the host's, the second that of its peers.
+    pub fn build([own, peers_own]: [&Accepted; 2], peers: usize) -> Result<Self, Rejected> {
         let unix = unix_now();
         let mut star = Self {
             hosts: Vec::with_capacity(peers + 1),
@@ -86,6 +86,7 @@ impl Star {
             host.set_unix(unix);
             host.set_unwatched();
             star.hosts.push(host);
+            let manifest = if index == MIDDLE { own } else { peers_own };
             let loaded = manifest.for_host(address(index), &[])?;
             star.act(index, |host, now, out| host.boot(now, loaded, out));
             star.agenda.enter(star.now + HOUSEKEEPING, (index, Due::Housekeep));

@@ -40,8 +40,9 @@ impl Setup {
     /// Both hosts' configurations.
     pub fn peers(&self) -> (PeerConfig, PeerConfig) {
         let auth = match self.certificate {
-            None => [(); 2]
-                .map(|()| Auth::Psk(Secret::new(b"a pre-shared key of good length".to_vec()))),
+            None => [(); 2].map(|()| {
+                Auth::Psk(Secret::new(b"a pre-shared key of good length".to_vec()).into())
+            }),
             Some(algorithm) => certificates(algorithm),
         };
         let [a, b] = auth;
@@ -66,7 +67,7 @@ impl Setup {
             remote_ts: [TrafficSelector::host(self.inner(remote))].into(),
             replay_window: 64,
             rekey_after: Duration::from_secs(8 * 3600),
-            limits: Limits::default(),
+            limits: Limits::default().into(),
         };
         PeerConfig {
             local: self.outer(local),

@@ -31,7 +31,8 @@ fn no_common_suite() {
 #[test]
 fn another_pre_shared_key() {
     assert_notify("AUTHENTICATION_FAILED", false, |b| {
-        b.auth = ike::Auth::Psk(crypto::Secret::new(b"another key of a good length".to_vec()));
+        b.auth =
+            ike::Auth::Psk(crypto::Secret::new(b"another key of a good length".to_vec()).into());
     });
 }
 

@@ -47,7 +47,7 @@ fn esp(cipher: CipherSpec, [src, dst]: [&str; 2], integ: u8, esn: bool) -> Sa {
         replay_window: 64,
         encap: None,
         ipcomp: None,
-        limits: Limits::default(),
+        limits: Limits::default().into(),
         local_ts: [].into(),
         remote_ts: [].into(),
     }

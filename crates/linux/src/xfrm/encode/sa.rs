@@ -207,7 +207,7 @@ fn encap_info(sa: &Sa, encap: Encap) -> EncapTmpl {
 /// The limits of an SA. Times are whole seconds, rounded up. Soft limits of packets follow from the sequence numbers where
 /// none is given, for outbound SAs: whose they are counts them.
 pub(crate) fn limits(sa: &Sa) -> LifetimeCfg {
-    let Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time } = sa.limits;
+    let Limits { soft_bytes, hard_bytes, soft_packets, hard_packets, hard_time } = *sa.limits;
     let outbound = sa.direction == ipsec::sa::Direction::Out;
     let seven_eighths = outbound.then(|| sa.seq_space() / 8 * 7);
     let seconds = hard_time.map_or(0, |time| time.as_secs() + u64::from(time.subsec_nanos() > 0));
@@ -295,6 +295,8 @@ fn skip_esn(mut replay: ReplayStateEsn, skip: u32, esn: bool) -> Option<ReplaySt
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::xfrm::decode;
     use crate::xfrm::state::tests::sa;
@@ -383,8 +385,8 @@ mod tests {
         let none = limits(&sa);
         assert_eq!((none.soft_byte_limit, none.hard_packet_limit), (INF, INF));
         assert_eq!(none.soft_packet_limit, u64::from(u32::MAX) / 8 * 7);
-        sa.limits.hard_packets = Some(u64::MAX);
-        sa.limits.hard_time = Some(Duration::from_millis(1500));
+        Arc::make_mut(&mut sa.limits).hard_packets = Some(u64::MAX);
+        Arc::make_mut(&mut sa.limits).hard_time = Some(Duration::from_millis(1500));
         assert_eq!(limits(&sa).hard_packet_limit, u32::MAX.into());
         assert_eq!(limits(&sa).hard_add_expires_seconds, 2);
         assert_eq!(window(&sa), None);
