@@ -33,6 +33,9 @@ use crate::world::{Stopped, World};
 /// What is done to all hosts, one after the other, is done within this.
 const ALL_IN_TURN: Duration = Duration::from_secs(20);
 
+/// Where hosts are harmed one at a time, the pairs of all others send this often in a large fleet.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// A scenario.
 pub trait Scenario: Sync {
     /// Its name on the command line.
@@ -114,6 +117,7 @@ pub fn short() -> impl Iterator<Item = &'static dyn Scenario> {
 /// All pairs are up, and what was begun besides has come to its end.
 fn come_to_rest(world: &mut World) -> Result<(), Stopped> {
     world.until_all_up(Duration::from_secs(15))?;
+    world.rest(QUIET);
     world.run_for(Duration::from_secs(10))?;
     world.until_settled(Duration::from_secs(75))
 }

@@ -42,7 +42,6 @@ impl Scenario for Drift {
             let host = world.dice().below(hosts) as usize;
             world.insist(false);
             world.focus([host]);
-            world.rest(Duration::from_secs(3));
             flush_policies(world, host)?;
             flush_sas(world, host)?;
             world.until_settled(Duration::from_secs(75))?;

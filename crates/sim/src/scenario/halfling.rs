@@ -59,7 +59,6 @@ fn harm(world: &mut World) -> Result<(), Stopped> {
     let silent = world.dice().pick(&[None, Some(host), Some(peer)]);
     world.mute(silent);
     world.focus([host, peer]);
-    world.rest(Duration::from_secs(3));
     // What came of the last time has settled.
     world.run_for(Duration::from_secs(6))?;
     world.insist(false);

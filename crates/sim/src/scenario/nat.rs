@@ -37,6 +37,7 @@ impl Scenario for Nat {
         world.talk(Some(Duration::from_millis(500)));
         world.until_all_up(Duration::from_secs(40))?;
         world.until_settled(Duration::from_secs(75))?;
+        world.rest(super::QUIET);
         // Nobody sends for longer than a mapping lives: the keepalives hold it.
         world.talk(None);
         world.run_for(Duration::from_secs(100))?;

@@ -41,7 +41,7 @@ impl Scenario for Reboot {
             let silent = world.dice().chance(500);
             world.mute(silent.then_some(host));
             world.focus([host]);
-            world.rest(Duration::from_secs(3));
+            world.rest(super::QUIET);
             world.reboot(host, away);
             world.run_for(away)?;
             world.until_all_up(BACK_WITHIN)?;

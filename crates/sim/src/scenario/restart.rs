@@ -37,7 +37,6 @@ impl Scenario for Restart {
             let hosts = world.fleet().len() as u64;
             let host = world.dice().below(hosts) as usize;
             world.focus([host]);
-            world.rest(Duration::from_secs(3));
             gently(world, host)?;
             roughly(world, host)?;
         }

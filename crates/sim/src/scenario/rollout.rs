@@ -35,6 +35,7 @@ impl Scenario for Rollout {
         let (optional, enforced) =
             (world.fleet().cook(&optional), world.fleet().cook(&world.setup().recipe.clone()));
         let pause = super::turn(world, PAUSE);
+        world.rest(super::QUIET);
         world.fleet_mut().allow_clear(true);
         (0..hosts).for_each(|host| world.make_plain(host));
         world.talk(Some(Duration::from_millis(100)));

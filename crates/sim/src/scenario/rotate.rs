@@ -123,6 +123,7 @@ fn begin(world: &mut World) -> Result<(), Stopped> {
     world.start_all(world.setup().skew);
     world.talk(Some(Duration::from_millis(250)));
     world.until_all_up(Duration::from_secs(15))?;
+    world.rest(super::QUIET);
     world.until_settled(Duration::from_secs(40))
 }
 
