@@ -398,7 +398,9 @@ impl Mesh {
 
     fn next_wake(&self) -> (Instant, Why) {
         let ike = self.endpoint.next_timeout().map(|(at, why)| (at, Why::Ike(why)));
-        let peer = self.peers.first().map(|(at, address)| (at, Why::Peer(address)));
+        // No peer has its turn before it is known what the last process left: the answer to a look wakes.
+        let peer = self.peers.first().filter(|_| !self.adopts());
+        let peer = peer.map(|(at, address)| (at, Why::Peer(address)));
         let look = Some((self.look_at, Why::Inspect));
         let remind = Some((self.reminders.at, Why::Remind));
         let leave = self.parting.front().map(|(at, _)| (*at, Why::LetGo));

@@ -3,7 +3,7 @@
 use sim::{Options, scenario};
 
 /// Scenario, hosts, seed; and what was wrong.
-const FOUND: [(&str, usize, u64, &str); 9] = [
+const FOUND: [(&str, usize, u64, &str); 10] = [
     ("halfling", 5, 3, "of two child SAs the one was kept that the peer had not got any more"),
     ("halfling", 5, 6, "the same"),
     ("halfling", 5, 8, "the same, and another pair suffered"),
@@ -12,6 +12,12 @@ const FOUND: [(&str, usize, u64, &str); 9] = [
     ("nat", 5, 4, "ESP was followed to a new mapping, IKE was not, and a living peer given up"),
     ("stuck-peer", 5, 2, "a handshake in IKE_AUTH went on being sent after `down`"),
     ("stuck-peer", 5, 3, "the same"),
+    (
+        "halfling",
+        60,
+        2,
+        "a new daemon that did not know yet what it had slept for no time, again and again",
+    ),
     ("drift", 5, 2, "a second handshake came to its end while policies were put right"),
 ];
 
