@@ -16,7 +16,6 @@ use mesh::journal::Record;
 use mesh::loaded::Loaded;
 use mesh::status::{DataPlane, PeerStatus, Status};
 use mesh::{Event, Identity, Input, Mesh, Output, Target};
-use wire::message::IkeSpi;
 
 use crate::dice::Dice;
 use crate::packet::{Body, Class, Packet};
@@ -417,7 +416,7 @@ impl Host {
     }
 
     /// The IKE SAs in use with a peer of which its daemon says so, by both SPIs, in their order.
-    pub fn ike_sas(&self, peer: IpAddr) -> Vec<(IkeSpi, IkeSpi)> {
+    pub fn ike_sas(&self, peer: IpAddr) -> Vec<(u64, u64)> {
         let process = self.process.as_ref();
         let mut all: Vec<_> = process.into_iter().flat_map(|p| p.mesh.established(peer)).collect();
         all.sort_unstable();

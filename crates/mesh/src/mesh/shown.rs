@@ -9,7 +9,6 @@ use ike::{IkeSaId, Now};
 use ipsec::dataplane::PacketInfo;
 use ipsec::sa::{Mode, Sa};
 use ipsec::spd::{Action, Policy};
-use wire::message::IkeSpi;
 
 use super::Mesh;
 use super::certificates::expiry_samples;
@@ -62,10 +61,10 @@ impl Mesh {
     }
 
     /// Initiator's and responder's SPI of each IKE SA with a peer that its status shows as established.
-    pub fn established(&self, address: IpAddr) -> impl Iterator<Item = (IkeSpi, IkeSpi)> {
+    pub fn established(&self, address: IpAddr) -> impl Iterator<Item = (u64, u64)> {
         let ikes = self.peers.get(address).into_iter().flat_map(|peer| &peer.ikes);
         let up = ikes.filter(|ike| !ike.closing && ike.since.is_some());
-        up.filter_map(|ike| self.endpoint.spis(ike.id))
+        up.filter_map(|ike| self.endpoint.spis(ike.id).map(|(i, r)| (i.0, r.0)))
     }
 
     /// What decides on a packet. Direction follows from which of its addresses is this host's.

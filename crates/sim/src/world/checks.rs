@@ -7,7 +7,6 @@ use std::time::Duration;
 use ipsec::Instant;
 use ipsec::sad::Entry;
 use mesh::status::PeerStatus;
-use wire::message::IkeSpi;
 
 use super::{BEGIN, Stopped, World};
 use crate::net::HostId;
@@ -128,11 +127,11 @@ impl World {
         let mut shown: Vec<_> = live.map(|ike| (ike.spi_i, ike.spi_r)).collect();
         shown.sort_unstable();
         let judged = self.ikes(host, peer);
-        judged.iter().map(|(i, r)| (i.to_string(), r.to_string())).eq(shown)
+        judged.iter().map(|(i, r)| (format!("{i:016x}"), format!("{r:016x}"))).eq(shown)
     }
 
     /// The IKE SAs in use that a host has with another one.
-    fn ikes(&self, host: HostId, peer: HostId) -> Vec<(IkeSpi, IkeSpi)> {
+    fn ikes(&self, host: HostId, peer: HostId) -> Vec<(u64, u64)> {
         self.hosts[host].ike_sas(self.fleet.address(peer))
     }
 
@@ -238,7 +237,7 @@ impl World {
     /// Both ends must have the same one IKE SA.
     fn unsettled_ikes(&self, (a, b): (HostId, HostId)) -> Option<Finding> {
         let (here, there) = (self.ikes(a, b), self.ikes(b, a));
-        let text = || format!("IKE SAs of h{a}: {here:?}, of h{b}: {there:?}");
+        let text = || format!("IKE SAs of h{a}: {here:x?}, of h{b}: {there:x?}");
         (here.len() != 1 || here != there).then(|| Finding::pair(What::IkeSas, a, b, text()))
     }
 
