@@ -130,6 +130,11 @@ fn judge(cell: &Cell, seen: &Seen) -> Result<String, String> {
     Ok(format!("{right} ESP, {} IKE, 0 clear", seen.ike))
 }
 
+/// Of counters, so many in all.
+fn sum(counters: &BTreeMap<String, u64>, names: &[&str]) -> u64 {
+    names.iter().filter_map(|name| counters.get(*name)).sum()
+}
+
 /// Of one thing that must work: what it measured, or why not.
 type Said = Result<String, String>;
 
@@ -368,12 +373,11 @@ impl Stage<'_> {
         let now = self.counters()?;
         let known = |name: &&str| Some(((*name).to_owned(), *now.get(*name)?));
         self.quiet.extend(counters.iter().filter_map(known));
-        lost_only(count, self.counted(counters)? - before, why)
+        lost_only(count, sum(&now, counters) - before, why)
     }
 
     fn counted(&self, names: &[&str]) -> Result<u64, String> {
-        let counters = self.counters()?;
-        Ok(names.iter().filter_map(|name| counters.get(*name)).sum())
+        Ok(sum(&self.counters()?, names))
     }
 
     /// A stream runs across the rekey, and the SPIs must change.

@@ -190,7 +190,7 @@ fn connection(cell: &Cell, addresses: &Addresses) -> String {
     } else {
         ""
     };
-    // Two emulated processors take packets past each other, more than the 32 of its default.
+    // Two emulated processors take packets past each other, more than its default of 32: everywhere, for all cells are alike.
     format!(
         "connections {{ {CONNECTION} {{
   version = 2

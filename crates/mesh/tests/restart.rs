@@ -35,16 +35,9 @@ fn while_two_tunnels_become_one_nothing_is_lost() {
         world.seconds(1);
         world.command(0, Command::Up(target(1)));
         world.command(1, Command::Up(target(0)));
-        let mut sent = 0;
-        for n in 0..900 {
-            if n == 5 + wait {
-                world.restart(host, &manifest(""), true);
-            }
-            world.send(0, 1, b"ping");
-            world.send(1, 0, b"pong");
-            sent += 1;
-            world.run(Duration::from_millis(10));
-        }
+        let mut sent = world.chat(5 + wait);
+        world.restart(host, &manifest(""), true);
+        sent += world.chat(900 - sent);
         world.seconds(70);
         world.assert_one_tunnel(0, 1);
         let got = world.hosts.iter().map(|h| h.got.len()).collect::<Vec<_>>();

@@ -54,13 +54,7 @@ fn both_ends_at_once_settle_to_one_tunnel_without_loss() {
         // By command neither end waits for the other.
         world.command(0, Command::Up(target(1)));
         world.command(1, Command::Up(target(0)));
-        let mut sent = 0;
-        for _ in 0..800 {
-            world.send(0, 1, b"ping");
-            world.send(1, 0, b"ping");
-            sent += 1;
-            world.run(Duration::from_millis(10));
-        }
+        let sent = world.chat(800);
         world.seconds(5);
         world.assert_one_tunnel(0, 1);
         let got = world.hosts.iter().map(|h| h.got.len()).collect::<Vec<_>>();
@@ -380,13 +374,7 @@ fn a_minimal_peer_gets_another_ike_sa_instead_of_a_rekey() {
     let mut world = World::bare(2, 0);
     world.make_minimal(1);
     world.load_all(&manifest("ike_lifetime: 600\nchild_lifetime: 20\n"));
-    let mut sent = 0;
-    for _ in 0..10_000 {
-        world.send(0, 1, b"ping");
-        world.send(1, 0, b"ping");
-        sent += 1;
-        world.run(Duration::from_millis(10));
-    }
+    let sent = world.chat(10_000);
     world.seconds(8);
     world.assert_one_tunnel(0, 1);
     assert_eq!((world.hosts[0].got.len(), world.hosts[1].got.len()), (sent, sent));
@@ -403,13 +391,7 @@ fn who_refuses_to_rekey_the_ike_sa_gets_another() {
         world.limit(host, EndpointConfig { max_sas_of_peer: 2, ..mesh::mesh::LIMITS });
     }
     world.load_all(&manifest("ike_lifetime: 40\nchild_lifetime: 600\n"));
-    let mut sent = 0;
-    for _ in 0..10_000 {
-        world.send(0, 1, b"ping");
-        world.send(1, 0, b"ping");
-        sent += 1;
-        world.run(Duration::from_millis(10));
-    }
+    let sent = world.chat(10_000);
     world.assert_one_tunnel(0, 1);
     assert_eq!((world.hosts[0].got.len(), world.hosts[1].got.len()), (sent, sent));
     let all = |kind| world.count(0, kind) + world.count(1, kind);

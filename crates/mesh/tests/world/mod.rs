@@ -229,6 +229,16 @@ impl World {
         self.plane_events(from);
     }
 
+    /// The first two hosts send to each other so many times, every 10 ms; how many times that was.
+    pub fn chat(&mut self, times: usize) -> usize {
+        for _ in 0..times {
+            self.send(0, 1, b"ping");
+            self.send(1, 0, b"ping");
+            self.run(Duration::from_millis(10));
+        }
+        times
+    }
+
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some((&(at, n), _)) = self.due.first_key_value() {
