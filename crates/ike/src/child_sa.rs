@@ -39,6 +39,7 @@ pub(crate) enum Stage {
 }
 
 /// One child SA.
+#[derive(Clone)]
 pub(crate) struct Child {
     pub(crate) id: ChildId,
     pub(crate) ike: IkeSaId,
@@ -71,6 +72,7 @@ pub(crate) struct Child {
 }
 
 /// What two ends agreed on, without the keys.
+#[derive(Clone)]
 pub(crate) struct Agreed {
     pub(crate) config: Arc<ChildConfig>,
     pub(crate) suite: EspSuite,
@@ -85,7 +87,7 @@ pub(crate) struct Agreed {
 }
 
 /// All child SAs of an endpoint.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Children {
     all: BTreeMap<ChildId, Box<Child>>,
     by_ike: BTreeSet<(IkeSaId, ChildId)>,

@@ -29,6 +29,7 @@ pub(crate) const NATT_PORT: u16 = 4500;
 const NONCE_LEN: usize = 32;
 
 /// What an SA needs besides itself: the way out, time's hooks, randomness, algorithms.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) rng: Rng,
@@ -62,6 +63,7 @@ pub(crate) struct Context {
 }
 
 /// What the handling of one IKE SA means for others.
+#[derive(Clone)]
 pub(crate) enum After {
     /// A new IKE SA came out of a rekey.
     Spawn(Box<IkeSa>),

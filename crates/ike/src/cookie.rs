@@ -9,6 +9,7 @@ use wire::message::IkeSpi;
 use wire::registry::Prf;
 
 /// Makes and checks cookies without keeping anything about those who got one.
+#[derive(Clone)]
 pub struct CookieJar {
     master: Secret,
 }

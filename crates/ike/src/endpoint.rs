@@ -77,6 +77,7 @@ pub struct Datagram {
 }
 
 /// What is to be carried out, in order.
+#[derive(Clone)]
 pub enum Output {
     /// Send this.
     Transmit(Datagram),
@@ -157,6 +158,10 @@ pub struct EndpointConfig {
 }
 
 /// All IKE SAs of one host.
+///
+/// A copy is for asking what would happen: it has the same keys, message IDs and random numbers to come, so only one of
+/// the two may speak to a real peer.
+#[derive(Clone)]
 pub struct Endpoint {
     cx: Context,
     cookies: CookieJar,

@@ -54,6 +54,7 @@ const OUT_OF_STEP: Duration = Duration::from_secs(180);
 pub(crate) const REPLACED: Duration = Duration::from_secs(60);
 
 /// The established part of an IKE SA.
+#[derive(Clone)]
 pub(crate) struct Established {
     pub(crate) local_id: Identity,
     pub(crate) remote_id: Identity,
@@ -129,6 +130,7 @@ pub(crate) enum Task {
 }
 
 /// The exchange that this host runs; at most one (window size 1).
+#[derive(Clone)]
 pub(crate) enum Own {
     /// CREATE_CHILD_SA for a child: the private value is being made.
     CreateKeying(Box<create_child::Keying>),
@@ -163,6 +165,7 @@ pub(crate) enum Own {
 }
 
 /// The request of the peer that a job works on.
+#[derive(Clone)]
 pub(crate) enum Theirs {
     /// CREATE_CHILD_SA for a child.
     Create(Box<create_child::Answering>),
@@ -183,6 +186,7 @@ pub(crate) enum Flow {
 }
 
 /// A child SA that was installed to answer a request.
+#[derive(Clone)]
 pub(crate) struct Answered {
     pub(crate) child: ChildId,
     pub(crate) sa_payload: Payload,

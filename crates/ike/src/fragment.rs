@@ -57,9 +57,10 @@ pub struct Fragment {
 
 /// The pieces of one message, until all are there. The next message's take the place of one that was
 /// not finished.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Gather(Option<Box<Pieces>>);
 
+#[derive(Clone)]
 struct Pieces {
     message_id: u32,
     exchange: ExchangeType,

@@ -34,6 +34,7 @@ use crate::window::{Due, Inbound, Window};
 const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// One IKE SA.
+#[derive(Clone)]
 pub(crate) struct IkeSa {
     pub(crate) id: IkeSaId,
     pub(crate) config: Arc<PeerConfig>,
@@ -78,6 +79,7 @@ pub(crate) struct Secured {
 }
 
 /// What an IKE SA waits for. Each variant's struct holds what this wait needs and no more.
+#[derive(Clone)]
 pub(crate) enum State {
     /// Initiator: the job that makes the private value.
     InitKey(Box<init::KeyWait>),

@@ -17,6 +17,7 @@ use crate::error::AuthError;
 pub struct JobId(pub u64);
 
 /// One job.
+#[derive(Clone)]
 pub struct Job {
     /// Its name.
     pub id: JobId,
@@ -25,6 +26,7 @@ pub struct Job {
 }
 
 /// What is to be done.
+#[derive(Clone)]
 pub enum Work {
     /// Make a private value from the seed and, if the peer's public value is known, agree with it.
     KeyShare {
@@ -71,6 +73,7 @@ pub enum Work {
 }
 
 /// A finished job.
+#[derive(Clone)]
 pub enum Done {
     /// Of `KeyShare`.
     KeyShare(Result<KeyShare, KxError>),
@@ -83,6 +86,7 @@ pub enum Done {
 }
 
 /// A private value with its public one.
+#[derive(Clone)]
 pub struct KeyShare {
     /// Kept until the peer's public value comes.
     pub private: Arc<dyn PrivateKx>,

@@ -24,6 +24,7 @@ const FIXED: u8 = 2;
 const OPAQUE: u8 = 1;
 
 /// The three keys of an IKE SA into which the key goes (RFC 8784 3).
+#[derive(Clone)]
 pub struct PpkKeys {
     sk_d: Secret,
     pub(crate) sk_pi: Secret,

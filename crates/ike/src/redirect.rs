@@ -104,7 +104,7 @@ pub(crate) fn informed(up: &Established, cx: &mut Context, sa: &IkeSa, payloads:
 }
 
 /// Redirects that were followed of late, by the home of the peer; only of peers that may redirect.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Followed(BTreeMap<IpAddr, VecDeque<Instant>>);
 
 impl Followed {

@@ -4,6 +4,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 /// A cryptographically secure generator (ChaCha20), seeded once: by the OS on a real host, by the world in a simulation.
+#[derive(Clone)]
 pub struct Rng(ChaCha20Rng);
 
 impl Rng {

@@ -43,7 +43,7 @@ pub(crate) enum Timer {
 }
 
 /// The timers.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Timers {
     /// The next one of each IKE SA.
     queue: BTreeSet<(Instant, IkeSaId)>,

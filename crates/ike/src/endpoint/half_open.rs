@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::event::IkeSaId;
 
 /// What unproven peers hold of this host.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct HalfOpen {
     /// Handshakes under way, and whether the peer was known.
     open: BTreeMap<IkeSaId, bool>,

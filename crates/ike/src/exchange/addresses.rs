@@ -27,6 +27,7 @@ const DETOUR_FROM: u32 = 4;
 const MOST_PATHS: usize = 16;
 
 /// UPDATE_SA_ADDRESSES or a check of a path, under way.
+#[derive(Clone)]
 pub(crate) struct Sent {
     path: Path,
     cookie: [u8; 16],

@@ -30,6 +30,7 @@ use crate::record::Origin;
 use crate::redirect::{self, NotFollowed, Redirect};
 
 /// What both sides sign, and how the peer can be answered.
+#[derive(Clone)]
 pub(crate) struct Handshake {
     /// The IKE_SA_INIT request as it was sent last.
     pub(crate) request: Vec<u8>,
@@ -54,6 +55,7 @@ pub(crate) struct Handshake {
 }
 
 /// Initiator: waits for its own signature.
+#[derive(Clone)]
 pub(crate) struct Signing {
     pub(crate) job: JobId,
     handshake: Handshake,
@@ -64,6 +66,7 @@ pub(crate) struct Signing {
 }
 
 /// Initiator: waits for the response.
+#[derive(Clone)]
 pub(crate) struct Sent {
     handshake: Handshake,
     local_id: Identity,
@@ -72,6 +75,7 @@ pub(crate) struct Sent {
 }
 
 /// Initiator: waits for the verdict on the peer's signature.
+#[derive(Clone)]
 pub(crate) struct Verifying {
     pub(crate) job: JobId,
     sent: Sent,
@@ -80,6 +84,7 @@ pub(crate) struct Verifying {
 }
 
 /// Responder: waits for the verdict on the peer's signature.
+#[derive(Clone)]
 pub(crate) struct Checking {
     pub(crate) job: JobId,
     handshake: Handshake,
@@ -88,6 +93,7 @@ pub(crate) struct Checking {
 }
 
 /// Responder: waits for its own signature.
+#[derive(Clone)]
 pub(crate) struct Answering {
     pub(crate) job: JobId,
     handshake: Handshake,

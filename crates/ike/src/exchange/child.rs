@@ -24,6 +24,7 @@ use crate::negotiate::{self, ChildExchange, Chosen, EspSuite};
 use crate::told;
 
 /// What this host offers.
+#[derive(Clone)]
 pub(crate) struct Offer {
     pub(crate) config: Arc<ChildConfig>,
     pub(crate) replaces: Option<ChildId>,
@@ -36,6 +37,7 @@ pub(crate) struct Offer {
 }
 
 /// What this host answers.
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) agreed: Agreed,
     proposal: Proposal,

@@ -31,6 +31,7 @@ const MAX_OTHER_KE: u8 = 2;
 const REKEY_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What this host wants, kept through all steps.
+#[derive(Clone)]
 pub(crate) struct Plan {
     offer: Offer,
     ni: Vec<u8>,
@@ -41,18 +42,21 @@ pub(crate) struct Plan {
 }
 
 /// Waits for the private value.
+#[derive(Clone)]
 pub(crate) struct Keying {
     pub(crate) job: JobId,
     pub(crate) plan: Plan,
 }
 
 /// Waits for the response.
+#[derive(Clone)]
 pub(crate) struct Sent {
     pub(crate) plan: Plan,
     private: Option<Arc<dyn PrivateKx>>,
 }
 
 /// Waits for the shared secret.
+#[derive(Clone)]
 pub(crate) struct Agreeing {
     pub(crate) job: JobId,
     pub(crate) plan: Plan,
@@ -62,6 +66,7 @@ pub(crate) struct Agreeing {
 }
 
 /// What came of CREATE_CHILD_SA, where key exchanges are still to follow.
+#[derive(Clone)]
 pub(crate) struct Outcome {
     plan: Plan,
     agreed: Agreed,
@@ -69,6 +74,7 @@ pub(crate) struct Outcome {
 }
 
 /// The peer's request waits for the shared secret.
+#[derive(Clone)]
 pub(crate) struct Answering {
     pub(crate) job: JobId,
     answer: Answer,

@@ -18,6 +18,7 @@ use crate::ike_sa::{IkeSa, error_notify, find_notify, plain_notify};
 use crate::redirect;
 
 /// This host's Delete of a child SA.
+#[derive(Clone)]
 pub(crate) struct Sent {
     child: Option<ChildId>,
     reason: EndReason,

@@ -35,6 +35,7 @@ const LINK_LEN: usize = 8;
 const MAX_LINK: usize = 256;
 
 /// What this host's key exchanges are for, with the outcome of CREATE_CHILD_SA.
+#[derive(Clone)]
 pub(crate) enum Subject {
     /// A child SA.
     Child(create_child::Outcome),
@@ -43,6 +44,7 @@ pub(crate) enum Subject {
 }
 
 /// This host's key exchanges.
+#[derive(Clone)]
 pub(crate) struct Chain {
     pub(crate) subject: Subject,
     shared: Vec<Secret>,
@@ -52,6 +54,7 @@ pub(crate) struct Chain {
     step: Step,
 }
 
+#[derive(Clone)]
 enum Step {
     /// The private value is being made.
     Keying(JobId),
@@ -62,6 +65,7 @@ enum Step {
 }
 
 /// What the peer's key exchanges are for.
+#[derive(Clone)]
 pub(crate) enum Asked {
     /// A child SA.
     Child(create_child::Answering),
@@ -70,6 +74,7 @@ pub(crate) enum Asked {
 }
 
 /// The peer's key exchanges.
+#[derive(Clone)]
 pub(crate) struct Pending {
     asked: Asked,
     shared: Vec<Secret>,

@@ -47,6 +47,7 @@ const HEARSAY: std::time::Duration = std::time::Duration::from_secs(1);
 pub(crate) const HALF_OPEN: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// What an initiator keeps through all repetitions of its first request.
+#[derive(Clone)]
 pub(crate) struct Opening {
     offer: Vec<Proposal>,
     nonce: Vec<u8>,
@@ -58,6 +59,7 @@ pub(crate) struct Opening {
 }
 
 /// Initiator: waits for the private value.
+#[derive(Clone)]
 pub(crate) struct KeyWait {
     pub(crate) job: JobId,
     opening: Opening,
@@ -65,6 +67,7 @@ pub(crate) struct KeyWait {
 }
 
 /// Initiator: waits for the response.
+#[derive(Clone)]
 pub(crate) struct Sent {
     opening: Opening,
     method: Ke,
@@ -76,6 +79,7 @@ pub(crate) struct Sent {
 }
 
 /// Initiator: waits for the shared secret.
+#[derive(Clone)]
 pub(crate) struct Agreeing {
     pub(crate) job: JobId,
     suite: IkeSuite,

@@ -21,30 +21,35 @@ use crate::keys;
 use crate::multi_ke::Additional;
 
 /// The key exchanges that are to be done before IKE_AUTH; the first is the one in hand.
+#[derive(Clone)]
 pub(crate) struct Steps {
     pub(crate) handshake: Box<Handshake>,
     left: VecDeque<Ke>,
 }
 
 /// Initiator: waits for the private value.
+#[derive(Clone)]
 pub(crate) struct KeyWait {
     pub(crate) job: JobId,
     steps: Steps,
 }
 
 /// Initiator: waits for the response.
+#[derive(Clone)]
 pub(crate) struct Sent {
     steps: Steps,
     private: Arc<dyn PrivateKx>,
 }
 
 /// Initiator: waits for the shared secret.
+#[derive(Clone)]
 pub(crate) struct Agreeing {
     pub(crate) job: JobId,
     steps: Steps,
 }
 
 /// Responder: waits for the shared secret.
+#[derive(Clone)]
 pub(crate) struct Answering {
     pub(crate) job: JobId,
     steps: Steps,
@@ -238,7 +243,7 @@ fn refuse(cx: &mut Context, sa: &mut IkeSa, now: Now, what: Misbehaviour) -> Sta
 }
 
 /// What of the IKE_INTERMEDIATE exchanges goes into the AUTH payloads (RFC 9242 3.3.2).
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Trail {
     /// IntAuth_iN.
     initiator: Vec<u8>,

@@ -33,7 +33,7 @@ const SETTLED: std::time::Duration = std::time::Duration::from_secs(5);
 const MOST_IN_A_SECOND: u32 = 64;
 
 /// How many checks were begun, or other answers to anybody given, in the current second.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Pace {
     since: Instant,
     begun: u32,

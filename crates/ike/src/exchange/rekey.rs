@@ -33,6 +33,7 @@ const REKEY_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 const MAX_OTHER_KE: u8 = 2;
 
 /// What this host wants, kept through all steps.
+#[derive(Clone)]
 pub(crate) struct Plan {
     id: IkeSaId,
     spi: IkeSpi,
@@ -44,6 +45,7 @@ pub(crate) struct Plan {
 }
 
 /// The peer's rekey of the same IKE SA.
+#[derive(Clone)]
 struct Rival {
     ni: Vec<u8>,
     nr: Vec<u8>,
@@ -52,18 +54,21 @@ struct Rival {
 }
 
 /// Waits for the private value.
+#[derive(Clone)]
 pub(crate) struct Keying {
     pub(crate) job: JobId,
     plan: Plan,
 }
 
 /// Waits for the response.
+#[derive(Clone)]
 pub(crate) struct Sent {
     plan: Plan,
     private: Arc<dyn PrivateKx>,
 }
 
 /// Waits for the shared secret.
+#[derive(Clone)]
 pub(crate) struct Agreeing {
     pub(crate) job: JobId,
     plan: Plan,
@@ -75,6 +80,7 @@ pub(crate) struct Agreeing {
 }
 
 /// What came of CREATE_CHILD_SA.
+#[derive(Clone)]
 pub(crate) struct Outcome {
     pub(crate) plan: Plan,
     suite: IkeSuite,
@@ -85,6 +91,7 @@ pub(crate) struct Outcome {
 }
 
 /// The peer's request waits for the shared secret.
+#[derive(Clone)]
 pub(crate) struct Answering {
     pub(crate) job: JobId,
     id: IkeSaId,

@@ -71,7 +71,7 @@ fn what_gets_no_child_sa_replaces_nothing() {
 #[test]
 fn who_insists_gives_up_on_who_cannot() {
     let mut world = toy(1, |p| p.childless = Childless::Force);
-    world.tamper = Some(Box::new(|_, datagram| {
+    world.meddling.tamper = Some(Box::new(|_, datagram| {
         let notify = 16418_u16.to_be_bytes();
         if let Some(at) = datagram.bytes.windows(4).position(|w| w == [0, 0, notify[0], notify[1]])
         {

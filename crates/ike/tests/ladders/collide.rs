@@ -153,7 +153,7 @@ fn both_initiate() {
 fn both_initiate_and_one_never_asks() {
     for seed in 0..16 {
         let mut world = toy(seed, |_| {});
-        world.tamper = Some(Box::new(|_, datagram| {
+        world.meddling.tamper = Some(Box::new(|_, datagram| {
             let asks = datagram.bytes[18] == wire::registry::ExchangeType::INFORMATIONAL.0
                 && datagram.bytes[19] & RESPONSE == 0;
             if asks && datagram.local.ip() == B {
@@ -165,7 +165,7 @@ fn both_initiate_and_one_never_asks() {
         });
         world.run_secs(20);
         assert_eq!(world.hosts[0].inbound().len(), 1, "{}", world.story());
-        world.tamper = None;
+        world.meddling.tamper = None;
         world.settle();
         world.assert_settled();
     }

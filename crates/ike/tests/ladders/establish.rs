@@ -395,7 +395,7 @@ fn a_restarted_peer_replaces_what_was() {
 #[test]
 fn the_version_is_checked() {
     let mut world = toy(18, |_| {});
-    world.tamper = Some(Box::new(|n, datagram| {
+    world.meddling.tamper = Some(Box::new(|n, datagram| {
         if n == 0 {
             datagram.bytes[17] = 0x30;
         }

@@ -3,7 +3,7 @@
 //! What can happen: any message under way arrives, any job is done, a command is given; and, so often as a
 //! plan allows, a message is lost, comes twice, or stays under way beyond the next timer. Where nothing is
 //! under way, the next timer fires. Events at different hosts do not bear on each other; of orders
-//! that differ in nothing else one is walked (sleep sets). Each walk begins anew: hosts are no values to copy.
+//! that differ in nothing else one is walked (sleep sets). At each choice the world is copied, and gone back to.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -40,11 +40,24 @@ pub struct Plan {
     pub end: fn(&mut World),
 }
 
+/// A world on its way, and what may still happen to it.
+#[derive(Clone)]
+struct Walk {
+    world: World,
+    /// Who was not given its command yet.
+    open: [bool; 2],
+    faults: usize,
+    /// What was walked elsewhere, and makes no difference now.
+    asleep: Vec<Choice>,
+}
+
 /// A choice to come back to.
 struct Fork {
+    /// The walk up to here, while there are other ways to go.
+    before: Option<Walk>,
+    asleep: Vec<Choice>,
     choices: Vec<Choice>,
     at: usize,
-    asleep: Vec<Choice>,
 }
 
 /// Timers further away than this are nobody's answer to what happened.
@@ -52,105 +65,163 @@ const SOON: Duration = Duration::from_secs(12);
 
 /// Walks all orders; gives how many there are.
 pub fn explore(plan: &Plan) -> usize {
-    let mut path: Vec<Fork> = Vec::new();
+    let mut path = Vec::new();
     let mut walks = 0;
-    loop {
-        told_if_it_fails(|quiet| all(plan, &mut path, quiet));
+    let mut next = Some(Walk::new(plan, true));
+    while let Some(walk) = next {
+        told_if_it_fails(plan, &mut path, |path| to_the_end(plan, walk, path));
         walks += 1;
-        while let Some(fork) = path.last_mut() {
-            fork.at += 1;
-            if fork.at < fork.choices.len() {
-                break;
-            }
-            path.pop();
-        }
-        if path.is_empty() {
-            return walks;
-        }
+        next = another(&mut path);
     }
+    walks
 }
 
 /// Walks so many orders of all, by chance.
 pub fn sample(plan: &Plan, walks: u32) {
     for n in 0..walks {
-        told_if_it_fails(|quiet| {
-            let mut seed = [7; 32];
-            seed[..4].copy_from_slice(&n.to_be_bytes());
-            let mut rng = Rng::new(seed);
-            walk(plan, quiet, &mut |choices| {
-                // A fault in some step of a walk, not in the first few of all.
-                let calm = choices.iter().filter(|c| !c.is_fault()).count();
-                let faults = rng.below(12) == 0 && calm < choices.len();
-                let of = if faults || calm == 0 { choices.len() } else { calm };
-                let quiet = |c: &&Choice| of == choices.len() || !c.is_fault();
-                choices.iter().filter(quiet).nth(rng.below(of as u64) as usize).copied()
-            });
-        });
+        let mut seed = [7; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        told_if_it_fails(plan, &mut Vec::new(), |path| by_chance(plan, Rng::new(seed), path));
     }
 }
 
 /// Nobody reads the story of a walk that succeeds: one that fails is walked once more.
-fn told_if_it_fails(mut walk: impl FnMut(bool)) {
-    if catch_unwind(AssertUnwindSafe(|| walk(true))).is_err() {
-        walk(false);
+fn told_if_it_fails<P: Passed>(plan: &Plan, path: &mut P, walk: impl FnOnce(&mut P)) {
+    if catch_unwind(AssertUnwindSafe(|| walk(path))).is_err() {
+        let mut again = Walk::new(plan, false);
+        for choice in path.passed() {
+            again.choices(plan);
+            again.take(plan, choice);
+        }
+        again.choices(plan);
+        (plan.end)(&mut again.world);
+        panic!("a walk failed that does not fail when it is walked again");
     }
 }
 
-/// Goes to the end of the path, and beyond it always the first way.
-fn all(plan: &Plan, path: &mut Vec<Fork>, quiet: bool) {
-    let mut depth = 0;
-    let mut asleep = Vec::new();
-    walk(plan, quiet, &mut |all| {
-        if depth == path.len() {
-            let choices: Vec<_> = all.iter().filter(|c| !asleep.contains(*c)).copied().collect();
-            if choices.is_empty() {
-                // Another walk was here.
-                return None;
-            }
-            path.push(Fork { choices, at: 0, asleep: std::mem::take(&mut asleep) });
-        }
-        let fork = &path[depth];
-        let choice = fork.choices[fork.at];
-        let seen = fork.asleep.iter().chain(&fork.choices[..fork.at]);
-        asleep = seen.filter(|other| apart(**other, choice)).copied().collect();
-        depth += 1;
-        Some(choice)
-    });
+/// What was chosen, from the beginning.
+trait Passed {
+    fn passed(&self) -> Vec<Choice>;
 }
 
-/// One order, as `choose` has it.
-fn walk(plan: &Plan, quiet: bool, choose: &mut dyn FnMut(&[Choice]) -> Option<Choice>) {
-    let mut world = (plan.start)();
-    world.quiet = quiet;
-    let mut open = [0, 1].map(|n| plan.commands[n].is_some());
-    let mut faults = plan.faults;
+impl Passed for Vec<Fork> {
+    fn passed(&self) -> Vec<Choice> {
+        self.iter().map(|fork| fork.choices[fork.at]).collect()
+    }
+}
+
+impl Passed for Vec<Choice> {
+    fn passed(&self) -> Vec<Choice> {
+        self.clone()
+    }
+}
+
+/// Goes on, always the first way, and leaves a fork wherever there is a choice. `path` ends with the fork that `walk` comes from.
+fn to_the_end(plan: &Plan, mut walk: Walk, path: &mut Vec<Fork>) {
+    if let Some(fork) = path.last() {
+        walk.take(plan, fork.choices[fork.at]);
+        walk.asleep = fork.asleep();
+    }
     loop {
-        if !plan.slow_jobs && do_job(&mut world) {
-            continue;
-        }
-        let all = choices(&world, open, faults);
+        let all = walk.choices(plan);
         if all.is_empty() {
-            match world.next_timer().filter(|(_, wait)| *wait <= SOON) {
-                Some(_) => world.leap(),
-                None => break,
-            }
-            continue;
+            return (plan.end)(&mut walk.world);
         }
-        let Some(choice) = choose(&all) else { return };
-        world.tell(|w| format!("{} {choice:?}", w.now));
-        faults -= usize::from(choice.is_fault());
+        let choices: Vec<_> = all.into_iter().filter(|c| !walk.asleep.contains(c)).collect();
+        let Some(first) = choices.first().copied() else {
+            // Another walk was here.
+            return;
+        };
+        let before = (choices.len() > 1).then(|| walk.clone());
+        let fork = Fork { before, asleep: std::mem::take(&mut walk.asleep), choices, at: 0 };
+        walk.asleep = fork.asleep();
+        path.push(fork);
+        walk.take(plan, first);
+    }
+}
+
+/// The way not gone yet that branches off last.
+fn another(path: &mut Vec<Fork>) -> Option<Walk> {
+    while let Some(fork) = path.last_mut() {
+        fork.at += 1;
+        match fork.choices.len() - fork.at {
+            0 => {}
+            1 => return fork.before.take(),
+            _ => return fork.before.clone(),
+        }
+        path.pop();
+    }
+    None
+}
+
+/// One order of all.
+fn by_chance(plan: &Plan, mut rng: Rng, path: &mut Vec<Choice>) {
+    let mut walk = Walk::new(plan, true);
+    loop {
+        let choices = walk.choices(plan);
+        if choices.is_empty() {
+            return (plan.end)(&mut walk.world);
+        }
+        // A fault in some step of a walk, not in the first few of all.
+        let calm = choices.iter().filter(|c| !c.is_fault()).count();
+        let faults = rng.below(12) == 0 && calm < choices.len();
+        let of = if faults || calm == 0 { choices.len() } else { calm };
+        let quiet = |c: &&Choice| of == choices.len() || !c.is_fault();
+        let choice = choices.iter().filter(quiet).nth(rng.below(of as u64) as usize).copied();
+        let choice = choice.expect("one of the choices");
+        path.push(choice);
+        walk.take(plan, choice);
+    }
+}
+
+impl Fork {
+    /// What needs no walk once the choice here is made.
+    fn asleep(&self) -> Vec<Choice> {
+        let choice = self.choices[self.at];
+        let seen = self.asleep.iter().chain(&self.choices[..self.at]);
+        seen.filter(|other| apart(**other, choice)).copied().collect()
+    }
+}
+
+impl Walk {
+    fn new(plan: &Plan, quiet: bool) -> Self {
+        let mut world = (plan.start)();
+        world.quiet = quiet;
+        let open = [0, 1].map(|n| plan.commands[n].is_some());
+        Self { world, open, faults: plan.faults, asleep: Vec::new() }
+    }
+
+    /// What can happen next; nothing at the end. What happens without a choice has happened.
+    fn choices(&mut self, plan: &Plan) -> Vec<Choice> {
+        loop {
+            if !plan.slow_jobs && do_job(&mut self.world) {
+                continue;
+            }
+            let all = choices(&self.world, self.open, self.faults);
+            if !all.is_empty() {
+                return all;
+            }
+            match self.world.next_timer().filter(|(_, wait)| *wait <= SOON) {
+                Some(_) => self.world.leap(),
+                None => return all,
+            }
+        }
+    }
+
+    fn take(&mut self, plan: &Plan, choice: Choice) {
+        self.world.tell(|w| format!("{} {choice:?}", w.now));
+        self.faults -= usize::from(choice.is_fault());
         match choice {
             Choice::Command(n) => {
-                open[n] = false;
+                self.open[n] = false;
                 if let Some(command) = plan.commands[n] {
-                    command(&mut world, n);
+                    command(&mut self.world, n);
                 }
             }
-            Choice::Serve(_, name, fate) => world.serve(name, fate),
-            Choice::Leap => world.leap(),
+            Choice::Serve(_, name, fate) => self.world.serve(name, fate),
+            Choice::Leap => self.world.leap(),
         }
     }
-    (plan.end)(&mut world);
 }
 
 impl Choice {

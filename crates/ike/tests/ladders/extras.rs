@@ -59,7 +59,7 @@ fn an_initiator_that_offers_everything() {
     let mut world = toy(1, |p| p.fragment_size = None);
     world.traffic = true;
     let mut first = true;
-    world.lie = Some(Box::new(move |plain| {
+    world.meddling.lie = Some(Box::new(move |plain| {
         if std::mem::take(&mut first) {
             append(plain, &offers());
         }
@@ -81,7 +81,7 @@ fn a_responder_that_says_everything() {
     let mut world = toy(1, |p| p.fragment_size = None);
     world.traffic = true;
     let mut sealed = 0;
-    world.lie = Some(Box::new(move |plain| {
+    world.meddling.lie = Some(Box::new(move |plain| {
         sealed += 1;
         if sealed == 2 {
             append(plain, &offers());
@@ -102,7 +102,7 @@ fn a_responder_that_says_everything() {
 fn eap_is_declined() {
     let mut world = toy(1, |p| p.fragment_size = None);
     let mut first = true;
-    world.lie = Some(Box::new(move |plain| {
+    world.meddling.lie = Some(Box::new(move |plain| {
         // IDi, then AUTH: the type of the second is that of a vendor's payload now.
         if std::mem::take(&mut first) {
             assert_eq!(plain[0], PayloadType::AUTH.0);
@@ -122,7 +122,7 @@ fn eap_is_declined() {
 fn null_authentication_is_declined() {
     let mut world = toy(1, |p| p.fragment_size = None);
     let mut first = true;
-    world.lie = Some(Box::new(move |plain| {
+    world.meddling.lie = Some(Box::new(move |plain| {
         if std::mem::take(&mut first) {
             let auth = usize::from(u16::from_be_bytes([plain[2], plain[3]]));
             assert_eq!(plain[auth + 4], 2, "a pre-shared key");
@@ -146,7 +146,7 @@ fn hash_and_url_is_not_fetched() {
         p.auth = Auth::Certificate(Arc::new(crypto::toy::credentials("host")));
     });
     let mut first = true;
-    world.lie = Some(Box::new(move |plain| {
+    world.meddling.lie = Some(Box::new(move |plain| {
         if std::mem::take(&mut first) {
             assert_eq!(plain[0], PayloadType::CERT.0);
             let cert = usize::from(u16::from_be_bytes([plain[2], plain[3]]));
@@ -169,7 +169,7 @@ fn hash_and_url_is_not_fetched() {
 fn a_childless_initiator() {
     let mut world = toy(1, |p| p.fragment_size = None);
     let mut first = true;
-    world.lie = Some(Box::new(move |plain| {
+    world.meddling.lie = Some(Box::new(move |plain| {
         if std::mem::take(&mut first) {
             // What belongs to the child becomes what nobody knows.
             let mut at = 0;

@@ -124,7 +124,7 @@ fn tampering_on_the_way() {
             }
         });
         let mut rng = Rng::new([seed; 32]);
-        world.tamper = Some(Box::new(move |_, datagram| {
+        world.meddling.tamper = Some(Box::new(move |_, datagram| {
             if rng.below(3) == 0 {
                 mutate(&mut rng, &mut datagram.bytes);
             }
@@ -136,7 +136,7 @@ fn tampering_on_the_way() {
             crate::collide::rekey_ike(&mut world, 1 - n);
         }
         world.run_secs(200);
-        world.tamper = None;
+        world.meddling.tamper = None;
         world.run_secs(200);
         let [a, b] = &world.hosts;
         assert_eq!(a.endpoint.ike_sas().len(), b.endpoint.ike_sas().len(), "{}", world.story());
@@ -153,7 +153,7 @@ fn lies_inside_verified_messages() {
             p.fragment_size = (seed % 3 == 0).then_some(200);
         });
         let mut rng = Rng::new([seed; 32]);
-        world.lie = Some(Box::new(move |plain| {
+        world.meddling.lie = Some(Box::new(move |plain| {
             if rng.below(4) == 0 && !plain.is_empty() {
                 let at = rng.below(plain.len() as u64) as usize;
                 plain[at] = rng.u64() as u8;
@@ -167,7 +167,7 @@ fn lies_inside_verified_messages() {
             crate::collide::rekey_ike(&mut world, n);
             world.run_secs(20);
         }
-        world.lie = None;
+        world.meddling.lie = None;
         world.run_secs(300);
         let [a, b] = &world.hosts;
         assert_eq!(a.endpoint.ike_sas().len(), b.endpoint.ike_sas().len(), "{}", world.story());

@@ -88,7 +88,7 @@ fn a_responder_that_chooses_what_was_not_offered() {
         compressing(&mut a);
         let mut world = World::new(std::sync::Arc::new(crypto::toy::Toy), 23, a, b);
         let mut sealed = 0;
-        world.lie = Some(Box::new(move |plain| {
+        world.meddling.lie = Some(Box::new(move |plain| {
             sealed += 1;
             if sealed == 2 {
                 crate::extras::append(plain, &wrong);

@@ -82,7 +82,7 @@ fn assert_moved(world: &mut World, a: IpAddr, b: IpAddr) {
 
 /// Messages from or to these addresses arrive spoiled: there is no way.
 fn cut(world: &mut World, addresses: &'static [IpAddr]) {
-    world.tamper = Some(Box::new(move |_, datagram: &mut Datagram| {
+    world.meddling.tamper = Some(Box::new(move |_, datagram: &mut Datagram| {
         let ends = [datagram.local.ip(), datagram.remote.ip()];
         if ends.iter().any(|end| addresses.contains(end))
             && let Some(last) = datagram.bytes.last_mut()
@@ -265,7 +265,7 @@ fn a_rewritten_source_captures_nothing() {
     let mut world = pair(40);
     let mut left = 1;
     let first = world.sent;
-    world.tamper = Some(Box::new(move |n, datagram: &mut Datagram| {
+    world.meddling.tamper = Some(Box::new(move |n, datagram: &mut Datagram| {
         if n >= first && datagram.local.ip() == A2 && left > 0 {
             left -= 1;
             datagram.local.set_ip(EVIL);
@@ -285,7 +285,7 @@ fn a_rewritten_source_captures_nothing() {
 #[test]
 fn nothing_moves_without_a_word() {
     let mut world = pair(41);
-    world.tamper = Some(Box::new(|_, datagram: &mut Datagram| {
+    world.meddling.tamper = Some(Box::new(|_, datagram: &mut Datagram| {
         if datagram.local.ip() == A {
             datagram.local = (EVIL, 4500).into();
         } else {
@@ -339,7 +339,7 @@ fn no_address_that_packets_cannot_go_to_is_followed() {
     ];
     for address in nowhere.map(|text| text.parse::<IpAddr>().unwrap()) {
         let mut world = pair(44);
-        world.tamper = Some(Box::new(move |_, datagram: &mut Datagram| {
+        world.meddling.tamper = Some(Box::new(move |_, datagram: &mut Datagram| {
             if datagram.local.ip() == A2 {
                 datagram.local.set_ip(address);
             }
@@ -358,7 +358,7 @@ fn another_cookie_ends_it() {
     for answered_by in [1, 0] {
         let mut world = pair(45);
         let mut seen = 0;
-        world.lie = Some(Box::new(move |plain| {
+        world.meddling.lie = Some(Box::new(move |plain| {
             let at = plain.windows(4).position(|w| w == [0, 0, 0x40, 0x11]);
             // First A's request and B's answer to it; then B's check, and A's answer.
             if let Some(at) = at {

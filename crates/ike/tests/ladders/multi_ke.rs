@@ -194,7 +194,7 @@ fn a_stripped_announcement() {
             p.ike_proposals = ike_suites(&[IKE, "aes128-sha256-x25519"]);
         });
         let mut world = World::new(Arc::new(Native), 1, a, b);
-        world.tamper = Some(Box::new(move |_, datagram| {
+        world.meddling.tamper = Some(Box::new(move |_, datagram| {
             let response = u8::from(stripped == 1) * 0x20;
             if datagram.bytes[18] == 34 && datagram.bytes[19] & 0x20 == response {
                 let at = datagram.bytes.windows(2).position(|w| w == 16438_u16.to_be_bytes());
@@ -224,7 +224,7 @@ fn a_stripped_announcement() {
 fn what_was_said_in_between_is_authenticated() {
     let mut world = toy(1, whole);
     let mut first = true;
-    world.lie = Some(Box::new(move |plain| {
+    world.meddling.lie = Some(Box::new(move |plain| {
         if std::mem::take(&mut first) {
             assert_eq!(plain[4..8], [0, 36, 0, 0], "method and reserved field of a KE payload");
             plain[7] = 1;
@@ -340,7 +340,7 @@ fn an_unknown_link() {
     for rekey in [rekey_child, rekey_ike] {
         let mut world = up(1, whole);
         let mut lied = false;
-        world.lie = Some(Box::new(move |plain| {
+        world.meddling.lie = Some(Box::new(move |plain| {
             let at = plain.windows(2).position(|w| w == 16441_u16.to_be_bytes());
             if let Some(at) = at.filter(|_| !lied && plain.len() > 1000) {
                 plain[at + 2] ^= 1;
@@ -411,13 +411,13 @@ fn lies_and_tampering() {
             p.fragment_size = (seed % 3 == 0).then_some(200);
         });
         let (mut rng, mut bits) = (Rng::new([seed; 32]), Rng::new([seed ^ 77; 32]));
-        world.lie = Some(Box::new(move |plain| {
+        world.meddling.lie = Some(Box::new(move |plain| {
             if rng.below(6) == 0 && !plain.is_empty() {
                 let at = rng.below(plain.len().min(64) as u64) as usize;
                 plain[at] = rng.u64() as u8;
             }
         }));
-        world.tamper = Some(Box::new(move |_, datagram| {
+        world.meddling.tamper = Some(Box::new(move |_, datagram| {
             if bits.below(8) == 0 {
                 let at = bits.below(datagram.bytes.len() as u64) as usize;
                 datagram.bytes[at] = bits.u64() as u8;
@@ -430,7 +430,7 @@ fn lies_and_tampering() {
             rekey_ike(&mut world, 1 - n);
             world.run_secs(20);
         }
-        (world.lie, world.tamper) = (None, None);
+        (world.meddling.lie, world.meddling.tamper) = (None, None);
         world.run_secs(300);
         let [a, b] = &world.hosts;
         assert_eq!(a.endpoint.ike_sas().len(), b.endpoint.ike_sas().len(), "{}", world.story());

@@ -85,7 +85,7 @@ fn a_peer_that_proves_nothing_is_not_let_in() {
     a.auth = Auth::Null;
     b.remote_id = None;
     let mut world = World::new(Arc::new(Toy), 1, a, b);
-    world.tamper = Some(Box::new(|_, datagram| {
+    world.meddling.tamper = Some(Box::new(|_, datagram| {
         // What the responder announces, a pre-shared key, becomes what suits the initiator.
         let notify = [0x40, 0x3b, 2, 2];
         if let Some(at) = datagram.bytes.windows(4).position(|w| w == notify) {

@@ -156,7 +156,7 @@ fn what_is_said_of_it_cannot_be_changed() {
         p.fragment_size = None;
         p.ppk = ppk("fleet", b"one secret of the fleet's own", false);
     });
-    world.lie = Some(Box::new(|plain| {
+    world.meddling.lie = Some(Box::new(|plain| {
         // The response's PPK_IDENTITY has no data: eight bytes in all.
         let empty = [0, 8, 0, 0];
         let at =

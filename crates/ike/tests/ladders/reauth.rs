@@ -45,7 +45,7 @@ fn a_delete_is_answered_once_the_new_one_is_sent_through() {
     let mut world = up(8, |_| {});
     world.traffic = false;
     let (old, spi) = (ike(&world, 0), world.hosts[0].endpoint.ike_sas()[0].spi_i);
-    world.tamper = Some(Box::new(move |_, datagram| {
+    world.meddling.tamper = Some(Box::new(move |_, datagram| {
         let sign = Header::parse(&datagram.bytes).is_ok_and(|header| {
             let informational = header.exchange == ExchangeType::INFORMATIONAL;
             informational && header.spi_i != spi && !header.flags.response
@@ -71,7 +71,7 @@ fn a_delete_is_answered_once_the_new_one_is_sent_through() {
 fn nothing_is_sent_through_the_new_one_before_the_peer_has_it() {
     let mut world = up(9, |_| {});
     let mut lost = 0;
-    world.tamper = Some(Box::new(move |_, datagram| {
+    world.meddling.tamper = Some(Box::new(move |_, datagram| {
         let header = Header::parse(&datagram.bytes);
         let answer = |h: Header| h.flags.response && h.exchange == ExchangeType::IKE_AUTH;
         if header.is_ok_and(answer) && lost < 2 {
@@ -157,7 +157,7 @@ fn a_peer_that_cannot_for_minutes_is_left() {
     let on_b = ike(&world, 1);
     world.command(1, |e, now| e.create_child(now, on_b, second)).unwrap();
     world.run_secs(3);
-    world.tamper = Some(Box::new(|_, datagram| {
+    world.meddling.tamper = Some(Box::new(|_, datagram| {
         let request = Header::parse(&datagram.bytes).is_ok_and(|h| !h.flags.response);
         if request && datagram.local.ip() == B {
             datagram.bytes = vec![0; 4];
@@ -184,7 +184,7 @@ fn a_forgotten_sa_is_told_and_only_silence_is_believed() {
     world.traffic = false;
     let on_a = ike(&world, 0);
     world.command(0, |e, now| e.abandon(now, on_a)).unwrap();
-    world.tamper = Some(Box::new(|_, datagram| {
+    world.meddling.tamper = Some(Box::new(|_, datagram| {
         if datagram.local.ip() == A
             && let Some(last) = datagram.bytes.last_mut()
         {

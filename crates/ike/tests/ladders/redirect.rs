@@ -225,7 +225,7 @@ fn who_did_not_see_the_request_redirects_nobody() {
 /// B answers IKE_AUTH with its proof, a REDIRECT and no child SA; `spoil` may change the payloads.
 fn redirected_in_auth(world: &mut World, spoil: fn(&mut Payload)) {
     let mut answered = 0;
-    world.lie = Some(Box::new(move |plain| {
+    world.meddling.lie = Some(Box::new(move |plain| {
         answered += 1;
         if answered == 2 {
             let all = parse_payloads(PayloadType::ID_R, plain).unwrap();

@@ -30,7 +30,24 @@ pub type Tamper = Box<dyn FnMut(usize, &mut Datagram)>;
 /// Changes the plaintext of a message.
 pub type Lie = Box<dyn FnMut(&mut Vec<u8>)>;
 
+/// Who is on the way.
+#[derive(Default)]
+pub struct Meddling {
+    /// A middlebox' eye on messages: may change their bytes.
+    pub tamper: Option<Tamper>,
+    /// Changes what is inside encrypted payloads, as a lying peer could.
+    pub lie: Option<Lie>,
+}
+
+impl Clone for Meddling {
+    fn clone(&self) -> Self {
+        assert!(self.tamper.is_none() && self.lie.is_none(), "nobody meddles in a copy");
+        Self::default()
+    }
+}
+
 /// One host.
+#[derive(Clone)]
 pub struct Host {
     pub endpoint: Endpoint,
     pub directory: Dir,
@@ -45,6 +62,7 @@ pub struct Host {
 }
 
 /// Whom a host answers.
+#[derive(Clone)]
 pub struct Dir {
     pub config: Arc<PeerConfig>,
     pub known: bool,
@@ -93,6 +111,7 @@ pub struct Pending {
     pub datagram: bool,
 }
 
+#[derive(Clone)]
 enum Item {
     Datagram(usize, Datagram),
     Job(usize, JobId, Done),
@@ -102,7 +121,8 @@ enum Item {
 /// A packet may be under way for so long after its sender began to use another SA.
 const UNDER_WAY: Duration = Duration::from_millis(400);
 
-/// Both hosts and what is between them.
+/// Both hosts and what is between them. A copy goes its own way from there.
+#[derive(Clone)]
 pub struct World {
     pub hosts: [Host; 2],
     pub now: Instant,
@@ -123,10 +143,7 @@ pub struct World {
     pub job_time: [Duration; 2],
     /// Whether data flows all the time, and the data planes report first use.
     pub traffic: bool,
-    /// A middlebox' eye on messages: may change their bytes.
-    pub tamper: Option<Tamper>,
-    /// Changes what is inside encrypted payloads, as a lying peer could.
-    pub lie: Option<Lie>,
+    pub meddling: Meddling,
     /// All messages, with the host that they went to.
     pub recorded: Vec<(usize, Datagram)>,
     /// A is behind a NAT that adds this to its ports.
@@ -201,8 +218,7 @@ impl World {
             delay: Duration::from_millis(10),
             job_time: [Duration::from_millis(1); 2],
             traffic: false,
-            tamper: None,
-            lie: None,
+            meddling: Meddling::default(),
             recorded: Vec::new(),
             nat_port: None,
             keepalives: 0,
@@ -402,13 +418,13 @@ impl World {
         }
         let index = self.sent;
         self.sent += 1;
-        if let Some(lie) = &mut self.lie
+        if let Some(lie) = &mut self.meddling.lie
             && let Some(bytes) =
                 super::decrypt::reseal(&self.hosts[n].endpoint, &*self.provider, &datagram, lie)
         {
             datagram.bytes = bytes;
         }
-        if let Some(tamper) = &mut self.tamper {
+        if let Some(tamper) = &mut self.meddling.tamper {
             tamper(index, &mut datagram);
         }
         let mut fate = self.fates.get(&index).copied().unwrap_or(Fate::Deliver);

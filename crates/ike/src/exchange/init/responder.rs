@@ -7,6 +7,7 @@ use crate::auth_methods::AuthMethods;
 const NOTIFY_LEN: usize = 8;
 
 /// Responder: waits for the shared secret.
+#[derive(Clone)]
 pub(crate) struct Answering {
     pub(crate) job: JobId,
     chosen: Chosen<IkeSuite>,
@@ -17,6 +18,7 @@ pub(crate) struct Answering {
 }
 
 /// A first request, looked at without keeping anything.
+#[derive(Clone)]
 pub(crate) struct Request {
     theirs: Vec<Proposal>,
     ke: KePayload,
