@@ -166,6 +166,11 @@ pub trait Directory {
     fn is_settled(&self) -> bool {
         true
     }
+
+    /// Whether no new handshake is to be begun: there is more public-key work than this host keeps up with. The peer asks again.
+    fn is_behind(&self) -> bool {
+        false
+    }
 }
 
 impl Default for Retransmit {

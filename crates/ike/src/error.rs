@@ -216,6 +216,9 @@ pub enum Misbehaviour {
     /// More half-open SAs than allowed, or no valid cookie.
     #[error("half-open limit")]
     HalfOpenLimit,
+    /// A first request, while this host has more public-key work than it keeps up with.
+    #[error("busy")]
+    Busy,
     /// A version that is not 2.
     #[error("unsupported major version")]
     Version,

@@ -22,6 +22,8 @@ pub struct View<'a> {
     pub salt: u64,
     /// Whether SAs of an earlier process are still to be taken over.
     pub adopting: bool,
+    /// Whether there is more public-key work than this host keeps up with.
+    pub behind: bool,
 }
 
 impl Directory for View<'_> {
@@ -53,5 +55,9 @@ impl Directory for View<'_> {
 
     fn is_settled(&self) -> bool {
         !self.adopting
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind
     }
 }

@@ -4,6 +4,7 @@
 //! it touches nothing itself. Knows fleets, and nothing of IKE payloads.
 #![forbid(unsafe_code)]
 
+mod backlog;
 mod bucket;
 pub mod budget;
 pub mod cleartext;

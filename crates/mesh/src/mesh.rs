@@ -33,6 +33,7 @@ use ipsec::change::{Batch, Change, Refusal};
 use ipsec::dataplane::{DataplaneEvent, Snapshot};
 use ipsec::sa::SaKey;
 
+use crate::backlog::Backlog;
 use crate::bucket::Bucket;
 use crate::budget::Budget;
 use crate::command::Order;
@@ -153,6 +154,7 @@ pub struct Mesh {
     /// Whose an IKE SA is.
     ikes: BTreeMap<IkeSaId, IpAddr>,
     budget: Budget,
+    backlog: Backlog,
     reconciler: Reconciler,
     rng: Rng,
     outbox: VecDeque<Output>,
@@ -218,6 +220,7 @@ impl Mesh {
             peers: Peers::default(),
             ikes: BTreeMap::new(),
             budget: Budget::new(HANDSHAKES),
+            backlog: Backlog::default(),
             reconciler: Reconciler::default(),
             rng,
             outbox: VecDeque::new(),
@@ -275,7 +278,8 @@ impl Mesh {
         match &self.fleet {
             Some(fleet) => {
                 let (peers, reconciler) = (&self.peers, &self.reconciler);
-                let view = View { fleet, peers, reconciler, salt, adopting };
+                let behind = self.backlog.is_long(now.at);
+                let view = View { fleet, peers, reconciler, salt, adopting, behind };
                 self.endpoint.datagram(now, datagram, &view);
             }
             None => self.counters.before_manifest += 1,
@@ -283,10 +287,11 @@ impl Mesh {
     }
 
     fn on_job_done(&mut self, now: Now, id: JobId, done: Done) {
+        self.backlog.done(id, now.at);
         let (salt, adopting) = (self.rng.u64(), self.adopts());
         if let Some(fleet) = &self.fleet {
             let (peers, reconciler) = (&self.peers, &self.reconciler);
-            let view = View { fleet, peers, reconciler, salt, adopting };
+            let view = View { fleet, peers, reconciler, salt, adopting, behind: false };
             self.endpoint.job_done(now, id, done, &view);
         }
     }
@@ -328,7 +333,9 @@ impl Mesh {
             self.drain(now);
             self.peers.arm();
         }
-        while let Some(address) = self.budget.take() {
+        while !self.backlog.is_long(now.at)
+            && let Some(address) = self.budget.take()
+        {
             self.begin(now, address);
             self.drain(now);
         }
@@ -349,7 +356,10 @@ impl Mesh {
                     self.counters.datagrams_out += 1;
                     self.push(Output::Transmit(datagram));
                 }
-                ike::Output::Job(job) => self.push(Output::Job(job)),
+                ike::Output::Job(job) => {
+                    self.backlog.begun(job.id, now.at);
+                    self.push(Output::Job(job));
+                }
                 ike::Output::Event(event) => self.on_ike(now, event),
             }
         }

@@ -23,6 +23,9 @@ impl Endpoint {
             self.with(now, id, |cx, sa| result = sa.repeat_init(cx, arrived));
             return result;
         }
+        if directory.is_behind() {
+            return Err(Misbehaviour::Busy);
+        }
         let request = Request::read(arrived.bytes).inspect_err(|what| {
             if *what == Misbehaviour::UnknownCritical && directory.is_known(arrived.remote.ip()) {
                 init::refuse_critical(&mut self.cx, arrived);

@@ -115,7 +115,7 @@ impl Mesh {
         }
         if let Some(fleet) = &self.fleet {
             let (peers, reconciler) = (&self.peers, &self.reconciler);
-            let view = View { fleet, peers, reconciler, salt, adopting: true };
+            let view = View { fleet, peers, reconciler, salt, adopting: true, behind: false };
             if !view.may_move(address, sa.remote.ip()) {
                 return Err("it goes to an address that is another host's by now".into());
             }

@@ -52,6 +52,8 @@ pub struct Host {
     pub events: Vec<(Instant, Event)>,
     /// Which of the changes asked of its data plane are refused.
     pub fault: Option<Fault>,
+    /// How long a job takes where they are done one after the other, and when the last of them is done.
+    pub worker: Option<(Duration, Instant)>,
     /// What its process wrote for the next one.
     pub journal: BTreeMap<Key, Secret>,
     boot: u32,
@@ -150,6 +152,7 @@ impl World {
             got: Vec::new(),
             events: Vec::new(),
             fault: None,
+            worker: None,
             journal: BTreeMap::new(),
             boot,
             wake: Instant::NEVER,
@@ -364,7 +367,14 @@ impl World {
                     let provider: &dyn Provider = &Toy;
                     let done = job.work.run(provider);
                     let (address, boot) = (self.hosts[host].address, self.hosts[host].boot);
-                    self.at(self.now + WORK, Thing::Done(address, boot, job.id, done));
+                    let at = match &mut self.hosts[host].worker {
+                        Some((each, last)) => {
+                            *last = self.now.max(*last) + *each;
+                            *last
+                        }
+                        None => self.now + WORK,
+                    };
+                    self.at(at, Thing::Done(address, boot, job.id, done));
                 }
                 Output::Inspect => {
                     let snapshot = self.hosts[host].plane.snapshot(self.now);

@@ -12,7 +12,7 @@ use crate::exit::Failure;
 use crate::lab::stop::Stop;
 use crate::print::println;
 
-mod bare;
+pub mod bare;
 mod cipher;
 mod compare;
 mod control;
