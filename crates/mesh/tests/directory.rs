@@ -50,7 +50,8 @@ fn nobody_moves_to_where_another_is() {
     let fleet = Fleet::new(loaded(&text, 0), DataPlane::Userspace);
     let (mut peers, mut reconciler) = (Peers::default(), Reconciler::default());
     let may_move = |peers: &Peers, reconciler: &Reconciler, peer, to| {
-        let view = View { fleet: &fleet, peers, reconciler, salt: 0, adopting: false };
+        let view =
+            View { fleet: &fleet, peers, reconciler, salt: 0, adopting: false, behind: false };
         view.may_move(peer, to)
     };
     let now = ipsec::Instant::ZERO + Duration::from_secs(1);
