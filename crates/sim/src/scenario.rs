@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::dice::Dice;
 use crate::fleet::Recipe;
 use crate::host::Pace;
-use crate::net::Weather;
+use crate::net::{HostId, Weather};
 use crate::world::{Stopped, World};
 
 /// What is done to all hosts, one after the other, is done within this.
@@ -79,8 +79,44 @@ pub struct Setup {
 pub enum Shape {
     /// All to all.
     Mesh,
+    /// The same, but in a fleet of more than 64: tunnels are built on demand, and each host wants those with its neighbours, and with
+    /// two hosts that everybody wants.
+    Fleet,
     /// All others to the first host, and it to them.
     Star,
+}
+
+/// A larger fleet of [`Shape::Fleet`] is no full mesh …
+const FULL: usize = 64;
+/// … but each host talks to so many on either side of it.
+const NEIGHBOURS: usize = 4;
+
+impl Shape {
+    /// Whether two of so many hosts talk to each other.
+    pub fn joins(self, hosts: usize, a: HostId, b: HostId) -> bool {
+        let either = |id| a == id || b == id;
+        let way = a.abs_diff(b);
+        let near = way.min(hosts - way) <= NEIGHBOURS;
+        match self {
+            Self::Mesh => true,
+            Self::Fleet => hosts <= FULL || near || either(0) || either(hosts - 1),
+            Self::Star => either(0),
+        }
+    }
+
+    /// Whether some of so many hosts never talk to each other.
+    pub fn is_sparse(self, hosts: usize) -> bool {
+        self == Self::Fleet && hosts > FULL
+    }
+}
+
+/// A host by chance; in a large fleet half the time one of those that everybody talks to.
+fn anyone(world: &mut World) -> HostId {
+    let hosts = world.fleet().len();
+    if world.setup().shape.is_sparse(hosts) && world.dice().chance(500) {
+        return world.dice().pick(&[0, hosts - 1]);
+    }
+    world.dice().below(hosts as u64) as usize
 }
 
 /// All scenarios.
@@ -155,12 +191,33 @@ impl Setup {
             weather: Weather::any(dice),
             pace: Pace::any(dice),
             skew: Duration::from_millis(dice.pick(&[0, 10, 200, 2_000])),
-            shape: Shape::Mesh,
+            shape: Shape::Fleet,
         }
     }
 
     /// The same on links that lose nothing, in a data centre.
     pub fn in_good_weather(self) -> Self {
         Self { weather: Weather::CALM, pace: Pace::QUICK, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_fleet_is_no_full_mesh() {
+        let partners = |shape: Shape, hosts, id| {
+            (0..hosts).filter(|other| *other != id && shape.joins(hosts, id, *other)).count()
+        };
+        for (hosts, id, many) in
+            [(64, 30, 63), (65, 30, 10), (200, 0, 199), (200, 199, 199), (200, 2, 8)]
+        {
+            assert_eq!(partners(Shape::Fleet, hosts, id), many, "host {id} of {hosts}");
+        }
+        let pairs: usize = (0..200).map(|id| partners(Shape::Fleet, 200, id)).sum();
+        assert_eq!(pairs / 2, 1_182);
+        assert_eq!([0, 7].map(|id| partners(Shape::Star, 200, id)), [199, 1]);
+        assert_eq!(partners(Shape::Mesh, 200, 7), 199);
     }
 }

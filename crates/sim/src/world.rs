@@ -23,7 +23,7 @@ use crate::net::{HostId, Net, Rule, Weather};
 use crate::oracle::Oracle;
 use crate::packet::Packet;
 use crate::report::{RunReport, Weight};
-use crate::scenario::{Setup, Shape};
+use crate::scenario::Setup;
 use crate::survey::Survey;
 use crate::violation::Violation;
 use crate::{MOST_HOSTS, Options};
@@ -99,7 +99,9 @@ impl World {
     pub fn new(options: &Options) -> Self {
         let least = options.scenario.least_hosts().max(2);
         let (seed, count) = (options.seed, options.hosts.clamp(least, MOST_HOSTS));
-        let setup = options.scenario.setup(&mut Dice::new(seed, "setup"));
+        let mut setup = options.scenario.setup(&mut Dice::new(seed, "setup"));
+        let shape = setup.shape;
+        setup.recipe.eager &= !shape.is_sparse(count);
         let fleet = Fleet::new(&setup.recipe, count);
         let provider = Arc::new(Toy);
         let hosts = (0..count).map(|id| {
@@ -108,11 +110,11 @@ impl World {
         });
         let pairs: Vec<_> = (0..count)
             .flat_map(|a| (a + 1..count).map(move |b| (a, b)))
-            .take_while(|(a, _)| setup.shape == Shape::Mesh || *a == 0)
+            .filter(|(a, b)| shape.joins(count, *a, *b))
             .collect();
-        let partners = |id: HostId| match setup.shape {
-            Shape::Star if id > 0 => vec![0],
-            _ => (1..count).map(|step| (id + step) % count).collect(),
+        let partners = |id: HostId| {
+            let others = (1..count).map(|step| (id + step) % count);
+            others.filter(|other| shape.joins(count, id, *other)).collect()
         };
         let mut world = Self {
             partners: (0..count).map(partners).collect(),
@@ -194,6 +196,11 @@ impl World {
         (0..pairs.len()).map(move |at| pairs[at])
     }
 
+    /// Whom a host talks to.
+    pub fn partners(&self, host: HostId) -> Vec<HostId> {
+        self.partners[host].clone()
+    }
+
     /// From now on nothing is expected of pairs for which this holds, and all of the others.
     pub fn expect_all_but(&mut self, exempt: impl Fn(HostId, HostId) -> bool) {
         let all = self.pairs().chain(std::mem::take(&mut self.exempt));
@@ -244,7 +251,8 @@ impl World {
     /// Of how many times that all talk, pairs to which nothing is done take part in one.
     fn thinned(&self, every: Duration) -> usize {
         let most = self.rest.as_nanos() / every.as_nanos().max(1);
-        let crowds = self.hosts.len().pow(2).div_ceil(CROWD.pow(2));
+        let flows = 2 * (self.pairs.len() + self.exempt.len());
+        let crowds = flows.div_ceil(CROWD.pow(2));
         crowds.min(usize::try_from(most).unwrap_or(usize::MAX)).max(1)
     }
 

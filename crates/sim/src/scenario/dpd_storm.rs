@@ -60,8 +60,7 @@ impl Scenario for DpdStorm {
 
 /// One host is cut off, or the whole network is down.
 fn outage(world: &mut World) -> Rule {
-    let hosts = world.fleet().len() as u64;
-    let host = world.dice().below(hosts) as usize;
+    let host = super::anyone(world);
     let host = world.dice().chance(500).then_some(host);
     let from = world.now();
     Rule {

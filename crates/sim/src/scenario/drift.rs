@@ -38,8 +38,7 @@ impl Scenario for Drift {
         world.talk(Some(Duration::from_millis(250)));
         super::come_to_rest(world)?;
         for _ in 0..4 {
-            let hosts = world.fleet().len() as u64;
-            let host = world.dice().below(hosts) as usize;
+            let host = super::anyone(world);
             world.insist(false);
             world.focus([host]);
             flush_policies(world, host)?;

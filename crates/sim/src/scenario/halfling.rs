@@ -51,9 +51,9 @@ impl Scenario for Halfling {
 }
 
 fn harm(world: &mut World) -> Result<(), Stopped> {
-    let hosts = world.fleet().len() as u64;
-    let host = world.dice().below(hosts) as usize;
-    let peer = (host + 1 + world.dice().below(hosts - 1) as usize) % hosts as usize;
+    let host = super::anyone(world);
+    let peers = world.partners(host);
+    let peer = world.dice().pick(&peers);
     let direction = world.dice().pick(&[Direction::In, Direction::Out]);
     // Only one end sends, or both do.
     let silent = world.dice().pick(&[None, Some(host), Some(peer)]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Scenario, Setup};
+use super::{Scenario, Setup, Shape};
 use crate::dice::Dice;
 use crate::world::{Stopped, World};
 
@@ -29,7 +29,7 @@ impl Scenario for Mesh {
     }
 
     fn setup(&self, dice: &mut Dice) -> Setup {
-        Setup::any(dice)
+        Setup { shape: Shape::Mesh, ..Setup::any(dice) }
     }
 
     fn play(&self, world: &mut World) -> Result<(), Stopped> {

@@ -28,8 +28,7 @@ impl Scenario for Nat {
     }
 
     fn play(&self, world: &mut World) -> Result<(), Stopped> {
-        let hosts = world.fleet().len() as u64;
-        let inside = world.dice().below(hosts) as usize;
+        let inside = super::anyone(world);
         world.put_behind_nat(inside, Duration::from_secs(30));
         world.focus([inside]);
         world.insist(false);

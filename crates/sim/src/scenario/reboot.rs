@@ -35,8 +35,7 @@ impl Scenario for Reboot {
         world.until_settled(Duration::from_secs(20))?;
         world.insist(false);
         for _ in 0..3 {
-            let hosts = world.fleet().len() as u64;
-            let host = world.dice().below(hosts) as usize;
+            let host = super::anyone(world);
             let away = world.dice().between(Duration::from_millis(10), Duration::from_secs(20));
             let silent = world.dice().chance(500);
             world.mute(silent.then_some(host));

@@ -34,8 +34,7 @@ impl Scenario for Restart {
         world.talk(Some(Duration::from_millis(100)));
         super::come_to_rest(world)?;
         for _ in 0..4 {
-            let hosts = world.fleet().len() as u64;
-            let host = world.dice().below(hosts) as usize;
+            let host = super::anyone(world);
             world.focus([host]);
             gently(world, host)?;
             roughly(world, host)?;
@@ -50,7 +49,7 @@ fn gently(world: &mut World, host: HostId) -> Result<(), Stopped> {
     let away = world.dice().between(Duration::ZERO, Duration::from_secs(5));
     world.restart_daemon(host, away, true);
     world.run_for(away + CONTROL_WITHIN)?;
-    for peer in (0..world.fleet().len()).filter(|peer| *peer != host) {
+    for peer in world.partners(host) {
         let up = |s: &mesh::status::PeerStatus| !s.ike_sas.is_empty() && !s.child_sas.is_empty();
         if !world.status(host, peer).is_some_and(|s| up(&s)) {
             let text = "the new daemon does not know the tunnel that its host has";
