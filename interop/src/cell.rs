@@ -28,6 +28,9 @@ const ENOUGH: usize = 100;
 
 /// Packets of SAs that Warren's kernel did not have, or was just about to make valid: the peer has used them too early.
 const EARLY: &[&str] = &["ours/XfrmInNoStates", "ours/XfrmInStateInvalid"];
+/// Packets that the peer's kernel gave to an SA just as the peer took it away: strongSwan, as the responder of a rekey, begins to
+/// send through the new SA when the old one is deleted, which a packet may be on its way through.
+const TAKEN: &[&str] = &["theirs/XfrmOutStateInvalid"];
 /// Packets of half-made SAs that reached the peer, by its kernel's count: it seems to use one, as the initiator of a rekey, before it
 /// can receive on it.
 const HALF: &[&str] = &["theirs/XfrmAcquireError"];
@@ -346,6 +349,9 @@ impl Stage<'_> {
     fn their_child_rekey(&mut self) -> Said {
         let before = self.counted(HALF)?;
         let count = self.rekeyed("child_sas", "spi_in", &|| self.theirs.rekey_child())?;
+        if self.cell.peer.is_strongswan() {
+            return nothing_lost(&count);
+        }
         self.excused(&count, HALF, before, "sent on what the peer used before it could receive")
     }
 
@@ -354,22 +360,23 @@ impl Stage<'_> {
     }
 
     /// As the initiator, Warren has the new keys only with the response. A responder may send with them before that
-    /// (RFC 7296 2.8); strongSwan waits, libreswan does not. What is lost so, and nothing else, is excused.
+    /// (RFC 7296 2.8); strongSwan waits for the old SA's end, libreswan does not. What is lost so, and nothing else, is excused.
     fn our_rekey(&mut self) -> Said {
         let ike = self.spi("ike_sas", "spi_i")?;
-        let before = self.counted(EARLY)?;
+        let (counters, why) = match self.cell.peer.is_strongswan() {
+            true => (TAKEN, "given to the old SA as the peer took it away"),
+            false => (EARLY, "sent by the peer too early"),
+        };
+        let before = self.counted(counters)?;
         let count = self.rekeyed("child_sas", "spi_in", &|| self.ours.tell("rekey"))?;
         if self.spi("ike_sas", "spi_i")? == ike {
             return Err("the IKE SA is still the same".into());
         }
-        self.excused(&count, EARLY, before, "sent by the peer too early")
+        self.excused(&count, counters, before, why)
     }
 
-    /// What libreswan made be lost, and counters of the kernel say so, is excused.
+    /// What the peer made be lost, and counters of the kernel say so, is excused.
     fn excused(&mut self, count: &Count, counters: &[&str], before: u64, why: &str) -> Said {
-        if self.cell.peer.is_strongswan() {
-            return nothing_lost(count);
-        }
         let now = self.counters()?;
         let known = |name: &&str| Some(((*name).to_owned(), *now.get(*name)?));
         self.quiet.extend(counters.iter().filter_map(known));
