@@ -80,18 +80,25 @@ impl Scenario for Nat {
     }
 }
 
-/// Whether ESP goes in UDP between that host and every other, and with no others.
+/// Whether ESP goes in UDP between that host and every other; and on the kernel's plane with no others. Userspace planes use
+/// it by agreement too.
 fn encapsulated(stage: &mut Stage<'_>) {
+    let kernel = stage.kernel();
     let mut right = 0;
     for host in 0..stage.len() {
         for (peer, status) in stage.peers(host) {
             let wanted = host == HOST || peer == HOST;
-            let sas = status["child_sas"].as_array().cloned().unwrap_or_default();
-            right += u64::from(!sas.is_empty() && sas.iter().all(|sa| sa["encap"] == wanted));
+            if kernel || wanted {
+                let sas = status["child_sas"].as_array().cloned().unwrap_or_default();
+                right += u64::from(!sas.is_empty() && sas.iter().all(|sa| sa["encap"] == wanted));
+            }
         }
     }
-    let pairs = stage.all_pairs().len() as u64;
-    stage.exactly("ESP in UDP with that host, and with no other: directions", right, pairs);
+    let (others, all) = match kernel {
+        true => (", and with no other", stage.all_pairs().len()),
+        false => ("", 2 * (stage.len() - 1)),
+    };
+    stage.exactly(format!("ESP in UDP with that host{others}: directions"), right, all as u64);
 }
 
 /// The NAT starts anew: every mapping is another.
