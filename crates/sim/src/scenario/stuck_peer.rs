@@ -58,6 +58,7 @@ impl Scenario for StuckPeer {
         let before = world.tally();
         world.focus(sound..hosts);
         world.rest(Duration::from_secs(10));
+        world.talk(Some(Duration::from_secs(2)));
         world.run_for(Duration::from_secs(600))?;
         if let Some(pair) = world.tally().renegotiated(&before, |a, b| a < sound && b < sound) {
             return Err(world.fault(What::Touched, pair, "a pair of sound hosts was touched"));
