@@ -28,8 +28,8 @@ const ENOUGH: usize = 100;
 
 /// Packets of SAs that Warren's kernel did not have, or was just about to make valid: the peer has used them too early.
 const EARLY: &[&str] = &["ours/XfrmInNoStates", "ours/XfrmInStateInvalid"];
-/// Packets that the peer's kernel gave to an SA just as the peer took it away: strongSwan, as the responder of a rekey, begins to
-/// send through the new SA when the old one is deleted, which a packet may be on its way through.
+/// Packets that the peer's kernel gave to an SA just as the peer took it away, by its kernel's count: strongSwan, as the responder of a
+/// rekey, seems to begin to send through the new SA when the old one is deleted, which a packet may be on its way through.
 const TAKEN: &[&str] = &["theirs/XfrmOutStateInvalid"];
 /// Packets of half-made SAs that reached the peer, by its kernel's count: it seems to use one, as the initiator of a rekey, before it
 /// can receive on it.

@@ -42,7 +42,7 @@ impl Backlog {
     /// Its result is there.
     pub fn done(&mut self, job: JobId, now: Instant) {
         let Some(since) = self.jobs.remove(&job) else { return };
-        // A moment in which this host did nothing at all says little of the next job.
+        // One long standstill of the host says little of the next job.
         let took = now.since(since.max(self.last_done)).min(LONG);
         self.pace = (self.pace * (WEIGHT - 1) + took) / WEIGHT;
         self.last_done = now;
