@@ -167,10 +167,22 @@ pub trait Directory {
         true
     }
 
-    /// Whether no new handshake is to be begun: there is more public-key work than this host keeps up with. The peer asks again.
-    fn is_behind(&self) -> bool {
-        false
+    /// How much public-key work waits on this host.
+    fn load(&self) -> Load {
+        Load::Light
     }
+}
+
+/// How much public-key work waits, and so who may bring more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Load {
+    /// Little: a known peer begins a handshake with its first message.
+    Light,
+    /// Much: only who shows by a cookie that it receives what is sent to its address (RFC 7296 2.6), so that made-up
+    /// requests leave room for real ones.
+    Heavy,
+    /// More than this host keeps up with: nobody. The peer asks again.
+    Full,
 }
 
 impl Default for Retransmit {

@@ -22,7 +22,7 @@ use wire::registry::{ExchangeType, NotifyType};
 
 use crate::child_sa::{self, Stage};
 use crate::collide::{self, Side};
-use crate::config::{ChildConfig, Directory, PeerConfig};
+use crate::config::{ChildConfig, Directory, Load, PeerConfig};
 use crate::context::{After, Context, IKE_PORT, NATT_PORT};
 use crate::cookie::{Claim, CookieJar};
 use crate::crash::{self, Names};
@@ -324,8 +324,7 @@ impl Endpoint {
     }
 
     /// A job is done.
-    pub fn job_done(&mut self, now: Now, id: JobId, done: Done, directory: &dyn Directory) {
-        let _ = directory;
+    pub fn job_done(&mut self, now: Now, id: JobId, done: Done) {
         if let Some(sa) = self.cx.finished(id) {
             self.with(now, sa, |cx, sa| sa.job_done(cx, now, id, done));
         }

@@ -42,7 +42,7 @@ pub use crypto::Credentials;
 pub use crypto::chain::rfc3339;
 pub use crypto::{Provider, Secret};
 
-pub use config::{Auth, ChildConfig, Directory, PeerConfig};
+pub use config::{Auth, ChildConfig, Directory, Load, PeerConfig};
 pub use endpoint::{Endpoint, Now, Output};
 pub use event::{ChildId, Event, IkeSaId};
 pub use job::{Done, Job, JobId, Work};

@@ -2,12 +2,12 @@
 //!
 //! A peer's patience is about half a minute, and a handshake takes several jobs at either end. Were everything begun that is asked
 //! for, a host with too much to do would finish nothing: all would be given up before its turn. So nothing new is begun
-//! while a new job would wait for long.
+//! while a new job would wait for long; and once it would wait for half of that, only by whom a cookie has shown to be real.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ike::JobId;
+use ike::{JobId, Load};
 use ipsec::Instant;
 
 /// A job that waits longer than this waits too long: what was begun before it brings two or three more.
@@ -48,12 +48,17 @@ impl Backlog {
         self.last_done = now;
     }
 
-    /// Whether nothing new is to be begun.
-    pub fn is_long(&self, now: Instant) -> bool {
+    /// How much there is, by the time that a new job would wait.
+    pub fn load(&self, now: Instant) -> Load {
         // Jobs are numbered in the order in which they are given away.
-        let late = self.jobs.first_key_value().is_some_and(|(_, since)| *since + LONG <= now);
+        let oldest = self.jobs.first_key_value();
+        let waited = oldest.map_or(Duration::ZERO, |(_, since)| now.since(*since));
         let count = u32::try_from(self.jobs.len()).unwrap_or(u32::MAX);
-        late || self.pace.saturating_mul(count) >= LONG
+        match waited.max(self.pace.saturating_mul(count)) {
+            wait if wait >= LONG => Load::Full,
+            wait if wait >= LONG / 2 => Load::Heavy,
+            _ => Load::Light,
+        }
     }
 }
 
@@ -66,37 +71,40 @@ mod tests {
     }
 
     #[test]
-    fn it_is_long_while_the_oldest_job_waits() {
+    fn it_grows_while_the_oldest_job_waits() {
         let mut backlog = Backlog::default();
-        assert!(!backlog.is_long(at(99_000)));
+        assert_eq!(backlog.load(at(99_000)), Load::Light);
         backlog.begun(JobId(1), at(0));
         backlog.begun(JobId(2), at(1_500));
-        assert!(!backlog.is_long(at(1_999)));
-        assert!(backlog.is_long(at(2_000)));
+        assert_eq!(backlog.load(at(999)), Load::Light);
+        assert_eq!(backlog.load(at(1_000)), Load::Heavy);
+        assert_eq!(backlog.load(at(1_999)), Load::Heavy);
+        assert_eq!(backlog.load(at(2_000)), Load::Full);
         backlog.done(JobId(1), at(2_000));
-        assert!(!backlog.is_long(at(3_499)));
-        assert!(backlog.is_long(at(3_500)));
+        assert_eq!(backlog.load(at(2_001)), Load::Light);
+        assert_eq!(backlog.load(at(3_499)), Load::Heavy);
+        assert_eq!(backlog.load(at(3_500)), Load::Full);
         backlog.done(JobId(2), at(3_500));
-        assert!(!backlog.is_long(at(99_000)));
+        assert_eq!(backlog.load(at(99_000)), Load::Light);
     }
 
     #[test]
-    fn it_is_long_where_there_are_more_jobs_than_are_done_in_time() {
+    fn it_is_full_where_there_are_more_jobs_than_are_done_in_time() {
         let mut backlog = Backlog::default();
         let begin = |backlog: &mut Backlog, jobs: std::ops::Range<u64>, now| {
             jobs.for_each(|n| backlog.begun(JobId(n), now));
         };
         begin(&mut backlog, 0..39, at(0));
-        assert!(!backlog.is_long(at(0)));
+        assert_eq!(backlog.load(at(0)), Load::Heavy);
         begin(&mut backlog, 39..40, at(0));
-        assert!(backlog.is_long(at(0)), "2 s of work by the first guess");
+        assert_eq!(backlog.load(at(0)), Load::Full, "2 s of work by the first guess");
         for n in 0..40 {
             backlog.done(JobId(n), at(n));
         }
         // A job takes a millisecond here.
         begin(&mut backlog, 40..1_000, at(40));
-        assert!(!backlog.is_long(at(40)));
+        assert_ne!(backlog.load(at(40)), Load::Full);
         begin(&mut backlog, 1_000..3_000, at(40));
-        assert!(backlog.is_long(at(40)));
+        assert_eq!(backlog.load(at(40)), Load::Full);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ike::{Directory, PeerConfig};
+use ike::{Directory, Load, PeerConfig};
 
 use crate::fleet::Fleet;
 use crate::peer::Wanted;
@@ -22,8 +22,8 @@ pub struct View<'a> {
     pub salt: u64,
     /// Whether SAs of an earlier process are still to be taken over.
     pub adopting: bool,
-    /// Whether there is more public-key work than this host keeps up with.
-    pub behind: bool,
+    /// How much public-key work waits.
+    pub load: Load,
 }
 
 impl Directory for View<'_> {
@@ -57,7 +57,7 @@ impl Directory for View<'_> {
         !self.adopting
     }
 
-    fn is_behind(&self) -> bool {
-        self.behind
+    fn load(&self) -> Load {
+        self.load
     }
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use ike::endpoint::{Datagram, EndpointConfig};
 use ike::rng::Rng;
-use ike::{Done, Endpoint, IkeSaId, Job, JobId, Now, Provider, Secret};
+use ike::{Done, Endpoint, IkeSaId, Job, JobId, Load, Now, Provider, Secret};
 use ipsec::Instant;
 use ipsec::change::{Batch, Change, Refusal};
 use ipsec::dataplane::{DataplaneEvent, Snapshot};
@@ -278,8 +278,8 @@ impl Mesh {
         match &self.fleet {
             Some(fleet) => {
                 let (peers, reconciler) = (&self.peers, &self.reconciler);
-                let behind = self.backlog.is_long(now.at);
-                let view = View { fleet, peers, reconciler, salt, adopting, behind };
+                let load = self.backlog.load(now.at);
+                let view = View { fleet, peers, reconciler, salt, adopting, load };
                 self.endpoint.datagram(now, datagram, &view);
             }
             None => self.counters.before_manifest += 1,
@@ -288,12 +288,7 @@ impl Mesh {
 
     fn on_job_done(&mut self, now: Now, id: JobId, done: Done) {
         self.backlog.done(id, now.at);
-        let (salt, adopting) = (self.rng.u64(), self.adopts());
-        if let Some(fleet) = &self.fleet {
-            let (peers, reconciler) = (&self.peers, &self.reconciler);
-            let view = View { fleet, peers, reconciler, salt, adopting, behind: false };
-            self.endpoint.job_done(now, id, done, &view);
-        }
+        self.endpoint.job_done(now, id, done);
     }
 
     /// Does everything that is due, until nothing is.
@@ -333,7 +328,7 @@ impl Mesh {
             self.drain(now);
             self.peers.arm();
         }
-        while !self.backlog.is_long(now.at)
+        while self.backlog.load(now.at) < Load::Full
             && let Some(address) = self.budget.take()
         {
             self.begin(now, address);

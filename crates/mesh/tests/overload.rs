@@ -2,12 +2,15 @@
 
 mod world;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use ike::endpoint::Datagram;
 use ipsec::Instant;
+use mesh::mesh::Input;
 use mesh::Command;
 use mesh::status::State;
-use world::{World, manifest, target};
+use world::{World, address, manifest, target};
 
 const PEERS: u32 = 60;
 /// What each job of the host in the middle takes; they are done one after the other.
@@ -35,4 +38,39 @@ fn all_are_served_in_about_the_time_that_the_work_takes() {
         world.seconds(1);
     }
     assert_eq!(up(&world), PEERS as usize, "after {most:?}");
+}
+
+/// The first request of a host that wants another, to be sent by anybody who has seen it.
+fn first_request() -> Datagram {
+    let mut world = World::new(1, &manifest(""));
+    world.command(0, Command::Up(target(9)));
+    world.seconds(1);
+    world.nowhere.remove(0)
+}
+
+/// Made-up requests by the addresses of peers, more than the host in the middle can do: a peer that is there has its tunnel all the same.
+#[test]
+fn made_up_requests_leave_room_for_real_ones() {
+    let listed: String = (1..250).map(|peer| format!("- address: {}\n", address(peer))).collect();
+    let mut world = World::new(2, &manifest(&format!("peers:\n{listed}")));
+    world.seconds(1);
+    world.hosts[0].worker = Some((EACH, Instant::ZERO));
+    let request = first_request();
+    let forge = |world: &mut World, n: usize| {
+        let mut bytes = request.bytes.clone();
+        bytes[..8].copy_from_slice(&(n as u64 + 1).to_be_bytes());
+        let local = SocketAddr::new(address(0), request.local.port());
+        let remote = SocketAddr::new(address(2 + n % 240), request.local.port());
+        world.input(0, Input::Datagram(Datagram { local, remote, bytes }));
+    };
+    for n in 0..500 {
+        forge(&mut world, n);
+        world.run(Duration::from_millis(10));
+    }
+    world.command(1, Command::Up(target(0)));
+    for n in 500..2_500 {
+        forge(&mut world, n);
+        world.run(Duration::from_millis(10));
+    }
+    assert_eq!(world.state(0, 1), State::Up);
 }

@@ -76,7 +76,7 @@ impl Pair {
         let (endpoint, directory) = &mut self.hosts[n];
         while let Some(output) = endpoint.poll() {
             match output {
-                Output::Job(job) => endpoint.job_done(now, job.id, job.work.run(&Toy), directory),
+                Output::Job(job) => endpoint.job_done(now, job.id, job.work.run(&Toy)),
                 Output::Transmit(d) => {
                     self.wire.push((1 - n, Datagram { local: d.remote, remote: d.local, bytes: d.bytes }));
                 }

@@ -23,9 +23,6 @@ impl Endpoint {
             self.with(now, id, |cx, sa| result = sa.repeat_init(cx, arrived));
             return result;
         }
-        if directory.is_behind() {
-            return Err(Misbehaviour::Busy);
-        }
         let request = Request::read(arrived.bytes).inspect_err(|what| {
             if *what == Misbehaviour::UnknownCritical && directory.is_known(arrived.remote.ip()) {
                 init::refuse_critical(&mut self.cx, arrived);
@@ -35,7 +32,7 @@ impl Endpoint {
             .responder(arrived.local.ip(), arrived.remote)
             .ok_or(Misbehaviour::NotAPeer)?;
         let known = directory.is_known(arrived.remote.ip());
-        self.admit(now, arrived, &request, known)?;
+        self.admit(now, arrived, &request, known, directory.load())?;
         match request.judge(&self.cx, &config) {
             Verdict::Accept(chosen) => {
                 let mut sa = request.accept(&mut self.cx, config, now, arrived, chosen)?;
@@ -64,14 +61,15 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Bounds of half-open SAs, and the cookie (RFC 7296 2.6). A known peer is asked for one only when
-    /// half of all that is allowed is taken, or several by its address, which honest members do not do.
+    /// Bounds of half-open SAs and of work, and the cookie (RFC 7296 2.6). A known peer is asked for one only when
+    /// there is much to do, half of all that is allowed is taken, or several by its address, which honest members do not do.
     fn admit(
         &mut self,
         now: Now,
         arrived: Arrived<'_>,
         request: &Request,
         known: bool,
+        load: Load,
     ) -> Result<(), Misbehaviour> {
         let (total, of_peer) = (self.half_open.total(), self.half_open.of(arrived.remote.ip()));
         let sas = self.cx.ikes_of(arrived.remote.ip()).count();
@@ -86,20 +84,26 @@ impl Endpoint {
         } else {
             self.half_open.strangers() >= self.cx.limits.cookie_threshold
         };
-        if !many && of_peer < UNPROVEN_PER_PEER {
-            return Ok(());
+        let unproven = many || load >= Load::Heavy || of_peer >= UNPROVEN_PER_PEER;
+        if unproven && !self.shows_cookie(now, arrived, request) {
+            return Err(Misbehaviour::HalfOpenLimit);
         }
+        if load == Load::Full { Err(Misbehaviour::Busy) } else { Ok(()) }
+    }
+
+    /// Whether the request has a valid cookie; else it is answered with one.
+    fn shows_cookie(&mut self, now: Now, arrived: Arrived<'_>, request: &Request) -> bool {
         let claim =
             Claim { ni: &request.nonce, ip: arrived.remote.ip(), spi_i: arrived.header.spi_i };
         let provider = self.cx.provider.clone();
-        match &request.cookie {
-            Some(cookie) if self.cookies.check(&*provider, now.at, claim, cookie) => Ok(()),
-            _ => {
-                if let Ok(cookie) = self.cookies.issue(&*provider, now.at, claim) {
-                    init::refuse(&mut self.cx, arrived, NotifyType::COOKIE, cookie);
-                }
-                Err(Misbehaviour::HalfOpenLimit)
-            }
+        if let Some(cookie) = &request.cookie
+            && self.cookies.check(&*provider, now.at, claim, cookie)
+        {
+            return true;
         }
+        if let Ok(cookie) = self.cookies.issue(&*provider, now.at, claim) {
+            init::refuse(&mut self.cx, arrived, NotifyType::COOKIE, cookie);
+        }
+        false
     }
 }

@@ -6,7 +6,7 @@ use crypto::Secret;
 use crypto::toy::{Toy, credentials};
 use ike::endpoint::EndpointConfig;
 use ike::error::{AuthError, Failure, Misbehaviour};
-use ike::{Auth, Event};
+use ike::{Auth, Event, Load};
 use ipsec::sa::Mode;
 use wire::identity::Identity;
 use wire::selector::TrafficSelector;
@@ -149,6 +149,34 @@ fn cookies_for_strangers_only() {
         world.assert_settled();
         assert_eq!(world.story().contains("N(COOKIE)"), !known, "{}", world.story());
     }
+}
+
+#[test]
+fn with_much_to_do_known_peers_show_a_cookie_too() {
+    let (a, b) = peers(|_| {});
+    let mut world = World::new(Arc::new(Toy), 6, a, b);
+    world.hosts[1].directory.load = Load::Heavy;
+    world.initiate(0);
+    world.run_secs(3);
+    world.assert_settled();
+    assert!(world.story().contains("N(COOKIE)"), "{}", world.story());
+}
+
+#[test]
+fn with_too_much_to_do_nothing_is_begun_until_that_is_done() {
+    let (a, b) = peers(|_| {});
+    let mut world = World::new(Arc::new(Toy), 6, a, b);
+    world.hosts[1].directory.load = Load::Full;
+    world.initiate(0);
+    world.run_secs(3);
+    let busy = |e: &Event| matches!(e, Event::Dropped { what: Misbehaviour::Busy, .. });
+    assert!(world.hosts[1].count(busy) > 0, "{}", world.story());
+    assert!(world.hosts[1].endpoint.ike_sas().is_empty());
+    assert_eq!(world.hosts[1].endpoint.half_open_count(), 0);
+    world.hosts[1].directory.load = Load::Light;
+    world.run_secs(5);
+    world.assert_settled();
+    assert_eq!(world.hosts[1].endpoint.turned_away()["COOKIE"], 1, "{}", world.story());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crypto::{Provider, Secret};
 use ike::endpoint::{Datagram, EndpointConfig};
 use ike::record::SaRecord;
-use ike::{Directory, Done, Endpoint, Event, IkeSaId, JobId, Now, Output, PeerConfig};
+use ike::{Directory, Done, Endpoint, Event, IkeSaId, JobId, Load, Now, Output, PeerConfig};
 use ipsec::Instant;
 use ipsec::sa::{Sa, SaKey};
 
@@ -67,6 +67,7 @@ pub struct Dir {
     pub config: Arc<PeerConfig>,
     pub known: bool,
     pub settled: bool,
+    pub load: Load,
     /// Addresses of others.
     pub taken: Vec<IpAddr>,
     /// Where it answers as well.
@@ -85,6 +86,10 @@ impl Directory for Dir {
 
     fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    fn load(&self) -> Load {
+        self.load
     }
 
     fn may_move(&self, _: IpAddr, to: IpAddr) -> bool {
@@ -194,6 +199,7 @@ impl World {
                 config: Arc::new(config),
                 known: true,
                 settled: true,
+                load: Load::Light,
                 taken: Vec::new(),
                 elsewhere: Vec::new(),
             },
@@ -321,7 +327,7 @@ impl World {
             }
             Item::Job(n, id, done) => {
                 let host = &mut self.hosts[n];
-                host.endpoint.job_done(now, id, done, &host.directory);
+                host.endpoint.job_done(now, id, done);
                 self.drain(n);
             }
             Item::Packet(n, key, secret) => {

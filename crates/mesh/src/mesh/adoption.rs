@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ike::record::{ChildRecord, SaRecord};
-use ike::{Directory, IkeSaId, Now, Secret};
+use ike::{Directory, IkeSaId, Load, Now, Secret};
 use ipsec::change::Change;
 use ipsec::dataplane::Snapshot;
 use ipsec::sa::SaKey;
@@ -115,7 +115,7 @@ impl Mesh {
         }
         if let Some(fleet) = &self.fleet {
             let (peers, reconciler) = (&self.peers, &self.reconciler);
-            let view = View { fleet, peers, reconciler, salt, adopting: true, behind: false };
+            let view = View { fleet, peers, reconciler, salt, adopting: true, load: Load::Light };
             if !view.may_move(address, sa.remote.ip()) {
                 return Err("it goes to an address that is another host's by now".into());
             }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ike::redirect::{NotFollowed, Redirect};
-use ike::{Directory, IkeSaId, Now};
+use ike::{Directory, IkeSaId, Load, Now};
 
 use super::Mesh;
 use crate::directory::View;
@@ -43,7 +43,7 @@ impl Mesh {
         let (salt, adopting) = (self.rng.u64(), self.adopts());
         let Some(fleet) = &self.fleet else { return Ok(()) };
         let (peers, reconciler) = (&self.peers, &self.reconciler);
-        let view = View { fleet, peers, reconciler, salt, adopting, behind: false };
+        let view = View { fleet, peers, reconciler, salt, adopting, load: Load::Light };
         let wanted = peers.get(address).filter(|peer| peer.wanted != Wanted::Down);
         let (Some(peer), Some(config)) =
             (wanted, fleet.config(address, salt, wanted.is_none_or(|p| p.keeper().is_none())))

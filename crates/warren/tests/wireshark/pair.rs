@@ -131,7 +131,7 @@ impl Pair {
                 }
                 Item::Done(n, id, done) => {
                     let host = &mut self.hosts[n];
-                    host.endpoint.job_done(now, id, done, &host.peer);
+                    host.endpoint.job_done(now, id, done);
                     n
                 }
             };
