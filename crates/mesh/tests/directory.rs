@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::cipher::CipherSpec;
-use ike::{ChildId, Directory, Secret};
+use ike::{ChildId, Directory, Load, Secret};
 use ipsec::Spi;
 use ipsec::sa::{Direction, Limits, Mode, Outer, Reqid, Sa};
 use mesh::directory::View;
@@ -51,7 +51,7 @@ fn nobody_moves_to_where_another_is() {
     let (mut peers, mut reconciler) = (Peers::default(), Reconciler::default());
     let may_move = |peers: &Peers, reconciler: &Reconciler, peer, to| {
         let view =
-            View { fleet: &fleet, peers, reconciler, salt: 0, adopting: false, behind: false };
+            View { fleet: &fleet, peers, reconciler, salt: 0, adopting: false, load: Load::Light };
         view.may_move(peer, to)
     };
     let now = ipsec::Instant::ZERO + Duration::from_secs(1);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ike::endpoint::Datagram;
 use ipsec::Instant;
-use mesh::mesh::Input;
 use mesh::Command;
+use mesh::mesh::Input;
 use mesh::status::State;
 use world::{World, address, manifest, target};
 

@@ -12,7 +12,7 @@ use ipsec::sa::{Direction, SaKey};
 use super::Mesh;
 use super::tunnels::Demand;
 use crate::event::{Kind, Level};
-use crate::peer::Usage;
+use crate::peer::{Peer, Usage};
 use crate::status::Verdict;
 
 /// An outbound SA whose packets a newer one carries stays for so long: a packet that was given to it may be on its way
@@ -221,7 +221,11 @@ impl Mesh {
             Kind::InvalidSpi,
             format!("ESP for the unknown SPI {}", key.spi),
         );
-        let Some(ike) = self.peers.get(src).and_then(crate::peer::Peer::keeper) else {
+        if self.reconciler.owner(key).is_some() {
+            // It came before its SA was installed, or the data plane lost that: a look will tell.
+            return self.look_soon(now);
+        }
+        let Some(ike) = self.peers.get(self.whose(src)).and_then(Peer::keeper) else {
             return self.stray(now, src);
         };
         // Heals in a round trip: what the peer sends through is replaced, or goes. A sign of life as well.
@@ -231,9 +235,16 @@ impl Mesh {
     /// Somebody asks over an IKE SA that is not here. That can be forged as well.
     pub(super) fn unknown_ike(&mut self, now: Now, src: IpAddr) {
         let peer = self.fleet.as_ref().is_some_and(|f| f.is_peer(src));
-        if peer && self.peers.get(src).and_then(crate::peer::Peer::keeper).is_none() {
+        if peer && self.peers.get(self.whose(src)).and_then(Peer::keeper).is_none() {
             self.stray(now, src);
         }
+    }
+
+    /// The peer that has its tunnel at an address: by default the one of that name; one that has moved there, or was sent.
+    pub(super) fn whose(&self, address: IpAddr) -> IpAddr {
+        let own = self.peers.get(address).and_then(Peer::keeper);
+        let moved = || self.reconciler.owners_at(address).next().map(|owner| owner.peer);
+        own.is_none().then(moved).flatten().unwrap_or(address)
     }
 
     /// It has a tunnel with us, and we have none with it: this host has lost its state.

@@ -124,7 +124,9 @@ impl Mesh {
     /// A peer's turn has come.
     pub(super) fn begin(&mut self, now: Now, address: IpAddr) {
         let salt = self.rng.u64();
-        let fresh = self.peers.get(address).is_some_and(|p| p.keeper().is_none());
+        // To say so where another peer's tunnel goes would end that one (RFC 7296 2.4: identities, not addresses).
+        let alone = self.whose(address) == address;
+        let fresh = alone && self.peers.get(address).is_some_and(|p| p.keeper().is_none());
         let config = self.fleet.as_ref().and_then(|f| f.config(address, salt, fresh));
         let (Some(config), Some(peer)) = (config, self.peers.get_mut(address)) else {
             return self.budget.cancel(address);

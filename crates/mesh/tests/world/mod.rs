@@ -47,6 +47,8 @@ pub struct Host {
     pub mesh: Mesh,
     pub plane: Memory,
     pub address: IpAddr,
+    /// Others that lead to it.
+    pub also: Vec<IpAddr>,
     /// Payloads that arrived, decrypted.
     pub got: Vec<Vec<u8>>,
     pub events: Vec<(Instant, Event)>,
@@ -149,6 +151,7 @@ impl World {
             mesh: new_mesh(n, boot, Now { at: now, unix: UNIX }),
             plane: Memory::new(Arc::new(Toy)),
             address: address(n),
+            also: Vec::new(),
             got: Vec::new(),
             events: Vec::new(),
             fault: None,
@@ -473,6 +476,6 @@ impl World {
     }
 
     fn host_of(&self, address: IpAddr) -> Option<usize> {
-        self.hosts.iter().position(|h| h.address == address)
+        self.hosts.iter().position(|h| h.address == address || h.also.contains(&address))
     }
 }
