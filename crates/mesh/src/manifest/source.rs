@@ -1,5 +1,7 @@
 //! The texts of a manifest as they may be shown: lines, with everything secret taken out.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Stands where a secret stood.
@@ -24,17 +26,40 @@ pub struct Sources {
     files: Vec<Arc<Source>>,
 }
 
+/// One text and where its lines begin: a manifest may have a hundred thousand of them.
 #[derive(Clone)]
 struct Source {
     name: String,
-    lines: Vec<Box<str>>,
+    text: Box<str>,
+    starts: Box<[u32]>,
+    /// Lines of which something was hidden later.
+    hidden: BTreeMap<u32, Box<str>>,
+}
+
+impl Source {
+    fn new(name: &str, text: &str) -> Self {
+        let (mut redacted, mut starts) = (String::with_capacity(text.len()), Vec::new());
+        for line in redacted_lines(text) {
+            starts.push(u32::try_from(redacted.len()).unwrap_or(u32::MAX));
+            redacted.push_str(&line);
+        }
+        let (name, text) = (name.to_owned(), redacted.into_boxed_str());
+        Self { name, text, starts: starts.into(), hidden: BTreeMap::new() }
+    }
+
+    /// Counted from 1.
+    fn line(&self, number: u32) -> Option<&str> {
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        let begins = *self.starts.get(index)? as usize;
+        let ends = self.starts.get(index + 1).map_or(self.text.len(), |at| *at as usize);
+        self.hidden.get(&number).map(|line| &**line).or_else(|| self.text.get(begins..ends))
+    }
 }
 
 impl Sources {
     /// Adds a file; its number is what spans of it carry.
     pub(crate) fn add(&mut self, name: &str, text: &str) -> u32 {
-        let source = Source { name: name.to_owned(), lines: redacted_lines(text) };
-        self.files.push(Arc::new(source));
+        self.files.push(Arc::new(Source::new(name, text)));
         u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -45,30 +70,29 @@ impl Sources {
 
     /// A line as it may be shown. `None` past the end.
     pub fn line(&self, file: u32, line: u32) -> Option<&str> {
-        let index = usize::try_from(line).ok()?.checked_sub(1)?;
-        self.files.get(file as usize)?.lines.get(index).map(|line| &**line)
+        self.files.get(file as usize)?.line(line)
     }
 
     /// Hides lines `first..=last`; on the first one only what begins at `column`.
     pub(crate) fn hide(&mut self, file: u32, first: u32, last: u32, column: u32) {
         let Some(source) = self.files.get_mut(file as usize) else { return };
         let source = Arc::make_mut(source);
-        for number in first..=last.min(source.lines.len() as u32) {
-            let Some(line) = source.lines.get_mut(number as usize - 1) else { continue };
+        for number in first..=last.min(source.starts.len() as u32) {
+            let Some(line) = source.line(number) else { continue };
             let from =
                 if number == first { column.saturating_sub(1) as usize } else { indent(line) };
-            *line = cut(line, from);
+            let line: Box<str> = cut(line, from).into();
+            source.hidden.insert(number, line);
         }
     }
 }
 
 /// What a text of secrets looks like from outside, where the tree of the file is not known (yet):
 /// private key blocks, values of keys with a secret's name, and anything long in base64.
-fn redacted_lines(text: &str) -> Vec<Box<str>> {
-    let mut lines = Vec::new();
+fn redacted_lines(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let mut in_key = false;
     let mut below: Option<usize> = None;
-    for line in text.split('\n') {
+    text.split('\n').map(move |line| {
         let line = line.strip_suffix('\r').unwrap_or(line);
         let depth = indent(line);
         if below.is_some_and(|key| depth <= key && !line.trim().is_empty()) {
@@ -77,15 +101,14 @@ fn redacted_lines(text: &str) -> Vec<Box<str>> {
         let key = secret_key(line);
         let inside = (in_key || below.is_some()).then_some(depth);
         let from = [key.as_ref().map(|key| key.value), inside, base64_in(line)];
-        lines.push(match from.into_iter().flatten().min() {
-            Some(from) if !is_frame(line) => cut(line, from),
-            _ => line.into(),
-        });
         below = below.or(key.map(|key| key.depth));
         let begins = line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
         in_key = (in_key || begins) && !line.contains("-----END");
-    }
-    lines
+        match from.into_iter().flatten().min() {
+            Some(from) if !is_frame(line) => cut(line, from),
+            _ => line.into(),
+        }
+    })
 }
 
 /// `-----BEGIN …-----` and nothing else: the one line of a key that may be shown.
@@ -151,7 +174,7 @@ fn indent(line: &str) -> usize {
 }
 
 /// Keeps the first `from` characters and replaces the rest, if there is a rest.
-fn cut(line: &str, from: usize) -> Box<str> {
+fn cut(line: &str, from: usize) -> Cow<'_, str> {
     let Some((at, _)) = line.char_indices().nth(from) else { return line.into() };
     if line[at..].trim().is_empty() {
         return line.into();
