@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # fetch.sh [--update] PEER...: unpacks other daemons, each with its own libraries, into a folder of its own:
-# PEERS/SUITE-DAEMON, where SUITE is a Debian release and DAEMON strongswan, libreswan, wireguard or openvpn. Nothing is installed.
+# PEERS/SUITE-DAEMON, where SUITE is a Debian release and DAEMON strongswan, libreswan, wireguard, openvpn, nebula or tinc.
+# Nothing is installed.
 # The mirror is the one that this machine uses already; the versions are those that it has today.
 set -euo pipefail
 
@@ -64,6 +65,7 @@ fetch() {
         libreswan) wanted=("${LIBRESWAN[@]}") main=libreswan ;;
         wireguard) wanted=(wireguard-go wireguard-tools) main=wireguard-go ;;
         openvpn) wanted=(openvpn openssl) main=openvpn ;;
+        nebula | tinc) wanted=("$daemon") main=$daemon ;;
         *) die "no such daemon: $peer" ;;
     esac
     work=$(mktemp -d "$peers/fetch.XXXXXX")
@@ -96,7 +98,7 @@ fetch() {
 
 update=0
 [ "${1:-}" != --update ] || { update=1; shift; }
-[ $# -ge 1 ] || die "usage: fetch.sh [--update] SUITE-strongswan|SUITE-libreswan|SUITE-wireguard|SUITE-openvpn..."
+[ $# -ge 1 ] || die "usage: fetch.sh [--update] SUITE-strongswan|SUITE-libreswan|SUITE-wireguard|SUITE-openvpn|SUITE-nebula|SUITE-tinc..."
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
     die "the peers come as Debian packages: a Debian system is needed"
 mkdir -p "$peers"
