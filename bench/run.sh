@@ -122,16 +122,12 @@ done
 control=()
 measured() { # NAME ARGUMENTS…
     "$warren" bench "$@" --json >"$work/$1.figures"
-    control+=(--control "$work/$1.figures")
+    control+=(--figures "$work/$1.figures")
 }
 if [ -z "$only" ]; then
     measured ike
     measured mesh
     measured manifest
-else
-    # Without any, `compare` takes the daemon's socket for it.
-    echo '{}' >"$work/none.figures"
-    control=(--control "$work/none.figures")
 fi
 
 "$warren" bench esp --json --seconds "$seconds" >"$work/ours.json"

@@ -38,7 +38,7 @@ pub enum BenchCommand {
         peers: Vec<PathBuf>,
         /// What `warren bench ike|mesh|manifest --json` has printed.
         #[arg(long, value_name = "FILE")]
-        control: Vec<PathBuf>,
+        figures: Vec<PathBuf>,
     },
 }
 

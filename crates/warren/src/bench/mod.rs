@@ -36,7 +36,7 @@ pub fn run(command: &BenchCommand, json: bool) -> Result<(), Failure> {
         BenchCommand::Manifest(wanted) => manifest::run(wanted, json),
         BenchCommand::Esp(wanted) => esp(wanted, &with_namespaces()?, json),
         BenchCommand::Path(wanted) => path(wanted, &with_namespaces()?, json),
-        BenchCommand::Compare { ours, peers, control } => compare::run(ours, peers, control, json),
+        BenchCommand::Compare { ours, peers, figures } => compare::run(ours, peers, figures, json),
     }
 }
 
