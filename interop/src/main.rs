@@ -3,6 +3,7 @@
 //! `warren-interop [--json] [--only TEXT] [--part ci]`; ends 1 if a cell is red. `KEEP=1` keeps the folders with the logs.
 #![allow(clippy::disallowed_methods, reason = "tests of the program use files, clocks and threads")]
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -67,6 +68,7 @@ fn table(args: &Args) -> Result<bool, String> {
     let mut peers = matrix::Peer::ALL.to_vec();
     peers.retain(|peer| cells.iter().any(|(_, cell)| cell.peer == *peer));
     fetch(&peers)?;
+    let _alone = alone()?;
     let pki = folder().join("pki");
     pki::make(&pki, &peers, &daemon::roots())?;
     let mut report = Report::new(&cells, args.json);
@@ -76,6 +78,17 @@ fn table(args: &Args) -> Result<bool, String> {
     work::play(&of(Place::Native), work::NATIVE, &pki, &mut |outcome| report.add(outcome));
     machine::play(&of(Place::Vm), &mut |outcome| report.add(outcome))?;
     Ok(report.finish(&peers))
+}
+
+/// Two runs at once would take each other's certificates away.
+fn alone() -> Result<File, String> {
+    let named = |error: std::io::Error| format!("{}: {error}", folder().display());
+    fs::create_dir_all(folder()).map_err(named)?;
+    let lock = File::create(folder().join("lock")).map_err(named)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(_) => Err(format!("another run uses {}; it has to end first", folder().display())),
+    }
 }
 
 /// What a run leaves: certificates, and the logs of cells that failed.

@@ -90,6 +90,16 @@ pub(crate) fn heap_in_use() -> Option<usize> {
     None
 }
 
+/// `malloc_trim(3)`.
+#[cfg(target_env = "gnu")]
+pub(crate) fn give_back() {
+    // SAFETY: takes a number; it touches nothing but free memory of the C library, which locks its arenas itself.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn give_back() {}
+
 /// Size of `struct ifreq`.
 pub(crate) const IFREQ_LEN: usize = std::mem::size_of::<libc::ifreq>();
 

@@ -148,6 +148,7 @@ async fn start(args: &Run, socket: &Path) -> Result<(), BootError> {
         leaving: None,
         again: Default::default(),
         traces: Default::default(),
+        thrift: Default::default(),
         look_around: false,
         seen: None,
         tape,

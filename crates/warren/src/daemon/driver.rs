@@ -23,6 +23,7 @@ use super::log;
 use super::orders::Orders;
 use super::site::Site;
 use super::tape::Tape;
+use super::thrift::Thrift;
 use super::trace::Traces;
 
 /// Inputs taken in before the outputs are carried out again: bounds how long a reply can wait behind a flood.
@@ -60,6 +61,8 @@ pub struct Driver {
     pub tape: Option<Tape>,
     /// What passed lately, and who wants to see what passes.
     pub traces: Traces,
+    /// When memory goes back to the system.
+    pub thrift: Thrift,
     /// The data plane was looked at: the host's addresses are next.
     pub look_around: bool,
     /// The newcomer among them that was dealt with.
@@ -202,8 +205,14 @@ impl Driver {
                     self.traces.message(&self.mesh, &datagram, true);
                     self.carrier.transmit(&datagram);
                 }
-                Output::Job(job) => self.jobs.submit(job),
+                Output::Job(job) => {
+                    self.thrift.job();
+                    self.jobs.submit(job);
+                }
                 Output::Inspect => {
+                    if self.thrift.look() {
+                        linux::memory::give_back();
+                    }
                     self.look_around = true;
                     self.carrier.look_after();
                     self.look_for_move();

@@ -16,4 +16,5 @@ pub mod log;
 pub mod orders;
 pub mod site;
 pub mod tape;
+pub mod thrift;
 pub mod trace;
