@@ -84,8 +84,8 @@ impl Endpoint {
         } else {
             self.half_open.strangers() >= self.cx.limits.cookie_threshold
         };
-        let unproven = many || load >= Load::Heavy || of_peer >= UNPROVEN_PER_PEER;
-        if unproven && !self.shows_cookie(now, arrived, request) {
+        let must_show = many || load >= Load::Heavy || of_peer >= UNPROVEN_PER_PEER;
+        if must_show && !self.shows_cookie(now, arrived, request) {
             return Err(Misbehaviour::HalfOpenLimit);
         }
         if load == Load::Full { Err(Misbehaviour::Busy) } else { Ok(()) }
