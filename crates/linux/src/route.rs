@@ -3,6 +3,7 @@
 mod address;
 mod link;
 mod monitor;
+mod neighbour;
 mod rule;
 mod table;
 

@@ -64,6 +64,10 @@ fn links_addresses_routes_and_rules() {
 
         rtnl.add_address("eth0", "10.1.2.3/24".parse().unwrap(), false).unwrap();
         rtnl.add_address("eth0", "fd01::3/64".parse().unwrap(), true).unwrap();
+        let link = rtnl.link("eth0").unwrap();
+        for neighbour in ["10.1.2.4", "10.1.2.4", "fd01::4"] {
+            rtnl.add_neighbour(&link, ip(neighbour), [2, 0, 0, 0, 0, 4]).unwrap();
+        }
         let has = |rtnl: &mut Rtnl, net: &str| {
             let net = net.parse().unwrap();
             rtnl.addresses()

@@ -101,7 +101,35 @@ fn try_build(hosts: &[Host]) -> Result<(), String> {
             rtnl.set_up(BRIDGE, true)
         })
         .map_err(text)?;
-    hosts.iter().try_for_each(|host| plug_in(&switch, host))
+    hosts.iter().try_for_each(|host| plug_in(&switch, host))?;
+    if hosts.len() > STRANGERS { introduce(hosts) } else { Ok(()) }
+}
+
+/// So many hosts find each other by themselves. Of more, all pairs are more than the kernel's neighbour table holds, which
+/// is one for all namespaces: most would not hear of each other.
+const STRANGERS: usize = 24;
+
+/// Tells each host the hardware addresses of the others.
+fn introduce(hosts: &[Host]) -> Result<(), String> {
+    let mut known = Vec::new();
+    for host in hosts {
+        let hardware = hardware_address(host)?;
+        let more = host.more.iter().filter(|nic| nic.interface == INTERFACE);
+        let addresses = std::iter::once(host.address).chain(more.map(|nic| nic.address));
+        known.extend(addresses.map(|address| (&host.name, address, hardware)));
+    }
+    for host in hosts {
+        let others = known.iter().filter(|(name, ..)| **name != host.name);
+        let told = Netns::open(&host.namespace()).map_err(text)?.run(|| {
+            let mut rtnl = Rtnl::open()?;
+            let link = rtnl.link(INTERFACE)?;
+            others
+                .into_iter()
+                .try_for_each(|(_, address, hw)| rtnl.add_neighbour(&link, *address, *hw))
+        });
+        told.map_err(text)?;
+    }
+    Ok(())
 }
 
 fn plug_in(switch: &Netns, host: &Host) -> Result<(), String> {
