@@ -173,11 +173,14 @@ pack_files() {
 make_tmp() {
     local base=${TMPDIR:-/tmp} old
     for old in "$base"/warren-vm.*/; do
-        [ -e "$old/lock" ] && flock -n "$old/lock" true && rm -rf "$old"
+        [ -e "$old/lock" ] && flock -n "$old/lock" true 2>/dev/null && rm -rf "$old"
     done
-    tmp=$(mktemp -d "$base/warren-vm.XXXXXX")
+    # Locked before it has the name by which others find it.
+    tmp=$(mktemp -d "$base/.warren-vm.XXXXXX")
     exec 9>"$tmp/lock"
     flock 9
+    mv -T "$tmp" "$base/${tmp##*/.}"
+    tmp=$base/${tmp##*/.}
     mkfifo "$tmp/never" # read with a time limit: a pause without a process
 }
 
