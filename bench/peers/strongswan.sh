@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # bench/run.sh's variables
-# strongSwan with kernel-libipsec, its ESP in userspace: AES-128-GCM in tunnel mode in UDP, which is all that it can. Its TUN device has an
+# strongSwan with kernel-libipsec, its ESP in userspace: AES-128-GCM in tunnel mode in UDP, which is all that it can by default. Its TUN device has an
 # MTU of 1400. Few plugins: those that it needs.
 
 strongswan() {

@@ -6,7 +6,7 @@ pub fn heap_in_use() -> Option<usize> {
     crate::sys::heap_in_use()
 }
 
-/// Gives to the system what the C library keeps of freed memory for later: milliseconds of work for each 10 MB of it. Does nothing
+/// Gives to the system what the C library keeps of freed memory for later; allocations of other threads may wait meanwhile. Does nothing
 /// where the C library is another one than glibc.
 pub fn give_back() {
     crate::sys::give_back();

@@ -1,5 +1,5 @@
-//! When memory goes back to the system: the C library keeps what a thousand handshakes at once have needed, several times
-//! of what their tunnels hold.
+//! When memory goes back to the system: the C library keeps what a thousand handshakes at once have needed, about as
+//! much again as their tunnels hold.
 
 /// So many public-key jobs are a burst worth the work.
 const BURST: u32 = 200;
