@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ike::endpoint::Datagram;
 use ipsec::Instant;
-use mesh::Command;
+use mesh::{Command, Kind};
 use mesh::mesh::Input;
 use mesh::status::State;
 use world::{World, address, manifest, target};
@@ -73,4 +73,27 @@ fn made_up_requests_leave_room_for_real_ones() {
         world.run(Duration::from_millis(10));
     }
     assert_eq!(world.state(0, 1), State::Up);
+}
+
+/// All hosts send to all at the same moment, and each has more to do than a moment's work: what two ends begin is done twice, so
+/// the one that is to go second waits.
+#[test]
+fn a_crowd_begins_each_pair_once() {
+    const HOSTS: usize = 30;
+    let mut world = World::new(HOSTS, &manifest(""));
+    world.seconds(1);
+    let pairs = (0..HOSTS).flat_map(|a| (0..HOSTS).map(move |b| (a, b))).filter(|(a, b)| a != b);
+    for host in &mut world.hosts {
+        host.worker = Some((Duration::from_millis(30), Instant::ZERO));
+    }
+    for (from, to) in pairs.clone() {
+        world.send(from, to, b"hello");
+    }
+    world.seconds(10);
+    for (from, to) in pairs.clone() {
+        assert_eq!(world.state(from, to), State::Up, "{from} to {to}");
+    }
+    let begun: usize = (0..HOSTS).map(|host| world.count(host, Kind::Connecting)).sum();
+    let pairs = pairs.count() / 2;
+    assert!(begun <= pairs + pairs / 10, "{begun} handshakes for {pairs} pairs");
 }

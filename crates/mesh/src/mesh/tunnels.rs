@@ -48,6 +48,11 @@ const GRACE_CALM: Duration = Duration::from_secs(3);
 /// A handshake that the peer has begun is given so long before one of our own, this many times.
 const YIELD: Duration = Duration::from_millis(500);
 const YIELDS: u8 = 4;
+/// With so many handshakes of its own under way a host that is to go second does not take a short silence for an answer: as many
+/// may be under way at the other end, and what both begin is done twice.
+const CROWD: usize = 8;
+/// … but waits so many times at most.
+const YIELDS_IN_CROWD: u8 = 10;
 /// Starts without a waiting packet are spread by this much for each peer, up to a bound.
 const SPREAD_PER_PEER: Duration = Duration::from_millis(5);
 const SPREAD_MAX: Duration = Duration::from_secs(10);
@@ -294,11 +299,17 @@ impl Mesh {
         peer.tidy_at = Some(peer.tidy_at.map_or(at, |old| old.min(at)));
     }
 
-    /// Whether a handshake of the peer's own is under way; ours then waits, a bounded number of times.
+    /// Whether a handshake of the peer's own is under way, or is to be expected: ours then waits, a bounded number of times.
     fn yields_to(&mut self, address: IpAddr, now: Now) -> bool {
         let theirs = self.endpoint.is_approached_by(address);
+        let crowded = self.budget.load().0 > CROWD;
         let Some(peer) = self.peers.get_mut(address) else { return true };
-        if !theirs || peer.yields >= YIELDS {
+        let most = match (theirs, crowded && !peer.owner) {
+            (_, true) => YIELDS_IN_CROWD,
+            (true, false) => YIELDS,
+            (false, false) => 0,
+        };
+        if peer.yields >= most {
             return false;
         }
         peer.yields += 1;
