@@ -3,7 +3,7 @@
 //! `warren-interop [--json] [--only TEXT] [--part ci]`; ends 1 if a cell is red. `KEEP=1` keeps the folders with the logs.
 #![allow(clippy::disallowed_methods, reason = "tests of the program use files, clocks and threads")]
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -87,7 +87,10 @@ fn alone() -> Result<File, String> {
     let lock = File::create(folder().join("lock")).map_err(named)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(_) => Err(format!("another run uses {}; it has to end first", folder().display())),
+        Err(TryLockError::WouldBlock) => {
+            Err(format!("another run uses {}; it has to end first", folder().display()))
+        }
+        Err(TryLockError::Error(error)) => Err(named(error)),
     }
 }
 
