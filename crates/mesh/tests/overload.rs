@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ike::endpoint::Datagram;
 use ipsec::Instant;
-use mesh::{Command, Kind};
 use mesh::mesh::Input;
 use mesh::status::State;
+use mesh::{Command, Kind};
 use world::{World, address, manifest, target};
 
 const PEERS: u32 = 60;
