@@ -3,8 +3,11 @@
 //! A slot is held by a peer that answers: a peer that stays silent gives it back after its first
 //! retransmission ([`Budget::release`]), so that dead hosts cannot starve living ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
+
+use ipsec::Instant;
 
 /// Who goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -19,7 +22,8 @@ pub enum Urgency {
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
-    running: BTreeSet<IpAddr>,
+    /// Since when each runs.
+    running: BTreeMap<IpAddr, Instant>,
     queue: BTreeMap<(Urgency, u64), IpAddr>,
     queued: BTreeMap<IpAddr, (Urgency, u64)>,
     next: u64,
@@ -47,14 +51,14 @@ impl Budget {
         self.queued.insert(peer, place);
     }
 
-    /// The next peer that may start now.
-    pub fn take(&mut self) -> Option<IpAddr> {
+    /// The next peer that may start; it starts now.
+    pub fn take(&mut self, now: Instant) -> Option<IpAddr> {
         if self.running.len() >= self.limit {
             return None;
         }
         let (_, peer) = self.queue.pop_first()?;
         self.queued.remove(&peer);
-        self.running.insert(peer);
+        self.running.insert(peer, now);
         Some(peer)
     }
 
@@ -76,6 +80,11 @@ impl Budget {
         self.queued.contains_key(&peer)
     }
 
+    /// How many run that began within so long; those that hang do not count for ever.
+    pub fn young(&self, now: Instant, within: Duration) -> usize {
+        self.running.values().filter(|began| now.since(**began) < within).count()
+    }
+
     /// How many run, and how many wait.
     pub fn load(&self) -> (usize, usize) {
         (self.running.len(), self.queue.len())
@@ -85,6 +94,8 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: Instant = Instant::ZERO;
 
     fn host(n: u8) -> IpAddr {
         [10, 0, 0, n].into()
@@ -99,11 +110,11 @@ mod tests {
         budget.request(host(4), Urgency::Waiting);
         budget.request(host(3), Urgency::Waiting);
         assert_eq!(
-            [budget.take(), budget.take(), budget.take()],
+            [budget.take(NOW), budget.take(NOW), budget.take(NOW)],
             [Some(host(4)), Some(host(3)), None]
         );
         budget.release(host(4));
-        assert_eq!([budget.take(), budget.take()], [Some(host(1)), None]);
+        assert_eq!([budget.take(NOW), budget.take(NOW)], [Some(host(1)), None]);
         assert_eq!(budget.load(), (2, 1));
     }
 
@@ -113,7 +124,7 @@ mod tests {
         budget.request(host(1), Urgency::Waiting);
         budget.request(host(1), Urgency::Ahead);
         budget.request(host(1), Urgency::Waiting);
-        assert_eq!([budget.take(), budget.take()], [Some(host(1)), None]);
+        assert_eq!([budget.take(NOW), budget.take(NOW)], [Some(host(1)), None]);
         budget.request(host(1), Urgency::Waiting);
         assert_eq!(budget.load(), (0, 1), "never in two places");
     }
@@ -123,9 +134,24 @@ mod tests {
         let mut budget = Budget::new(1);
         budget.request(host(1), Urgency::Ahead);
         budget.request(host(2), Urgency::Ahead);
-        assert_eq!(budget.take(), Some(host(1)));
+        assert_eq!(budget.take(NOW), Some(host(1)));
         budget.cancel(host(2));
         budget.cancel(host(1));
-        assert_eq!((budget.load(), budget.take()), ((0, 0), None));
+        assert_eq!((budget.load(), budget.take(NOW)), ((0, 0), None));
+    }
+
+    #[test]
+    fn one_that_hangs_is_not_young() {
+        let mut budget = Budget::new(2);
+        let within = Duration::from_secs(5);
+        for (n, at) in [(1, NOW), (2, NOW + within / 2)] {
+            budget.request(host(n), Urgency::Waiting);
+            budget.take(at);
+        }
+        let young = |at| budget.young(at, within);
+        assert_eq!(
+            [young(NOW + within / 2), young(NOW + within), young(NOW + within * 2)],
+            [2, 1, 0]
+        );
     }
 }

@@ -329,7 +329,7 @@ impl Mesh {
             self.peers.arm();
         }
         while self.backlog.load(now.at) < Load::Full
-            && let Some(address) = self.budget.take()
+            && let Some(address) = self.budget.take(now.at)
         {
             self.begin(now, address);
             self.drain(now);

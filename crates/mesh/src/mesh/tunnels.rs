@@ -48,10 +48,11 @@ const GRACE_CALM: Duration = Duration::from_secs(3);
 /// A handshake that the peer has begun is given so long before one of our own, this many times.
 const YIELD: Duration = Duration::from_millis(500);
 const YIELDS: u8 = 4;
-/// With so many handshakes of its own under way a host that is to go second does not take a short silence for an answer: as many
-/// may be under way at the other end, and what both begin is done twice.
+/// A host that has begun more handshakes than this a moment ago, and waits for them, is in a crowd: its peers may have as many.
+/// That the owner of a pair is silent then says nothing, and what both ends begin is done twice.
 const CROWD: usize = 8;
-/// … but waits so many times at most.
+const MOMENT: Duration = Duration::from_secs(5);
+/// So often the other end waits there.
 const YIELDS_IN_CROWD: u8 = 10;
 /// Starts without a waiting packet are spread by this much for each peer, up to a bound.
 const SPREAD_PER_PEER: Duration = Duration::from_millis(5);
@@ -302,7 +303,7 @@ impl Mesh {
     /// Whether a handshake of the peer's own is under way, or is to be expected: ours then waits, a bounded number of times.
     fn yields_to(&mut self, address: IpAddr, now: Now) -> bool {
         let theirs = self.endpoint.is_approached_by(address);
-        let crowded = self.budget.load().0 > CROWD;
+        let crowded = self.budget.young(now.at, MOMENT) > CROWD;
         let Some(peer) = self.peers.get_mut(address) else { return true };
         let most = match (theirs, crowded && !peer.owner) {
             (_, true) => YIELDS_IN_CROWD,
