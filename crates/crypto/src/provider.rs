@@ -17,6 +17,9 @@ pub struct Unsupported(pub String);
 
 /// A set of algorithms. `native::Native` is the real one.
 pub trait Provider: Send + Sync + Debug {
+    /// Prepares a thread that is going to sign: what it needs once is done now, and not with its first signature.
+    fn prepare_thread(&self) {}
+
     /// `prf(key, parts[0] | parts[1] | …)` (RFC 7296 2.13).
     fn prf(&self, prf: Prf, key: &[u8], parts: &[&[u8]]) -> Result<Secret, Unsupported>;
 

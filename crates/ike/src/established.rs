@@ -37,11 +37,13 @@ const MAX_QUEUE: usize = 128;
 /// Deleted SPIs remembered while a response is waited for.
 const MAX_DELETED: usize = 16;
 
-/// A responder sends through a new child SA after this long even if the peer gave no sign that it has it.
+/// A responder that has no sign yet that the peer has a new child SA asks for one after this long …
 const OUTBOUND_NEW: Duration = Duration::from_secs(1);
+/// … and without one sends through it after this long: a peer that checks many signatures at once is slow to install its own.
+const OUTBOUND_UNSURE: Duration = Duration::from_secs(5);
 /// The same where the old child SA still serves.
 const OUTBOUND_REKEYED: Duration = Duration::from_secs(120);
-/// Where another IKE SA's child SA still serves, the peer is asked for that sign, and it is looked for this often.
+/// A sign that was asked for is looked for this often; where another IKE SA's child SA still serves, for as long as that does.
 const OUTBOUND_ASKED: Duration = Duration::from_millis(200);
 
 /// A refused exchange is tried again after this long, and up to as long again (RFC 7296 2.25).

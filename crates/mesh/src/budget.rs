@@ -1,7 +1,7 @@
 //! How many handshakes at once, and who is next.
 //!
 //! A slot is held by a peer that answers: a peer that stays silent gives it back after its first
-//! retransmission ([`Budget::release`]), so that dead hosts cannot starve living ones.
+//! retransmission ([`Budget::set_silent`]), so that dead hosts cannot starve living ones.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,6 +24,8 @@ pub struct Budget {
     limit: usize,
     /// Since when each runs.
     running: BTreeMap<IpAddr, Instant>,
+    /// Those that run without a slot, as their peers are silent.
+    silent: BTreeMap<IpAddr, Instant>,
     queue: BTreeMap<(Urgency, u64), IpAddr>,
     queued: BTreeMap<IpAddr, (Urgency, u64)>,
     next: u64,
@@ -32,8 +34,9 @@ pub struct Budget {
 impl Budget {
     /// At most `limit` at once; at least 1.
     pub fn new(limit: usize) -> Self {
-        let (running, queue, queued) = Default::default();
-        Self { limit: limit.max(1), running, queue, queued, next: 0 }
+        let (running, silent) = Default::default();
+        let (queue, queued) = Default::default();
+        Self { limit: limit.max(1), running, silent, queue, queued, next: 0 }
     }
 
     /// Queues a peer. One that is queued already keeps its place unless it became more urgent;
@@ -62,9 +65,17 @@ impl Budget {
         Some(peer)
     }
 
-    /// A handshake is over, or is not waited for.
+    /// A handshake is over.
     pub fn release(&mut self, peer: IpAddr) {
         self.running.remove(&peer);
+        self.silent.remove(&peer);
+    }
+
+    /// A handshake goes on without a slot.
+    pub fn set_silent(&mut self, peer: IpAddr) {
+        if let Some(began) = self.running.remove(&peer) {
+            self.silent.insert(peer, began);
+        }
     }
 
     /// Neither queued nor running any more.
@@ -80,9 +91,10 @@ impl Budget {
         self.queued.contains_key(&peer)
     }
 
-    /// How many run that began within so long; those that hang do not count for ever.
+    /// How many run, with a slot or without, that began within so long; those that hang do not count for ever.
     pub fn young(&self, now: Instant, within: Duration) -> usize {
-        self.running.values().filter(|began| now.since(**began) < within).count()
+        let all = self.running.values().chain(self.silent.values());
+        all.filter(|began| now.since(**began) < within).count()
     }
 
     /// How many run, and how many wait.
@@ -142,16 +154,16 @@ mod tests {
 
     #[test]
     fn one_that_hangs_is_not_young() {
-        let mut budget = Budget::new(2);
+        let mut budget = Budget::new(1);
         let within = Duration::from_secs(5);
         for (n, at) in [(1, NOW), (2, NOW + within / 2)] {
             budget.request(host(n), Urgency::Waiting);
-            budget.take(at);
+            assert_eq!(budget.take(at), Some(host(n)));
+            budget.set_silent(host(n));
         }
-        let young = |at| budget.young(at, within);
-        assert_eq!(
-            [young(NOW + within / 2), young(NOW + within), young(NOW + within * 2)],
-            [2, 1, 0]
-        );
+        let young = [within / 2, within, within * 2].map(|after| budget.young(NOW + after, within));
+        assert_eq!(young, [2, 1, 0]);
+        budget.release(host(2));
+        assert_eq!(budget.young(NOW + within / 2, within), 1);
     }
 }

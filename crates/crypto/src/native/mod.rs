@@ -55,6 +55,12 @@ impl Native {
 }
 
 impl Provider for Native {
+    /// AWS-LC seeds a generator of random numbers in each thread that asks for one: some 25 ms.
+    fn prepare_thread(&self) {
+        // Whoever needs some is told if there are none.
+        let _ = aws_lc_rs::rand::fill(&mut [0]);
+    }
+
     fn prf(&self, prf: Prf, key: &[u8], parts: &[&[u8]]) -> Result<Secret, Unsupported> {
         let mac = Mac::prf(prf, key).ok_or_else(|| Unsupported(prf.to_string()))?;
         let mut out = zeroize::Zeroizing::new([0; MAX_MAC]);

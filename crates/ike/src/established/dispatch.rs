@@ -349,7 +349,8 @@ fn outbound_due(up: &mut Established, cx: &mut Context, sa: &IkeSa, now: Now, ch
     let Some(c) = cx.children.get(child) else { return };
     if c.redundant {
         up.push(Task::DeleteChild(child, EndReason::Redundant));
-    } else if !up.confirmed && older_serves(cx, sa, c) {
+    } else if !up.confirmed && (now.at.since(c.since) < OUTBOUND_UNSURE || older_serves(cx, sa, c))
+    {
         // The peer may not have read the answer yet: what it says to this shows that it has.
         up.push(Task::Probe);
         cx.timers.set(sa.id, Timer::Outbound(child), now.at + OUTBOUND_ASKED);

@@ -20,8 +20,8 @@ use crate::reconcile::Owner;
 
 /// A restored IKE SA whose peer was silent for so many sends of one request gets a rival …
 const SILENT_SENDS: u32 = 2;
-/// … or so many where child SAs go on: the peer itself may be starting anew.
-const SILENT_SENDS_FLOWING: u32 = 4;
+/// … or so many, after some 8 s, where child SAs go on: the peer's daemon may be away for some seconds, to be replaced as well.
+const SILENT_SENDS_FLOWING: u32 = 5;
 
 impl Mesh {
     /// The records of an earlier process; from here on records are written. They are looked at once

@@ -465,7 +465,7 @@ impl Mesh {
         self.counters.retransmits += 1;
         let address = self.ikes.get(&id).copied().unwrap_or(remote);
         // Who is silent does not keep others waiting.
-        self.budget.release(address);
+        self.budget.set_silent(address);
         self.doubt(now, address, id, attempt);
         let text = format!("no answer yet, sent for the {attempt}. time");
         self.report(now, Level::Debug, Some(address), Kind::RetransmitSend, text);

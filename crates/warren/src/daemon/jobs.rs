@@ -26,6 +26,7 @@ impl Jobs {
         for number in 0..thread::available_parallelism().map_or(1, usize::from) {
             let (jobs, provider, done) = (jobs.clone(), provider.clone(), done.clone());
             thread::Builder::new().name(format!("crypto-{number}")).spawn(move || {
+                provider.prepare_thread();
                 while let Some((id, result)) = next(&jobs).map(|job| work(job, &*provider)) {
                     if done.send((id, result)).is_err() {
                         return;

@@ -1,5 +1,6 @@
 //! A switch returns, and everybody initiates at one host within a second.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use crate::lab::crowd::{Crowd, Echo, Plan};
 use crate::lab::findings::Required;
 use crate::lab::net::INTERFACE;
 use crate::lab::probe::End;
-use crate::lab::stage::{ALL_UP, Stage, Stopped};
+use crate::lab::recipe::Recipe;
+use crate::lab::stage::{ALL_UP, Sas, Stage, Stopped};
 
 /// `thundering-herd`
 pub struct ThunderingHerd;
@@ -44,6 +46,10 @@ const AGAIN: Duration = Duration::from_secs(4);
 const MEMORY: (f64, f64) = (128.0, 65_536.0);
 /// Peers are looked for in here.
 const CROWD: [u8; 4] = [10, 100, 0, 0];
+/// A manifest with one peer more is in force within this.
+const RELOADED: Duration = Duration::from_secs(1);
+/// That peer; nobody answers for it.
+const NEWCOMER: &str = "10.100.255.254";
 /// Who is run into, and who looks on.
 const HOST: usize = 0;
 const OTHER: usize = 1;
@@ -58,7 +64,7 @@ impl Scenario for ThunderingHerd {
     }
 
     fn required(&self) -> &'static str {
-        "no lost pair; handshakes paced; the daemon stays responsive; memory bounded"
+        "no lost pair; handshakes paced; the daemon stays responsive; memory bounded; a reload touches nobody"
     }
 
     fn hosts(&self) -> (u16, u16, u16) {
@@ -125,6 +131,7 @@ impl Scenario for ThunderingHerd {
         let longer = took.saturating_sub(FOR_ALL).as_secs_f64() / AGAIN.as_secs_f64();
         let paced = Required::AtMost(REQUESTS + 2.0 * longer.floor(), "per pair");
         stage.measure("return: IKE_SA_INIT requests, on average", Some(again), paced);
+        one_more(stage, &crowd, &recipe, peers)?;
         stage.within("slowest answer of `status`", Some(slowest), ANSWERS);
         let memory = stage.memory(HOST)?;
         stage.step(format!("memory: {alone} KiB, {begun} after the start, {memory} in the end"));
@@ -170,6 +177,39 @@ fn act(
     let settled = settled.unwrap_or_else(|| tunnels(stage));
     stage.exactly(format!("{what}: peers with one IKE SA and one child SA"), settled, all);
     Ok(up.unwrap_or(within).min(within))
+}
+
+/// A peer is added by reload: what the host has with the others is not touched.
+fn one_more(
+    stage: &mut Stage<'_>,
+    crowd: &Crowd,
+    recipe: &Recipe,
+    peers: usize,
+) -> Result<(), Stopped> {
+    let (before, requests) = (sas_by_peer(stage), crowd.first_requests());
+    stage.step(format!("a peer is added to the {peers} by reload"));
+    stage.put_manifest(HOST, &recipe.clone().also("peers", json!({ "address": NEWCOMER })))?;
+    let asked = Instant::now();
+    stage.reload(HOST)?;
+    stage.within("reload: applied", Some(asked.elapsed()), RELOADED);
+    let since = crowd.now();
+    let heard = stage.until(ALL_UP, |_| (crowd.unanswered(since) == 0).then_some(()))?;
+    let silent = if heard.is_some() { 0 } else { crowd.unanswered(since) as u64 };
+    stage.exactly("reload: peers that are not heard from after it", silent, 0);
+    let after = sas_by_peer(stage);
+    let changed = before.iter().filter(|(peer, sas)| after.get(*peer) != Some(sas)).count();
+    stage.exactly("reload: peers whose SAs are not the same", changed as u64, 0);
+    let begun = crowd.first_requests() - requests;
+    stage.exactly("reload: IKE_SA_INIT requests of and to them", begun, 0);
+    Ok(())
+}
+
+/// The SAs of the host with each peer, by their SPIs.
+fn sas_by_peer(stage: &Stage<'_>) -> BTreeMap<String, Sas> {
+    let mut status = stage.status(HOST).unwrap_or_default();
+    let serde_json::Value::Array(peers) = status["peers"].take() else { return BTreeMap::new() };
+    let address = |peer: &serde_json::Value| peer["address"].as_str().unwrap_or_default().into();
+    peers.iter().map(|peer| (address(peer), Sas::of(peer))).collect()
 }
 
 /// Peers with which the host has one IKE SA and one child SA.

@@ -17,13 +17,34 @@ pub struct Sas {
     pub children: Vec<(String, String)>,
 }
 
+impl Sas {
+    /// What the status of a peer shows.
+    pub fn of(peer: &Value) -> Self {
+        let pairs = |list: &Value, a: &str, b: &str| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let mut found: Vec<_> = list
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|sa| (text(&sa[a]), text(&sa[b])))
+                .collect();
+            found.sort();
+            found
+        };
+        Self {
+            ike: pairs(&peer["ike_sas"], "spi_i", "spi_r"),
+            children: pairs(&peer["child_sas"], "spi_in", "spi_out"),
+        }
+    }
+}
+
 /// The SAs of every host with every other.
 pub type AllSas = BTreeMap<Pair, Sas>;
 
 impl Stage<'_> {
     /// A host's SAs with every other.
     pub fn sas_of(&self, host: usize) -> AllSas {
-        self.peers(host).iter().map(|(peer, status)| ((host, *peer), sas(status))).collect()
+        self.peers(host).iter().map(|(peer, status)| ((host, *peer), Sas::of(status))).collect()
     }
 
     /// The SAs of every host that has a daemon with every other.
@@ -42,20 +63,6 @@ impl Stage<'_> {
             let all = stage.all_sas();
             calm(&all, pairs).then_some(all)
         })
-    }
-}
-
-fn sas(peer: &Value) -> Sas {
-    let pairs = |list: &Value, a: &str, b: &str| {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut found: Vec<_> =
-            list.as_array().into_iter().flatten().map(|sa| (text(&sa[a]), text(&sa[b]))).collect();
-        found.sort();
-        found
-    };
-    Sas {
-        ike: pairs(&peer["ike_sas"], "spi_i", "spi_r"),
-        children: pairs(&peer["child_sas"], "spi_in", "spi_out"),
     }
 }
 
@@ -100,9 +107,9 @@ mod tests {
             "ike_sas": [{"spi_i": "a", "spi_r": "b"}],
             "child_sas": [{"spi_in": "2", "spi_out": "3"}, {"spi_in": "1", "spi_out": "4"}],
         });
-        let found = sas(&peer);
+        let found = Sas::of(&peer);
         assert_eq!(found.ike, [("a".to_owned(), "b".to_owned())]);
         assert_eq!(found.children[0], ("1".to_owned(), "4".to_owned()));
-        assert_eq!(sas(&Value::Null), Sas::default());
+        assert_eq!(Sas::of(&Value::Null), Sas::default());
     }
 }
