@@ -51,9 +51,9 @@ const YIELDS: u8 = 4;
 /// A host that has begun more handshakes than this a moment ago, and waits for them, is in a crowd: its peers may have as many.
 /// That the owner of a pair is silent then says nothing, and what both ends begin is done twice.
 const CROWD: usize = 8;
-const MOMENT: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_secs(8);
 /// So often the other end waits there.
-const YIELDS_IN_CROWD: u8 = 10;
+const YIELDS_IN_CROWD: u8 = 16;
 /// Starts without a waiting packet are spread by this much for each peer, up to a bound.
 const SPREAD_PER_PEER: Duration = Duration::from_millis(5);
 const SPREAD_MAX: Duration = Duration::from_secs(10);
