@@ -131,6 +131,25 @@ fn a_peer_that_lost_its_state_is_not_waited_for() {
     world.assert_one_tunnel(0, 1);
 }
 
+/// All daemons are replaced, one soon after the other: one that asks a peer whether it is there gives it time to start.
+#[test]
+fn a_peer_whose_daemon_is_away_for_seconds_is_waited_for() {
+    let mut world = up();
+    let (before, begun) = (world.single(0, 1), world.count(0, Kind::Connecting));
+    world.restart(0, &manifest(""), true);
+    world.cut.extend([(0, 1), (1, 0)]);
+    let asked = world.datagrams.len();
+    while world.datagrams.len() == asked {
+        world.run(Duration::from_millis(10));
+    }
+    world.run(Duration::from_secs(3));
+    world.cut.clear();
+    world.seconds(20);
+    assert_eq!(world.count(0, Kind::Connecting), begun, "{}", world.story(0, 1));
+    assert_eq!(world.single(0, 1), before);
+    world.assert_one_tunnel(0, 1);
+}
+
 #[test]
 fn whoever_is_no_peer_any_more_and_whatever_cannot_be_read_is_dropped() {
     let mut world = up();

@@ -382,6 +382,21 @@ fn a_slow_responder_finishes_what_it_has_begun() {
     }
 }
 
+/// What it sent through SAs that the initiator does not have yet would be lost: it asks, and waits for a sign.
+#[test]
+fn a_responder_sends_nothing_before_a_slow_initiator_can_take_it() {
+    let mut world = toy(18, certificates);
+    world.job_time[0] = std::time::Duration::from_secs(3);
+    world.initiate(0);
+    for _ in 0..300 {
+        world.run(std::time::Duration::from_millis(100));
+        let [initiator, responder] = &world.hosts;
+        assert!(responder.outbound().is_empty() || !initiator.inbound().is_empty());
+    }
+    assert_eq!(world.hosts[1].outbound().len(), 1);
+    world.assert_settled();
+}
+
 #[test]
 fn a_half_open_sa_does_not_stay() {
     let mut world = toy(16, |_| {});

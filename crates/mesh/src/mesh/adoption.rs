@@ -20,7 +20,7 @@ use crate::reconcile::Owner;
 
 /// A restored IKE SA whose peer was silent for so many sends of one request gets a rival …
 const SILENT_SENDS: u32 = 2;
-/// … or so many, after some 8 s, where child SAs go on: the peer's daemon may be away for some seconds, to be replaced as well.
+/// … or so many, the last 5.5 s after the first, where child SAs go on: the peer's daemon may be away to be replaced as well.
 const SILENT_SENDS_FLOWING: u32 = 5;
 
 impl Mesh {
