@@ -5,6 +5,7 @@
 //! after each of the others until it gives `None`: its outputs are to be carried out in that order.
 
 mod admit;
+mod asked;
 mod half_open;
 mod restore;
 mod twins;
@@ -165,6 +166,7 @@ pub struct EndpointConfig {
 pub struct Endpoint {
     cx: Context,
     cookies: CookieJar,
+    asked: asked::Asked,
     sas: BTreeMap<IkeSaId, Box<IkeSa>>,
     /// First requests that an SA came of: a repeat is not a new peer.
     inits: BTreeMap<(SocketAddr, IkeSpi), IkeSaId>,
@@ -187,6 +189,7 @@ impl Endpoint {
         Self {
             cx: Context::new(provider, rng, config),
             cookies,
+            asked: Default::default(),
             sas: BTreeMap::new(),
             inits: BTreeMap::new(),
             half_open: Default::default(),

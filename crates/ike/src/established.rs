@@ -48,6 +48,10 @@ const OUTBOUND_ASKED: Duration = Duration::from_millis(200);
 
 /// A refused exchange is tried again after this long, and up to as long again (RFC 7296 2.25).
 const RETRY: Duration = Duration::from_secs(2);
+/// Sooner where little is left of what is to be replaced: so many times fit in …
+const TRIES_LEFT: u32 = 8;
+/// … but not sooner than this.
+const RETRY_LEAST: Duration = Duration::from_millis(200);
 /// If that goes on for so long, the SA is closed (RFC 7296 2.25: several minutes).
 const OUT_OF_STEP: Duration = Duration::from_secs(180);
 
@@ -299,15 +303,27 @@ impl Established {
 
     /// Puts a task off.
     pub(crate) fn retry(&mut self, cx: &mut Context, sa: &IkeSa, now: Now, task: Task) {
-        let spread = cx.rng.below(RETRY.as_millis() as u64);
-        let at = now.at + RETRY + Duration::from_millis(spread);
-        cx.timers.set(sa.id, Timer::Retry, at);
+        let wait = RETRY + part_of(cx, RETRY);
+        self.put_off(cx, sa, now.at + wait, task);
+    }
+
+    fn put_off(&mut self, cx: &mut Context, sa: &IkeSa, until: Instant, task: Task) {
+        cx.timers.set(sa.id, Timer::Retry, until);
         if self.later.len() < MAX_QUEUE {
             self.later.push(task);
         }
     }
 
-    /// The peer answered TEMPORARY_FAILURE.
+    /// When it is too late for a task.
+    fn end_of(&self, cx: &Context, sa: &IkeSa, task: &Task) -> Instant {
+        let own = self.since + sa.config.common.ike_hard_lifetime;
+        let Task::RekeyChild(child) = task else { return own };
+        let end = |c: &Child| c.config.limits.hard_time.map(|limit| c.since + limit);
+        cx.children.get(*child).and_then(end).map_or(own, |end| end.min(own))
+    }
+
+    /// The peer answered TEMPORARY_FAILURE: it wants something of this IKE SA as well, and may have been refused just so (RFC
+    /// 7296 2.25). That both do not refuse each other again and again, who began the IKE SA is sooner.
     pub(crate) fn refused_for_now(
         &mut self,
         cx: &mut Context,
@@ -319,7 +335,11 @@ impl Established {
         if now.at.since(since) >= OUT_OF_STEP {
             return Flow::Close(EndReason::OutOfStep);
         }
-        self.retry(cx, sa, now, task);
+        let left = self.end_of(cx, sa, &task).since(now.at);
+        let unit = RETRY.min((left / TRIES_LEFT).max(RETRY_LEAST));
+        let wait =
+            if sa.initiator { unit + part_of(cx, unit / 2) } else { unit * 2 + part_of(cx, unit) };
+        self.put_off(cx, sa, now.at + wait, task);
         Flow::Stay
     }
 
@@ -457,4 +477,9 @@ impl Task {
             _ => false,
         }
     }
+}
+
+/// Some part of a time, by chance.
+fn part_of(cx: &mut Context, whole: Duration) -> Duration {
+    Duration::from_millis(cx.rng.below(whole.as_millis().max(1) as u64))
 }

@@ -3,7 +3,7 @@
 use sim::{Options, scenario};
 
 /// Scenario, hosts, seed; and what was wrong.
-const FOUND: [(&str, usize, u64, &str); 10] = [
+const FOUND: [(&str, usize, u64, &str); 12] = [
     ("halfling", 5, 3, "of two child SAs the one was kept that the peer had not got any more"),
     ("halfling", 5, 6, "the same"),
     ("halfling", 5, 8, "the same, and another pair suffered"),
@@ -19,6 +19,13 @@ const FOUND: [(&str, usize, u64, &str); 10] = [
         "a new daemon that did not know yet what it had slept for no time, again and again",
     ),
     ("drift", 5, 2, "a second handshake came to its end while policies were put right"),
+    (
+        "rekey",
+        66,
+        10,
+        "a first request was let in without the cookie that its sender had been asked for",
+    ),
+    ("rekey", 70, 55, "both ends refused each other's rekeys until the lifetime was over"),
 ];
 
 #[test]

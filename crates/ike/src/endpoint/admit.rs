@@ -62,7 +62,8 @@ impl Endpoint {
     }
 
     /// Bounds of half-open SAs and of work, and the cookie (RFC 7296 2.6). A known peer is asked for one only when
-    /// there is much to do, half of all that is allowed is taken, or several by its address, which honest members do not do.
+    /// there is much to do, half of all that is allowed is taken, or several by its address, which honest members do not do; and as
+    /// long as it was asked once, as then it signs the request that has one.
     fn admit(
         &mut self,
         now: Now,
@@ -84,7 +85,8 @@ impl Endpoint {
         } else {
             self.half_open.strangers() >= self.cx.limits.cookie_threshold
         };
-        let must_show = many || load >= Load::Heavy || of_peer >= UNPROVEN_PER_PEER;
+        let asked = self.asked.has(arrived.remote, arrived.header.spi_i);
+        let must_show = many || asked || load >= Load::Heavy || of_peer >= UNPROVEN_PER_PEER;
         if must_show && !self.shows_cookie(now, arrived, request) {
             return Err(Misbehaviour::HalfOpenLimit);
         }
@@ -102,6 +104,7 @@ impl Endpoint {
             return true;
         }
         if let Ok(cookie) = self.cookies.issue(&*provider, now.at, claim) {
+            self.asked.note(arrived.remote, arrived.header.spi_i);
             init::refuse(&mut self.cx, arrived, NotifyType::COOKIE, cookie);
         }
         false

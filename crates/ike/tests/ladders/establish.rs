@@ -162,6 +162,26 @@ fn with_much_to_do_known_peers_show_a_cookie_too() {
     assert!(world.story().contains("N(COOKIE)"), "{}", world.story());
 }
 
+/// The initiator signs the request with the cookie: a copy of the first one, which comes when there is less to do, is none to begin with.
+#[test]
+fn who_was_asked_for_a_cookie_is_not_let_in_without() {
+    let mut world = toy(6, certificates);
+    world.fates.insert(0, crate::world::Fate::Twice);
+    world.hosts[1].directory.load = Load::Heavy;
+    world.initiate(0);
+    while world.hosts[1].endpoint.turned_away().is_empty() {
+        world.run(std::time::Duration::from_millis(1));
+    }
+    world.hosts[1].directory.load = Load::Light;
+    world.run_secs(5);
+    world.assert_settled();
+    assert_eq!(world.hosts[1].endpoint.turned_away()["COOKIE"], 2, "{}", world.story());
+    for host in &world.hosts {
+        assert_eq!(host.count(|e| matches!(e, Event::IkeUp { .. })), 1, "{}", world.story());
+        assert_eq!(host.count(|e| matches!(e, Event::IkeDown { .. })), 0, "{}", world.story());
+    }
+}
+
 #[test]
 fn with_too_much_to_do_nothing_is_begun_until_that_is_done() {
     let (a, b) = peers(|_| {});

@@ -33,6 +33,8 @@ const HANDSHAKES: u32 = 2;
 const AT_MOST: Duration = Duration::from_secs(10);
 /// They initiate within this.
 const WITHIN: Duration = Duration::from_secs(1);
+/// A daemon gives memory back so long after a burst of handshakes.
+const CALM: Duration = Duration::from_secs(40);
 /// How long the switch is away: everybody gives everybody up.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// `warren status` answers within this.
@@ -93,7 +95,7 @@ impl Scenario for ThunderingHerd {
         let _echo = Echo::start(&End { netns: &netns, address })?;
         stage.start_all(0..stage.len())?;
         let from = stage.talk(vec![(HOST, OTHER), (OTHER, HOST)])?;
-        let alone = stage.memory(HOST)?;
+        let (alone, empty) = (stage.memory(HOST)?, stage.resident(HOST)?);
         let wire = stage.wire();
 
         let seed = stage.seed();
@@ -116,6 +118,9 @@ impl Scenario for ThunderingHerd {
         let mut slowest = Duration::ZERO;
         act(stage, &crowd, &mut slowest, "start", within, peers)?;
         let (begun, before) = (stage.memory(HOST)?, crowd.first_requests());
+        stage.wait(CALM)?;
+        let idle = stage.resident(HOST)?.saturating_sub(empty) as f64 / peers as f64;
+        stage.step(format!("resident memory of each tunnel: {idle:.1} KiB"));
 
         stage.step(format!("the switch is away for {} s", OUTAGE.as_secs()));
         crowd.set_outage(true);

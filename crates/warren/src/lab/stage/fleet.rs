@@ -144,10 +144,19 @@ impl Stage<'_> {
 
     /// The most memory that a host's daemon has needed, in KiB.
     pub fn memory(&self, host: usize) -> Result<u64, Stopped> {
+        self.kib(host, "VmHWM:")
+    }
+
+    /// What a host's daemon has of memory that is its own, in KiB.
+    pub fn resident(&self, host: usize) -> Result<u64, Stopped> {
+        self.kib(host, "RssAnon:")
+    }
+
+    fn kib(&self, host: usize, what: &str) -> Result<u64, Stopped> {
         let daemon = self.daemons[host].as_ref().ok_or_else(|| "no daemon".to_owned())?;
         let status = fs::read_to_string(format!("/proc/{}/status", daemon.id()));
         let status = status.map_err(|error| error.to_string())?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
         let number = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
         Ok(number.ok_or_else(|| "the kernel does not say what memory is used".to_owned())?)
     }
