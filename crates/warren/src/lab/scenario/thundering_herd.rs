@@ -202,8 +202,8 @@ fn one_more(
     let silent = if heard.is_some() { 0 } else { crowd.unanswered(since) as u64 };
     stage.exactly("reload: peers that are not heard from after it", silent, 0);
     let after = sas_by_peer(stage);
-    let changed = before.iter().filter(|(peer, sas)| after.get(*peer) != Some(sas)).count();
-    stage.exactly("reload: peers whose SAs are not the same", changed as u64, 0);
+    let same = before.iter().filter(|(peer, sas)| after.get(*peer) == Some(sas)).count();
+    stage.exactly("reload: peers with the same SAs", same as u64, peers as u64 + 1);
     let begun = crowd.first_requests() - requests;
     stage.exactly("reload: IKE_SA_INIT requests of and to them", begun, 0);
     Ok(())
