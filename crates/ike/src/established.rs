@@ -37,16 +37,18 @@ const MAX_QUEUE: usize = 128;
 /// Deleted SPIs remembered while a response is waited for.
 const MAX_DELETED: usize = 16;
 
-/// A responder that has no sign yet that the peer has a new child SA asks for one after this long …
+/// A responder sends through a new child SA after this long. Where it has no sign yet that the peer has even the IKE SA, it asks for
+/// one then …
 const OUTBOUND_NEW: Duration = Duration::from_secs(1);
 /// … and without one sends through it after this long: a peer that checks many signatures at once is slow to install its own.
 const OUTBOUND_UNSURE: Duration = Duration::from_secs(5);
-/// The same where the old child SA still serves.
+/// How long it waits for a sign where the old child SA still serves.
 const OUTBOUND_REKEYED: Duration = Duration::from_secs(120);
 /// A sign that was asked for is looked for this often; where another IKE SA's child SA still serves, for as long as that does.
 const OUTBOUND_ASKED: Duration = Duration::from_millis(200);
 
-/// A refused exchange is tried again after this long, and up to as long again (RFC 7296 2.25).
+/// An exchange is tried again after this long, and up to as long again. One that was refused for now (RFC 7296 2.25): after this and
+/// up to half of it more at who began the IKE SA, after two or three times this at the other.
 const RETRY: Duration = Duration::from_secs(2);
 /// Sooner where little is left of what is to be replaced: so many times fit in …
 const TRIES_LEFT: u32 = 8;

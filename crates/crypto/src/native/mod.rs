@@ -55,7 +55,7 @@ impl Native {
 }
 
 impl Provider for Native {
-    /// AWS-LC seeds a generator of random numbers in each thread that asks for one: some 25 ms.
+    /// AWS-LC seeds a generator of random numbers in each thread that asks for one: some 25 ms, by a profile.
     fn prepare_thread(&self) {
         // Whoever needs some is told if there are none.
         let _ = aws_lc_rs::rand::fill(&mut [0]);

@@ -52,7 +52,7 @@ const YIELDS: u8 = 4;
 /// That the owner of a pair is silent then says nothing, and what both ends begin is done twice.
 const CROWD: usize = 8;
 const MOMENT: Duration = Duration::from_secs(8);
-/// So often the other end waits there.
+/// So often the other end waits there, 8 s in all: a packet that waits for the tunnel is kept for 10.
 const YIELDS_IN_CROWD: u8 = 16;
 /// Starts without a waiting packet are spread by this much for each peer, up to a bound.
 const SPREAD_PER_PEER: Duration = Duration::from_millis(5);

@@ -28,7 +28,7 @@ impl Scenario for DpdStorm {
     fn setup(&self, dice: &mut Dice) -> Setup {
         let setup = Setup::any(dice);
         let recipe = Recipe { dpd_delay: Duration::from_secs(5), ..setup.recipe };
-        // A first message that arrives damaged, which UDP's checksum sees to, costs a handshake its half minute: nobody can know.
+        // A first message that arrives damaged, which UDP's checksum sees to, costs a handshake its half minute.
         let weather = Weather { loss: 300, reorder: 300, damage: 0, ..setup.weather };
         Setup { recipe, weather, ..setup }
     }

@@ -33,7 +33,7 @@ const HANDSHAKES: u32 = 2;
 const AT_MOST: Duration = Duration::from_secs(10);
 /// They initiate within this.
 const WITHIN: Duration = Duration::from_secs(1);
-/// A daemon gives memory back so long after a burst of handshakes.
+/// After a burst of handshakes the C library is asked to give memory back; that is over by now.
 const CALM: Duration = Duration::from_secs(40);
 /// How long the switch is away: everybody gives everybody up.
 const OUTAGE: Duration = Duration::from_secs(60);
